@@ -45,7 +45,9 @@ class LinearProbe(nn.Module):
 
 
 def start_weights(settings: Train) -> dict[str, float]:
-    """The members' weights where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
+    """The members' weights where none were chosen: the trained parts alike, and where no blend will be chosen the share
+    of zero-shot in ``settings``.
+    """
     trained = ("capnet", "class_head") if settings.class_head.enabled else ("capnet",)
-    share = settings.zero_shot_weight
+    share = settings.zero_shot_weight if settings.blend == "none" else 0.0
     return {name: (1 - share) / len(trained) for name in trained} | ({"zero_shot": share} if share else {})

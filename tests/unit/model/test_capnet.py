@@ -136,3 +136,17 @@ def test_views_are_averaged_as_logits_or_as_probabilities_and_mixed_with_zero_sh
     assert torch.allclose(
         model.ensemble(views, classes, "probabilities", views)[0], mixed.sigmoid().mean(dim=0).float(), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_where_a_blend_chooses_the_share_of_zero_shot_the_setting_has_no_effect(head, make_towers):
+    """Epochs are chosen by what is served: its description says where blend is none."""
+    towers, settings = make_towers("tiny-resnet"), {"blend": "held_out", "class_head": {"enabled": head}}
+    views = images(towers)
+    trained = build(towers, **settings)
+    mixed = build(towers, **settings, zero_shot_weight=0.9)
+    assert mixed.weights == trained.weights
+    with torch.no_grad():
+        members = mixed.members(mixed.pooled(views), mixed.class_features(), mixed.pooled(views))
+    parts = ["capnet", "class_head"] if head else ["capnet"]
+    torch.testing.assert_close(mixed.served(members), sum(members[name] for name in parts) / len(parts))
