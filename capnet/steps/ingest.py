@@ -58,7 +58,9 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     for setting in ("corrections", "added"):
         for name in other_names(folder.names() or (), file := getattr(settings, setting)):
             log.warning("%s is not read: ingest.%s is %s", name, setting, file)
-    problems, outside = [*annotations.problems, *mistakes], set[int]()
+    problems, outside, unlisted = [*annotations.problems, *mistakes], set[int](), list[Problem]()
+    # before images are copied: they may take the place of the copies of label files
+    lists = {name: _id_list(folder, name, annotations.rows, settings, unlisted) for name in LISTS}
     if settings.images != "listed":
         local_root(params.data, inputs["data"], annotations.rows, strict=False)
         outside = {row for row, path in enumerate(annotations.rows["path"]) if folder.leads_out(path)}
@@ -66,7 +68,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     if annotations.rows.empty and not problems:
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
     rows, faults = _images(root, annotations, settings, outside)
-    lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
+    problems += unlisted
     problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
     if problems:
         raise DataError(problems=problems)
