@@ -5,7 +5,8 @@ The table (CSV, gzipped CSV or Parquet) has one row an image: ``path`` (relative
 and optionally ``unknown`` (labels whose state is not known), ``image_id``, ``split`` (train, val or test), ``group``,
 ``slice``, ``sequence`` (frames of one burst), ``width``, ``height`` and ``sha256``. Labels are class names with a
 separator between them, or 0-based indices into classes.csv. Without the column ``labels``, every class of classes.csv
-has a column of its own with 1, 0, or -1 for unknown. Other columns are left alone.
+has a column of its own with 1, 0, or -1 for unknown; a class that the column ``unknown`` names is unknown, too. Other
+columns are left alone.
 """
 
 from __future__ import annotations
@@ -150,8 +151,9 @@ class _Cells:
         if self.class_columns:
             labels, unknown = self._states(cells, line)
         else:
-            labels = self._codes(cells[self.column["labels"]])
-            unknown = self._codes(cells[self.column["unknown"]]) if "unknown" in self.column else []
+            labels, unknown = self._codes(cells[self.column["labels"]]), []
+        if "unknown" in self.column:
+            unknown += self._codes(cells[self.column["unknown"]])
         more: dict[str, Any] = {name: self._text(name, _text(cells[self.column[name]]), line) for name in self.text}
         more["given_split"] = more.pop("split", None)
         more |= {name: self._size(name, _text(cells[self.column[name]]), line) for name in self.sizes}

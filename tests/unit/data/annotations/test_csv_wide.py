@@ -21,6 +21,18 @@ def test_one_column_a_class_with_unknowns(tmp_path: Path) -> None:
     assert negative.rows["unknown"].tolist() == [[1], [], [0]]
 
 
+def test_the_column_unknown_counts_beside_columns_of_classes(tmp_path: Path) -> None:
+    """A label that somebody calls unknown is no negative."""
+    header = "path,unknown,fox,deer,bird\n"
+    result = accept(wide(tmp_path / "fine", header + "a.jpg,deer|bird,1,0,-1\nb.jpg,,0,1,0\n"))
+    assert result.rows["labels"].tolist() == [[0], [1]]
+    assert result.rows["unknown"].tolist() == [[1, 2], []]
+    (problem,) = problems_of(wide(tmp_path / "both", header + "a.jpg,fox,1,0,0\nb.jpg,,0,1,1\n"))
+    assert problem.what == "label 'fox' is both in labels and in unknown"
+    (problem,) = problems_of(wide(tmp_path / "strange", header + "a.jpg,wolf,1,0,0\nb.jpg,,0,1,1\n"))
+    assert (problem.what, problem.where) == ("label 'wolf' is not in classes.csv", "labels.csv row 2, column unknown")
+
+
 def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) -> None:
     problems = problems_of(wide(tmp_path / "cells", "path,fox,deer,bird\na.jpg,2,0,0\nb.jpg,0,yes,1\n"))
     assert [(problem.what, problem.where) for problem in problems] == [
