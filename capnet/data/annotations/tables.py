@@ -96,7 +96,7 @@ def open_table(
         The table; it has no rows where its header cannot be used.
     """
     table = Table(path)
-    rows = _parquet_rows(table) if path.suffix == ".parquet" else _csv_rows(table)
+    rows = _parquet_rows(table) if path.suffix.lower() == ".parquet" else _csv_rows(table)
     if next(rows, None) is None:
         table.header = []
         if not table.problems:
@@ -234,7 +234,7 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
 
 def _binary(path: Path) -> BinaryIO:
     file = open_plain(path)
-    return cast(BinaryIO, gzip.open(file, "rb")) if path.suffix == ".gz" else file
+    return cast(BinaryIO, gzip.open(file, "rb")) if path.suffix.lower() == ".gz" else file
 
 
 def _lines(file: io.TextIOWrapper) -> Iterator[str]:

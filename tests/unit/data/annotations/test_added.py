@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def test_images_join_a_coco_file(tmp_path: Path) -> None:
         .rows["labels"]
         .dtype
     )
+
+
+@pytest.mark.parametrize("name", ["July.CSV", "July.CSV.GZ", "July.PARQUET"])
+def test_the_ending_of_a_table_may_have_capitals(tmp_path: Path, name: str) -> None:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    (tmp_path / "added").mkdir()
+    text, path = "path,labels\nc.jpg,owl\n", tmp_path / "added" / name
+    if name.endswith("PARQUET"):
+        pd.DataFrame({"path": ["c.jpg"], "labels": ["owl"]}).to_parquet(path)
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith("GZ") else text.encode())
+    annotations, added = read(tmp_path)
+    assert (added, annotations.problems) == (1, [])
+    assert annotations.rows["labels"].tolist()[-1] == [1]
 
 
 def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
