@@ -205,8 +205,8 @@ def fit_missing_probe(
     if refit and scored_val is not None:
         return fit_linear_probe(rows, ProbeRows(scored_val.features, val.labels, val.known))
     folds = None
-    if not (val.labels & val.known).any():
-        folds = stratified_folds(train.labels & train.known, unit_codes(train.rows["group"].tolist()), FOLDS, 0)
+    if not val.labels.any():
+        folds = stratified_folds(train.labels, unit_codes(train.rows["group"].tolist()), FOLDS, 0)
     return fit_linear_probe(rows, folds=folds)
 
 
