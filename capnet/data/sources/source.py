@@ -26,8 +26,8 @@ FILES = "files"  # folder with source.json, for images of a local folder that ta
 
 @dataclass(frozen=True)
 class DataSource:
-    """The images of a run. ``root`` is empty where the files lie with source.json; ``digest`` changes with any
-    file.
+    """The images of a run. ``root`` is empty where the files lie with source.json; then ``digest`` changes with names
+    and sizes alone, else with any file.
     """
 
     root: str
