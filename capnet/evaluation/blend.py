@@ -95,7 +95,8 @@ def choose_blend(
         members: logits of each member, [image, class].
         labels: bool [image, class].
         known: bool [image, class].
-        units: images that belong together, int [image]; the intervals draw them together.
+        units: images that belong together, int [image]; the intervals draw them together. Where all belong together
+            there are none, and no trained part is shown to lead by more than chance.
         chosen_on: what these images are, for config.json and the report.
         preferred: members of the preferred blend; those that do not exist are left out.
         folds: int [image]: images with scores of one model. They are ranked among themselves, because scores of two
@@ -140,11 +141,13 @@ def choose_blend(
 
         def gain_over(other: int, index: int) -> dict[str, float]:
             gain = values[index] - values[other]
+            if len(np.unique(units)) < 2:  # every draw equals the data, and nothing says how far chance moves it
+                return {"gain": gain}
             low, high = interval(drawn(index) - drawn(other), gain, (-1.0, 1.0))
             return {"gain": gain, "low": float(low), "high": float(high)}
 
         ahead = [name for name, index in alone.items() if values[index] > values[first]]
-        better = [name for name in ahead if name in BASELINES or gain_over(first, alone[name])["low"] > 0]
+        better = [name for name in ahead if name in BASELINES or gain_over(first, alone[name]).get("low", 0.0) > 0]
         allowed = [first, *(attempt(weights) for name in better for weights in towards(name, usual))]
         best = max(allowed, key=lambda index: np.nan_to_num(round(values[index], 9), nan=-1.0))
         gains = {name: gain_over(index, best) for name, index in alone.items()}

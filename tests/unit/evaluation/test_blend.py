@@ -123,6 +123,16 @@ def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_cha
 
 
 @pytest.mark.slow
+def test_of_one_group_no_gain_has_an_interval_and_no_trained_part_leads_by_more_than_chance():
+    members, labels = made(0, noise=(0.1, 4.0, 4.0, 8.0))
+    everything = np.ones_like(labels)
+    alone = choose_blend(members, labels, everything, np.arange(len(labels)), "val")
+    together = choose_blend(members, labels, everything, np.zeros(len(labels), dtype=np.int64), "val")
+    assert set(alone.gains["linear_probe"]) == {"gain", "low", "high"}
+    assert {name: list(item) for name, item in together.gains.items()} == {name: ["gain"] for name in MEMBERS}
+    assert alone.weights["capnet"] > together.weights["capnet"] == pytest.approx(usual(labels, members)["capnet"])
+
+
 def test_a_lead_of_the_probe_lets_no_trained_part_be_served_alone():
     """Aerial photos, out of fold: the probe led the mean by a hair, so the class head was served, below both."""
     happened = 0
