@@ -70,3 +70,24 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
     ]
     assert table["given_split"].tolist() == ["train"] * 3
     assert table["group"].tolist() == ["site, 4"] * 3
+
+
+def test_a_label_that_is_not_sure_is_named_to_a_screen_reader_until_its_name_is_typed(tmp_path: Path) -> None:
+    labels = [(name, "0.10", False) for name in CLASSES[:3]]
+    items = [{"path": "a.jpg", "labels": labels, "source": "", "link": "", "split": "", "group": ""}]
+    (tmp_path / "label.html").write_text(page(items, CLASSES, "july", "|", "outputs"))
+    (tmp_path / "profile").mkdir()
+    buttons = """[...document.querySelectorAll("ul button")]
+        .map(one => [one.ariaLabel, one.ariaPressed, one.parentElement.className])"""
+    write = """(field => { field.value = "%s"; field.dispatchEvent(new Event("change", {bubbles: true})); })
+        (document.querySelector("input[type=text]"))"""
+    with Browser(tmp_path / "profile") as window:
+        window.open(f"file://{tmp_path}/label.html")
+        window.wait("0 of 1 looked at")
+        window.click("ul li:nth-child(2) button")
+        first, third = ["not sure of fox", "false", ""], [f"not sure of {CLASSES[2]}", "false", ""]
+        assert window.ask(buttons) == [first, ["not sure of owl, grey", "true", "unsure"], third]
+        window.ask(write % "owl, grey")
+        window.ask(write % "deer")
+        sure = ["not sure of owl, grey", "false", ""]
+        assert window.ask(buttons) == [first, sure, third, ["not sure of deer", "false", ""]]

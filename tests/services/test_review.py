@@ -25,6 +25,8 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
         window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
         window.open(f"file://{tmp_path}/review.html")
         window.wait("Is it there?", "0 of 3 looked at", "fox <b>1</b>?")
+        groups = window.ask('[...document.querySelectorAll("fieldset")].map(one => one.ariaLabel)')
+        assert groups == [f"fox <b>{n}</b> in {name}" for n, name in enumerate(names)]
         window.click("li:nth-child(2) label", "^yes$")
         window.click("li:nth-child(3) label", "^no$")
         window.wait("2 of 3 looked at")
