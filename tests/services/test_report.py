@@ -1,4 +1,6 @@
-"""The report as a browser prints it: no table lies over the one next to it."""
+"""The report in a browser: printed, no table lies over the one next to it; tables are sorted as their columns are
+read.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +29,37 @@ def test_no_table_of_a_printed_report_lies_over_the_next(tmp_path: Path) -> None
             window.open(f"file://{tmp_path}/{classes}.html")
             window.wait("What test-time ensembling gives", "Run settings")
             assert window.ask(OVER) == []
+
+
+def test_tables_are_sorted_by_name_as_text_and_by_figure_as_number(tmp_path: Path) -> None:
+    names = ["fish 10", "fish 2", "3D printer", "3D glasses", "Infinity", "-", "apple", "12 cans"]
+    made = make_run(tmp_path / "run", len(names), 60, names=names, empty=(6,))
+    (tmp_path / "report.html").write_text(html_of(made))
+    (tmp_path / "profile").mkdir()
+    column = """(number => [...document.querySelectorAll("#classes tbody tr")]
+        .map(row => row.cells[number].textContent.trim()))(%d)"""
+    sorts = """[...document.querySelectorAll("#classes thead th")].map(head => head.ariaSort)"""
+    with Browser(tmp_path / "profile") as window:
+        window.open(f"file://{tmp_path}/report.html")
+        window.wait("8 classes as a table")
+        window.ask("""document.documentElement.style.scrollBehavior = "auto" """)
+        window.click("#classes thead button", "^Class")
+        by_name = ["-", "3D glasses", "3D printer", "12 cans", "apple", "fish 2", "fish 10", "Infinity"]
+        assert window.ask(column % 0) == by_name
+        assert window.ask(sorts)[0] == "ascending"
+        window.click("#classes thead button", "^Class")
+        assert window.ask(column % 0) == by_name[::-1]
+        assert window.ask(sorts)[0] == "descending"
+        for order in ("descending", "ascending"):
+            window.click("#classes thead button", "^AP")
+            assert window.ask(sorts)[2] == order
+            shown = window.ask(column % 2)
+            assert shown[-1] == "-", "what was not measured is last"
+            figures = [float(text) for text in shown[:-1]]
+            assert figures == sorted(figures, reverse=order == "descending")
+        window.click("#thresholds thead button", "^Mark")
+        marks = window.ask(
+            """[...document.querySelectorAll("#thresholds tbody tr")].map(row => row.cells[2].innerText)"""
+        )
+        assert marks == sorted(marks, key=lambda mark: not mark), "marked classes are first"
+        assert marks[0]
