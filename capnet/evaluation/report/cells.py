@@ -27,13 +27,14 @@ def bar_cell(value: float, low: float, high: float, other: float = math.nan) -> 
     return _cell(bar, _line("whisker", percent_x(low), percent_x(high)) if sure else NOTHING, tick)
 
 
-def difference_cell(value: float, low: float, high: float, extent: float) -> Markup:
+def difference_cell(value: float, low: float, high: float, extent: float, kind: str) -> Markup:
     """A point with its interval on a scale around a marked zero.
 
     Args:
         value: the difference; an empty cell where it is not finite.
-        low, high: ends of the interval, NaN for none; one that holds 0, or none, takes the colour of no difference.
+        low, high: ends of the interval, NaN for none.
         extent: the scale goes from -extent to extent; what lies beyond is drawn at its end.
+        kind: what ``words.reading`` says of it: better and worse have a colour, all else that of no difference.
     """
     if not finite(value):
         return NOTHING
@@ -41,9 +42,7 @@ def difference_cell(value: float, low: float, high: float, extent: float) -> Mar
     def x_of(v: float) -> str:
         return percent_x(0.5 + 0.47 * max(-1.0, min(1.0, v / extent)))
 
-    shown = "better" if value > 0 else "worse"
-    if not finite(low, high) or low <= 0 <= high:
-        shown = "same"
+    shown = kind if kind in ("better", "worse") else "same"
     span = _line("range", x_of(low), x_of(high)) if finite(low, high) else NOTHING
     return _cell(_zero("50%"), span, tag("circle", cx=x_of(value), cy=8, r=4), css_class=f" difference {shown}")
 

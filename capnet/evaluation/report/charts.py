@@ -14,6 +14,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from capnet.errors import counted
+from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.report.words import shorten
 
 WIDTH, HEIGHT = 360, 268
@@ -103,8 +105,11 @@ def overview(rows: Sequence[Mapping[Any, Any]]) -> Markup:
         if not finite(ap):
             continue
         sure = finite(low, high)
-        doubt = f" ({100 * low:.1f} to {100 * high:.1f})" if sure else f", only {row['positives']} test pictures"
-        title = f"{shorten(row['class'], LONG_NAME)}: AP {100 * ap:.1f}{doubt}; {row['train_count']} training pictures"
+        pictures = counted(row["positives"], "test picture")
+        doubt = f", only {pictures}" if row["positives"] < MIN_POSITIVES else f", {pictures} but no interval"
+        span = f" ({100 * low:.1f} to {100 * high:.1f})" if sure else doubt
+        trained = counted(row["train_count"], "training picture")
+        title = f"{shorten(row['class'], LONG_NAME)}: AP {100 * ap:.1f}{span}; {trained}"
         css_class = f"bar {row['bucket']}" + ("" if sure else " unsure")
         outline = f"M{x + 1} {base}V{number(base - OVERVIEW_AP * ap)}h8V{base}z"
         bars.append(tag("path", tag("title", title), class_=css_class, d=outline))

@@ -87,4 +87,6 @@ def slices(inputs: Inputs) -> Part:
     variants = ("capnet", "single_view", "zero_shot", "linear_probe")
     known = [variant for variant in variants if any(variant in item for item in measured.values())]
     titles = [*(VARIANT_NAMES[variant] for variant in known), "CapNet minus zero-shot"]
-    return {"rows": rows, "variants": known, "titles": titles} if rows else {}
+    sure = [f"{mean}_low" in row["figures"]["capnet"] for row in rows for mean in row["means"]]
+    intervals = "95 % intervals" if all(sure) else "95 % intervals, where a slice is not of one group"
+    return {"rows": rows, "variants": known, "titles": titles, "intervals": intervals} if rows else {}

@@ -20,6 +20,11 @@ from capnet.model.graph import cooccurrence
 NEIGHBOURS = 5
 SHORT_NAME = 28  # characters of a neighbour's name above MANY_CLASSES
 MANY_CLASSES = 300
+SOURCES = {
+    "text": "text encoder",
+    "cooccurrence": "training co-occurrence",
+    "blend": "blend of text and co-occurrence",
+}
 
 
 def premise(inputs: Inputs) -> Part:
@@ -47,22 +52,22 @@ def premise(inputs: Inputs) -> Part:
         for name, item in premises.items()
     ]
     source = str(inputs.graph.metadata.get("source", "text"))
-    words = {
-        "text": "text encoder",
-        "cooccurrence": "training co-occurrence",
-        "blend": "blend of text and co-occurrence",
-    }.get(source, source)
     return {
         "rows": rows,
-        "source": words,
-        "sentence": premise_sentence(premises, words),
+        "source": "" if source == "text" else SOURCES.get(source, source),
+        "sentence": premise_sentence(premises, source),
         "min_positives": MIN_TEST_POSITIVES,
         "ends": [f"{end:g}" for end in ends],
     }
 
 
 def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
-    """Which of the two orders the companions of tail classes better here, in one sentence."""
+    """Which of the two orders the companions of tail classes better here, in one sentence.
+
+    Args:
+        premises: from ``check_premise``.
+        source: ``graph.source``; only a graph by the text encoder alone says something about the paper's premise.
+    """
     name = "tail" if "tail" in premises else "all"
     item, where = premises[name], "for the tail" if name == "tail" else "over all classes (there is no tail)"
     if item.verdict == "unknown":
@@ -74,11 +79,10 @@ def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
         f"mean Spearman {fixed(item.graph, 2)} against {fixed(item.counts, 2)} over {item.classes} classes, difference"
         f" {fixed(item.difference, 2, sign=True)} with 95 % interval {_interval(item)}"
     )
+    so = ", so the paper's premise does not hold on these data" if source == "text" else ""
     start = {
-        "graph": f"Here the label graph ({source}) is the better guide {where}",
-        "counts": (
-            f"Here the training counts are the better guide {where}, so the paper's premise does not hold on these data"
-        ),
+        "graph": f"Here the label graph ({SOURCES.get(source, source)}) is the better guide {where}",
+        "counts": f"Here the training counts are the better guide {where}{so}",
         "even": f"Here neither is shown to be the better guide {where}",
     }[item.verdict]
     return f"{start}: {numbers}."

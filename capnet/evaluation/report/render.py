@@ -129,8 +129,9 @@ def contents(inputs: Inputs) -> dict[str, Any]:
             "objective": words.objectives_in_words(inputs.thresholds),
             "source": words.chosen_on(inputs.thresholds.get("source"), ""),
             "borrowed": len(words.borrowers(inputs.thresholds)),
+            "groups": words.groups_in_words(inputs.thresholds),
         },
-        "bootstrap": _bootstrap(inputs),
+        "bootstrap": words.intervals_in_words(inputs.metrics),
         "left_out": list(inputs.metrics.get("left_out", ())),
         "settings": [
             ("model", flatten(config)),
@@ -151,17 +152,6 @@ def _subtitle(inputs: Inputs) -> list[str]:
         counted(validation, "validation picture") if validation else "no validation pictures",
         counted(len(inputs.test.rows), "test picture"),
     ]
-
-
-def _bootstrap(inputs: Inputs) -> str:
-    """How the intervals were made."""
-    bootstrap = inputs.metrics.get("bootstrap", {})
-    if not bootstrap:
-        return "95 % bootstrap intervals"
-    if int(bootstrap["units"]) < 2:
-        return "no intervals, because all test pictures are of one group"
-    units = counted(int(bootstrap["units"]), bootstrap["unit"])
-    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}"
 
 
 def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from capnet.contracts import VARIANTS
 from capnet.errors import counted
+from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.cells import bar_cell
 from capnet.evaluation.report.charts import Part, Series, finite, share_axis
@@ -47,7 +48,9 @@ def summary_cards(inputs: Inputs) -> list[Part]:
             continue
         measured = [item for item in members if item.name not in left_out]
         counts = [item.train_count for item in members]
-        span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+        span = counted(max(counts), "training picture")
+        if min(counts) < max(counts):
+            span = f"{min(counts):,} to {span}"
         comparisons = [
             {"against": words, **difference(differences[key], name)}
             for key, words in (
@@ -66,7 +69,7 @@ def summary_cards(inputs: Inputs) -> list[Part]:
                     counted(len(measured), "class", "classes")
                     + (f" of {len(members)}" if len(measured) < len(members) else "")
                 ),
-                "span": f"{span} training pictures each",
+                "span": span + (" each" if len(members) > 1 else ""),
                 "comparisons": [item for item in comparisons if not math.isnan(item["value"])],
                 "bar": bar_cell(*(as_float(capnet.get(key)) for key in (name, f"{name}_low", f"{name}_high"))),
             }
@@ -134,10 +137,12 @@ def notes(inputs: Inputs) -> list[str]:
     if int(config.get("validation_rows", 0)) == 0:
         warnings.append("There were no validation pictures: the last epoch was kept.")
     if refitted := int(config.get("refit_rows", 0)):
+        probe = ", the linear probe too" if "linear_probe" in inputs.metrics else ""
+        chosen = "Blend, thresholds" if config.get("blend", {}).get("weights") else "Thresholds"
         warnings.append(
             "After the epoch was chosen on the validation pictures, everything was trained once more on"
-            f" {counted(refitted, 'training and validation picture')} together, the linear probe too. Blend, thresholds"
-            " and calibration come from scores of models that had not seen the picture."
+            f" {counted(refitted, 'training and validation picture')} together{probe}. {chosen} and calibration come"
+            " from scores of models that had not seen the picture."
         )
     elif thresholds.get("source") == "out_of_fold":
         warnings.append("Thresholds were chosen on out-of-fold scores of the pictures it was trained on.")
@@ -151,9 +156,12 @@ def overview(inputs: Inputs) -> Part:
     """AP per class, sorted by training pictures."""
     frame = inputs.per_class.fillna({"train_count": 0, "positives": 0})
     rows = frame.astype({"train_count": int, "positives": int}).to_dict("records")
+    why = f"it rests on fewer than {MIN_POSITIVES} test pictures"
+    if int(inputs.metrics.get("bootstrap", {}).get("units", 2)) < 2:
+        why = "all test pictures are of one group"
     return {
         "chart": charts.overview(rows),
-        "pale": any(finite(row["ap"]) and not finite(row["ap_low"]) for row in rows),
+        "pale": why if any(finite(row["ap"]) and not finite(row["ap_low"]) for row in rows) else "",
     }
 
 
@@ -201,7 +209,7 @@ def training(inputs: Inputs) -> Part:
     css_classes = {"val_mAP": "ink", "val_head": "head", "val_medium": "medium", "val_tail": "tail"}
     return {
         "kept": whole(kept),
-        "epochs": len(frame),
+        "epochs": counted(len(frame), "epoch"),
         "loss": lines(losses, {"loss": "ink"}, "Training loss over epochs"),
         "means": lines(share_axis("validation mAP, %"), css_classes, "Validation mAP over epochs"),
         "legend": [

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from capnet.errors import some
+from capnet.errors import counted, some
 
 MISSING = "-"
 SELDOM = 0.02  # of a class's held-out positives
@@ -84,6 +84,17 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
     return f"{write(low)} to {write(high)}"
 
 
+def intervals_in_words(metrics: Mapping[str, Any]) -> str:
+    """How the intervals in the content of evaluation.json were made, or why there are none."""
+    bootstrap = metrics.get("bootstrap", {})
+    if not bootstrap:
+        return "95 % bootstrap intervals"
+    if int(bootstrap["units"]) < 2:
+        return "no intervals, because all test pictures are of one group"
+    units = counted(int(bootstrap["units"]), bootstrap["unit"])
+    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}"
+
+
 def with_interval(values: Mapping[str, Any], name: str) -> str:
     """``84.0 (81.2 to 86.5)``: a mean in percent and its interval, each where it was measured."""
     if name not in values:
@@ -118,11 +129,10 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
         listed = f"{', '.join(shares)}, in equal shares"
     sentence = f"What is served averages logits: {listed}. The shares were chosen on {where}"
     gains = [
-        f"{points(item.get('gain'))}"
-        f" ({interval({'x_low': item.get('low'), 'x_high': item.get('high')}, 'x', signed=True)}) over"
-        f" {MEMBER_NAMES.get(name, name)}"
+        f"{points(item.get('gain'))}{f' ({span})' if span else ''} over {MEMBER_NAMES.get(name, name)}"
         for name, item in blend.get("gains", {}).items()
         if weights.get(name) != 1
+        for span in [interval({"x_low": item.get("low"), "x_high": item.get("high")}, "x", signed=True)]
     ]
     return [sentence + (f", where they gained, in points of mAP: {'; '.join(gains)}." if gains else ".")]
 
@@ -138,7 +148,7 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         return []
     notes, shortfalls, never = [], dict[str, list[Mapping[str, Any]]](), []
     for item in content["classes"]:
-        objective = str(item.get("objective", content["objective"]))
+        objective = _objective(content, item)
         kind, _, share = objective.partition(">=")
         if not item.get("reached", True) and share:
             shortfalls.setdefault(objective, []).append(item)
@@ -152,19 +162,35 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
     for objective, items in shortfalls.items():
         silent = [str(item["name"]) for item in items if as_float(item.get("recall")) < SELDOM]
         names = some([str(item["name"]) for item in items])
-        note = (
-            f"{len(items)} of {len(content['classes'])} classes do not reach {objective} on held-out pictures: {names}."
-        )
+        whom, setting = _classes_with(content, objective)
+        verb = "does" if len(items) == 1 else "do"
+        note = f"{len(items)} of {whom} {verb} not reach {objective} on held-out pictures: {names}."
         if silent:
-            note += f" Hardly ever given: {some(silent)}; evaluate.threshold.objective: f1 gives more labels."
+            more = f"; {setting}: f1 gives more labels" if objective.startswith("precision") else ""
+            note += f" Hardly ever given: {some(silent)}{more}."
         notes.append(note)
     if never:
+        whom, setting = _classes_with(content, "f1")
+        are, need = ("is", "It needs") if len(never) == 1 else ("are", "They need")
         notes.append(
-            f"{len(never)} of {len(content['classes'])} classes are hardly ever given on held-out pictures:"
-            f" {some(never)}. They need more labelled pictures; evaluate.threshold.objective: recall>=0.9 gives more"
-            " labels, and more wrong ones."
+            f"{len(never)} of {whom} {are} hardly ever given on held-out pictures: {some(never)}. {need} more labelled"
+            f" pictures; {setting}: recall>=0.9 gives more labels, and more wrong ones."
         )
     return notes
+
+
+def _objective(content: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+    return str(item.get("objective", content["objective"]))
+
+
+def _classes_with(content: Mapping[str, Any], objective: str) -> tuple[str, str]:
+    """The classes with this objective, counted in words, and the setting that it is from."""
+    items = [item for item in content["classes"] if _objective(content, item) == objective]
+    are_critical = all("objective" in item for item in items)
+    kind = "critical " if are_critical else ""
+    other = " that are not critical" if not are_critical and len(items) < len(content["classes"]) else ""
+    setting = f"evaluate.threshold.{'critical_objective' if are_critical else 'objective'}"
+    return counted(len(items), f"{kind}class{other}", f"{kind}classes{other}"), setting
 
 
 def reading(value: float, low: float, high: float, without_one: float = math.nan) -> tuple[str, str]:
@@ -240,6 +266,15 @@ def _plain(value: Any) -> str:
 def shorten(name: str, limit: int) -> str:
     """The name, or its start where it is longer than ``limit``."""
     return name if len(name) <= limit else name[: limit - 3] + "..."
+
+
+def groups_in_words(content: Mapping[str, Any]) -> list[str]:
+    """What counts as one where thresholds are to reach a recall or a precision for other groups, in sentences."""
+    objectives = objectives_in_words(content)
+    counted_once = {"recall>=": "positives of one group", "precision>=": "labels given in one group"}
+    return [
+        f"All {what}, such as a camera site, count as one." for kind, what in counted_once.items() if kind in objectives
+    ]
 
 
 def objectives_in_words(content: Mapping[str, Any]) -> str:

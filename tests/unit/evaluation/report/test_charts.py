@@ -21,6 +21,7 @@ from capnet.evaluation.report.charts import (
     percent_x,
     share_axis,
 )
+from capnet.evaluation.report.words import difference, reading
 
 NAN = math.nan
 
@@ -111,7 +112,7 @@ def test_marks_have_tooltips_unless_there_are_too_many() -> None:
 
 def test_nothing_is_drawn_for_what_is_missing() -> None:
     assert bar_cell(NAN, 0.1, 0.2) == ""
-    assert difference_cell(NAN, 0.1, 0.2, 1.0) == ""
+    assert difference_cell(NAN, 0.1, 0.2, 1.0, "none") == ""
     assert pair_cell(0.1, NAN) == ""
     assert "whisker" not in bar_cell(0.5, NAN, NAN)
     assert "unsure" in bar_cell(0.5, NAN, NAN)
@@ -126,13 +127,20 @@ def test_a_bar_with_its_interval_and_the_other_mark() -> None:
 
 @pytest.mark.parametrize(
     ("value", "low", "high", "kind"),
-    [(0.1, 0.05, 0.2, "better"), (-0.1, -0.2, -0.05, "worse"), (0.1, -0.1, 0.3, "same"), (0.1, NAN, NAN, "same")],
+    [(0.1, 0.05, 0.2, "better"), (-0.1, -0.2, -0.05, "worse"), (0.1, -0.1, 0.3, "same"), (0.1, NAN, NAN, "none")],
 )
 def test_a_difference_is_drawn_on_its_side_of_zero(value: float, low: float, high: float, kind: str) -> None:
-    cell = parse(difference_cell(value, low, high, 0.3))
-    assert kind in (cell.get("class") or "").split()
+    assert reading(value, low, high)[0] == kind
+    cell = parse(difference_cell(value, low, high, 0.3, kind))
+    assert (kind if kind != "none" else "same") in (cell.get("class") or "").split()
     x = float((next(cell.iter("circle")).get("cx") or "").rstrip("%"))
     assert (x > 50) == (value > 0)
+
+
+def test_a_difference_that_hangs_on_one_picture_is_drawn_as_it_is_read() -> None:
+    item = difference({"mAP": 0.1, "mAP_low": 0.05, "mAP_high": 0.2, "mAP_without_one": -0.01}, "mAP")
+    cell = parse(difference_cell(item["value"], item["low"], item["high"], 0.3, item["kind"]))
+    assert "same" in (cell.get("class") or "").split()
 
 
 def test_overview_has_a_bar_a_count_and_a_whisker_per_class() -> None:
@@ -141,20 +149,24 @@ def test_overview_has_a_bar_a_count_and_a_whisker_per_class() -> None:
         ("a<b>", "head", 120, 0.9, 0.8, 0.95, 40),
         ("c", "tail", 3, 0.2, NAN, NAN, 4),
         ("d", "tail", 0, NAN, NAN, NAN, 0),
+        ("e", "tail", 1, 0.3, NAN, NAN, 40),
+        ("f", "tail", 1, 0.3, NAN, NAN, 1),
     ]
     svg = overview([dict(zip(names, row, strict=True)) for row in rows])
     root = parse(svg)
     drawn = [element for element in root.iter("path") if (element.get("class") or "").startswith("bar ")]
-    assert [element.get("class") for element in drawn] == ["bar head", "bar tail unsure"]
+    assert [element.get("class") for element in drawn] == ["bar head", *["bar tail unsure"] * 3]
     heights = [float(y1) - float(y2) for y1, y2 in re.findall(r'd="M\d+ ([\d.]+)V([\d.]+)h8', svg)]
-    np.testing.assert_allclose(np.divide(heights, heights[0]), [1, 0.2 / 0.9], atol=0.002)
+    np.testing.assert_allclose(np.divide(heights, heights[0]), [1, 0.2 / 0.9, 0.3 / 0.9, 0.3 / 0.9], atol=0.002)
     titles = [element.text for element in root.iter("title")]
     assert titles == [
         "a<b>: AP 90.0 (80.0 to 95.0); 120 training pictures",
         "c: AP 20.0, only 4 test pictures; 3 training pictures",
+        "e: AP 30.0, 40 test pictures but no interval; 1 training picture",
+        "f: AP 30.0, only 1 test picture; 1 training picture",
     ]
     whisker = next(element for element in root.iter("path") if element.get("class") == "whisker")
     assert (whisker.get("d") or "").count("M") == 1
     counts = next(element for element in root.iter("path") if element.get("class") == "count")
-    assert (counts.get("d") or "").count("M") == 3
+    assert (counts.get("d") or "").count("M") == 5
     assert parse(overview([])) is not None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from unit.evaluation.made_run import MadeRun, make_run
 from unit.evaluation.report.page import Page, html_of, percent
@@ -80,15 +82,23 @@ def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
     assert "count as one" not in page.text
 
 
-@pytest.mark.parametrize(("objective", "is_borrowed"), [("recall>=0.9", True), ("precision>=0.8", False)])
-def test_a_wanted_share_says_that_a_group_counts_once(tmp_path: Path, objective: str, is_borrowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("objective", "is_borrowed", "what"),
+    [("recall>=0.9", True, "positives of one group"), ("precision>=0.8", False, "labels given in one group")],
+)
+def test_a_wanted_share_says_what_of_a_group_counts_once(
+    tmp_path: Path, objective: str, is_borrowed: bool, what: str
+) -> None:
     made = make_run(tmp_path, 6, 40)
     path = made.evaluation / "thresholds.json"
     content = contracts.read_json(path)
     for number, item in enumerate(content["classes"]):
         item["borrowed"] = is_borrowed and number == 0
     contracts.write_json(path, content | {"objective": objective})
-    assert "All positives of one group, such as a camera site, count as one." in Page(html_of(made)).text
+    text = Page(html_of(made)).text
+    assert f"All {what}, such as a camera site, count as one." in text
+    assert text.count("count as one") == 1
+    assert ("1 of 6 classes has no threshold of its own" in text) == is_borrowed
 
 
 def test_thresholds_table_marks_critical_classes_and_says_their_objective(tmp_path: Path) -> None:
@@ -129,6 +139,52 @@ def test_one_view_and_one_class_are_not_named_in_the_plural(tmp_path: Path) -> N
     assert "1 class as a table" in text
     assert "Thresholds of 1 class" in text
     assert "1 views" not in text
+
+
+def test_a_run_on_one_group_says_why_there_are_no_intervals(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 60)
+    path = made.evaluation / "per_class.csv"
+    table = pd.read_csv(path).assign(ap_low=np.nan, ap_high=np.nan)
+    assert table["positives"].max() >= 10
+    table.to_csv(path, index=False)
+    metrics = contracts.read_json(made.evaluation / "evaluation.json")
+    for values in (metrics, metrics["slices"]["known artwork"], metrics["slices"]["unseen artwork"]):
+        for variant in ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"):
+            values[variant] = {name: x for name, x in values[variant].items() if name[-4:] not in ("_low", "high")}
+    metrics["bootstrap"] |= {"unit": "group", "units": 1}
+    contracts.write_json(made.evaluation / "evaluation.json", metrics)
+    text = Page(html_of(made)).text
+    assert "a pale bar has no interval, because all test pictures are of one group" in text
+    assert "rests on fewer than" not in text
+    assert "only" not in " ".join(re.findall(r"AP [^;]*1\d test pictures[^;]*;", text))
+    assert "In percent, with 95 % intervals, where a slice is not of one group." in text
+
+
+def test_one_epoch_and_one_training_picture_are_not_named_in_the_plural(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 2, 40)
+    for folder in (made.split, made.model):
+        content = contracts.read_json(folder / "classes.json")
+        for item, count in zip(content["classes"], (200, 1), strict=True):
+            item |= {"train_count": count, "bucket": "head" if count > 1 else "tail"}
+        contracts.write_json(folder / "classes.json", content)
+    history = made.model / "history.csv"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+    text = Page(html_of(made)).text
+    assert "1 epoch; epoch 24 was kept." in text
+    assert "1 to 200 training pictures each" in text
+    assert "95 % interval" in text
+    assert re.search(r"1 training picture(?! each|s)", text)
+
+
+@pytest.mark.parametrize("has_both", [True, False])
+def test_a_refit_names_a_probe_and_a_blend_only_where_there_are_such(tmp_path: Path, has_both: bool) -> None:
+    made = make_run(tmp_path, 6, 40, probe=has_both)
+    path = made.model / "config.json"
+    blend = {"weights": {"capnet": 1.0}, "chosen_on": "val", "gains": {}}
+    contracts.write_json(path, contracts.read_json(path) | {"refit_rows": 630} | ({"blend": blend} if has_both else {}))
+    text = Page(html_of(made)).text
+    assert ("together, the linear probe too. Blend, thresholds and calibration come" in text) == has_both
+    assert ("together. Thresholds and calibration come" in text) != has_both
 
 
 def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
@@ -210,7 +266,7 @@ def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun,
         assert rows[title][1] == f"{item.counts:.2f}"
         assert rows[title][3] == f"{item.graph:.2f}"
         assert rows[title][5:] == [str(item.classes), str(item.left_out)]
-    assert premise_sentence(premise, "text encoder") in page.text
+    assert premise_sentence(premise, "text") in page.text
 
 
 @pytest.mark.parametrize(
@@ -223,9 +279,22 @@ def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun,
     ],
 )
 def test_premise_in_one_sentence(low: float, high: float, classes: int, expected: str) -> None:
-    sentence = premise_sentence({"tail": Premise(classes, 0, 0.4, 0.3, 0.1, low, high)}, "text encoder")
+    sentence = premise_sentence({"tail": Premise(classes, 0, 0.4, 0.3, 0.1, low, high)}, "text")
     assert expected in sentence
     assert sentence.count(". ") == 0
+
+
+def test_a_graph_of_another_source_is_no_check_of_the_premise(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 12, 60)
+    path = made.model / "graph.safetensors"
+    graph = contracts.read_graph(path, contracts.read_classes(made.model / "classes.json"))
+    contracts.write_graph(path, replace(graph, metadata=graph.metadata | {"source": "cooccurrence"}))
+    text = Page(html_of(made)).text
+    assert "is better taken from the text encoder than counted on few training pictures" in text
+    assert "The label graph of this run is from the training co-occurrence instead" in text
+    counts_win = {"tail": Premise(9, 0, 0.3, 0.4, -0.1, -0.2, -0.02)}
+    assert "premise" in premise_sentence(counts_win, "text")
+    assert "premise" not in premise_sentence(counts_win, "cooccurrence")
 
 
 def test_settings_are_folded_away_in_full(page: Page) -> None:

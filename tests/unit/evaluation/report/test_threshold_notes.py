@@ -29,6 +29,22 @@ def test_a_critical_class_below_its_recall_is_named_although_the_pool_reaches_it
     assert note.startswith("Critical class class 0: recall 80.0 % of 25 held-out positives, below recall>=0.9")
 
 
+def test_classes_are_counted_among_those_with_their_objective() -> None:
+    missed = {"objective": "precision>=0.9", "reached": False, "recall": 0.0}
+    reached = {"objective": "precision>=0.9"}
+    (note,) = threshold_notes(content("f1", missed, reached, {}, {}, {}))
+    assert note.startswith("1 of 2 critical classes does not reach precision>=0.9 on held-out pictures: class 0.")
+    assert note.endswith("Hardly ever given: class 0; evaluate.threshold.critical_objective: f1 gives more labels.")
+    (note,) = threshold_notes(content("f1", {"recall": 0.0}, {}, reached))
+    assert note.startswith("1 of 2 classes that are not critical is hardly ever given on held-out pictures: class 0.")
+    assert "It needs more labelled pictures; evaluate.threshold.objective: recall>=0.9" in note
+
+
+def test_f1_is_no_advice_for_more_labels_than_a_recall_gives() -> None:
+    (note,) = threshold_notes(content("recall>=0.9", {"reached": False, "recall": 0.0}, {}))
+    assert note.endswith("Hardly ever given: class 0.")
+
+
 @pytest.mark.parametrize("objective", ["f1", "recall>=0.9", "precision>=0.8"])
 def test_nothing_is_noted_where_all_is_reached_or_nothing_was_chosen(objective: str) -> None:
     assert threshold_notes(content(objective, {}, {"recall": None})) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from capnet.errors import counted
-from capnet.evaluation.report.words import difference, fixed, flatten, reading, shorten, significant
+from capnet.evaluation.report.words import blend_in_words, difference, fixed, flatten, reading, shorten, significant
 
 
 def test_numbers_in_words() -> None:
@@ -17,6 +17,13 @@ def test_numbers_in_words() -> None:
     assert reading(0.1, float("nan"), 0.2)[0] == "none"
     assert difference({"tail": 0.0123, "tail_low": 0.001, "tail_high": 0.02}, "tail")["interval"] == "+0.1 to +2.0"
     assert difference({}, "tail")["text"] == "-"
+
+
+def test_a_gain_without_an_interval_has_no_empty_brackets() -> None:
+    blend = {"weights": {"capnet": 0.5, "linear_probe": 0.5}, "chosen_on": "val"}
+    for gain, text in (({"gain": 0.016}, "+1.6 over"), ({"gain": 0.016, "low": 0.01, "high": 0.02}, "+1.6 (+1.0 to")):
+        (sentence,) = blend_in_words(blend | {"gains": {"linear_probe": gain}})
+        assert f"in points of mAP: {text}" in sentence
 
 
 def test_settings_are_flattened() -> None:
