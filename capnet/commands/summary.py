@@ -29,6 +29,7 @@ COLUMNS = {  # figure of a variant: its heading
 WIDTH = 200  # in which tables are measured: more than any needs
 NARROWEST = 2
 SHOWN = 40  # classes of a list, at most
+NO_INTERVALS = "There are no intervals, because all test pictures are of one group."
 Titled = partial(Table, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
 
 
@@ -115,7 +116,8 @@ def tail_classes(path: Path) -> Table:
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
-    lines = ["Intervals are 95 % bootstrap intervals."]
+    has_intervals = int(metrics.get("bootstrap", {}).get("units", 2)) > 1
+    lines = ["Intervals are 95 % bootstrap intervals." if has_intervals else NO_INTERVALS]
     if "CF1_chosen" in metrics["capnet"]:
         lines[0] += " CF1 (the mean of per-class F1) and OF1 are at the chosen thresholds."
     if metrics.get("left_out"):

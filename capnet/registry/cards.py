@@ -15,6 +15,7 @@ from capnet.evaluation.report.words import (
     blend_in_words,
     borrowers,
     chosen_on,
+    intervals_in_words,
     objectives_in_words,
     percent,
     with_interval,
@@ -25,7 +26,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words
 from capnet.registry.candidate import Candidate, flat_params
 from capnet.registry.data_card import buckets_in_words, data_card
-from capnet.registry.markdown import LONGEST_TABLE, class_table, code, render, table
+from capnet.registry.markdown import class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
@@ -118,12 +119,12 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         **shared,
         classes=len(candidate.classes),
         weak=weak,
-        weak_table=table(
-            ["class", "AP %", "why"],
-            [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]],
+        weak_table=class_table(
+            ["class", "AP %", "why"], [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak]
         ),
         figures=figures("", {VARIANT_NAMES[name]: metrics[name] for name in VARIANTS if name in metrics}),
         slices=figures("slice", slices) if metrics.get("slices") else [],
+        intervals=intervals_in_words(metrics),
         borrowed=len(borrowers(thresholds)),
         policy=in_words(policy),
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
@@ -168,7 +169,8 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     critical = {item.name for item in candidate.classes.items if item.critical}
     of_critical = str(candidate.thresholds.get("critical_objective", objective))
     borrowed = set(borrowers(candidate.thresholds))
-    unreached = {item["name"] for item in chosen if item.get("reached") is False}
+    any_chosen = candidate.thresholds.get("source") != "none"
+    unreached = {item["name"] for item in chosen if any_chosen and item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     weak = []
     for row in candidate.per_class:
@@ -188,7 +190,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"{own} is not reached")
         if name in critical:
             precision, recall = number(row.get("precision")), number(row.get("recall"))
-            if precision is not None and precision < HALF:
+            if precision is not None and precision < HALF and recall != 0:  # without recall it may never be given
                 reasons.append(f"critical, and most labels that it gives are wrong: precision {percent(precision)} %")
             if recall is not None and recall < HALF:
                 reasons.append(f"critical, and most of its pictures are missed: recall {percent(recall)} %")

@@ -64,7 +64,7 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
         "data_card.md",
         pictures=len(frame),
         classes=len(classes),
-        ratio=f"{train.max() / train.min():.0f} to 1" if len(train) else "none",
+        ratio=f"{train.max() / train.min():.3g} to 1" if len(train) else "",
         buckets=buckets_in_words(classes),
         data_md5=data_md5,
         location=location,

@@ -78,6 +78,15 @@ def test_the_table_has_every_variant_with_intervals_in_percent(evaluation: Path)
     assert "medium" not in "\n".join(lines[:4])  # no class is of medium frequency
 
 
+def test_no_interval_is_named_where_all_test_pictures_are_of_one_group(evaluation: Path) -> None:
+    assert "Intervals are 95 % bootstrap intervals." in _summary(evaluation)
+    path = evaluation / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bootstrap": {"unit": "group", "units": 1}}))
+    text = _summary(evaluation)
+    assert "There are no intervals, because all test pictures are of one group." in text
+    assert "Intervals are" not in text
+
+
 def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
     text = _summary(evaluation)
     order = [

@@ -96,6 +96,9 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         "critical, and most of its pictures are missed: recall 40.0 %",
     ]
     assert "traffic light" not in listed, "it is not critical"
+    silent = [dict(row) | {"precision": "0.0", "recall": "0.0", "positives": "40"} for row in candidate.per_class]
+    listed = {name: why for name, _, why in weak_classes(replace(candidate, per_class=silent))}
+    assert listed["cat"] == ["critical, and most of its pictures are missed: recall 0.0 %"], "it gives no label"
     never = [dict(row) | {"train_count": "0"} for row in candidate.per_class if row["class"] == "épée"]
     marked = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
     assert weak_classes(marked)[0][2] == [
@@ -108,7 +111,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     assert "Licence of the backbone: none: the weights are random numbers." in text
     assert "Backbone weights: in the artifact" in text
     together = (
-        "1 of 4 classes borrow the pooled threshold: the objective is for several together, not for each of them."
+        "1 of 4 classes borrows the pooled threshold: the objective is for several together, not for each of them."
     )
     assert together in text
     assert ["train.loss.name", "db_focal"] in tables.headed("setting", "value")
@@ -182,13 +185,38 @@ def test_what_nobody_said_is_said_to_be_unknown(
 def test_cards_of_a_model_without_chosen_thresholds_say_so(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs())
     classes = [dict(item, threshold=0.5, borrowed=True, reached=False) for item in candidate.thresholds["classes"]]
-    candidate = replace(candidate, thresholds=dict(candidate.thresholds) | {"source": "none", "classes": classes})
+    none = {"source": "none", "classes": classes, "objective": "recall>=0.9"}
+    candidate = replace(candidate, thresholds=dict(candidate.thresholds) | none)
     for text in (model_card(candidate, "packed", Policy()), description(candidate)):
         assert "0.5" in text
         assert "no pictures to choose" in text
         assert "pooled" not in text
         assert "chosen on ?" not in text
-    assert not any("threshold" in reason for _, _, reasons in weak_classes(candidate) for reason in reasons)
+    reasons = [reason for _, _, reasons in weak_classes(candidate) for reason in reasons]
+    assert not any("threshold" in reason or "not reached" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "words"),
+    [
+        ({"draws": 1000, "unit": "group", "units": 12}, "95 % intervals from 1,000 bootstrap draws of 12 groups"),
+        ({"draws": 1000, "unit": "group", "units": 1}, "no intervals, because all test pictures are of one group"),
+    ],
+)
+def test_the_model_card_says_what_its_intervals_are_over(make_outputs: Make, bootstrap: dict, words: str) -> None:
+    candidate = read_candidate(**make_outputs())
+    measured = replace(candidate, metrics=candidate.metrics | {"bootstrap": bootstrap})
+    assert f"In %, with {words}." in model_card(measured, "packed", Policy())
+
+
+def test_the_data_card_claims_no_long_tail_of_balanced_data(make_outputs: Make) -> None:
+    paths = make_outputs()
+    frame = read_split(paths["split"] / "split.parquet")
+    frame["labels"] = [[number % 4] for number in range(len(frame))]
+    write_split(paths["split"] / "split.parquet", frame)
+    text = data_card(read_candidate(**paths), "", "", "")
+    assert "most of the labels" not in text
+    assert "the most common class to the rarest that has labels is 1 to 1" in text
 
 
 def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
@@ -222,7 +250,8 @@ def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs(n_classes=1000))
     for text in card_texts(candidate, "packed", "", "", "", Policy()).values():
         assert len(text) < 80_000
-        assert "And 700 more in per_class.csv" in text
+        tables = text.count("| class |")
+        assert text.count("And 700 more in per_class.csv") == tables, "none is cut in silence"
     assert np.all([len(line) < 2000 for line in text.splitlines()])
 
 
