@@ -121,8 +121,8 @@ def overview(rows: Sequence[Mapping[Any, Any]]) -> Markup:
     scale.append((str(most), below + OVERVIEW_COUNT))
     ticks = [tag("text", text, class_="tick", x=30, y=y, text_anchor="end") for text, y in scale]
     label = (
-        f"Average precision of {len(rows)} classes, from the most to the fewest training pictures; the table below has"
-        " every number"
+        f"Average precision of {counted(len(rows), 'class', 'classes')}, from the most to the fewest training pictures;"
+        " the table below has every number"
     )
     frame = {"viewBox": f"0 0 {wide} {height}", "preserveAspectRatio": "none", "role": "img", "aria_label": label}
     return tag(

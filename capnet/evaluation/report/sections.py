@@ -139,8 +139,10 @@ def notes(inputs: Inputs) -> list[str]:
     if refitted := int(config.get("refit_rows", 0)):
         probe = ", the linear probe too" if "linear_probe" in inputs.metrics else ""
         chosen = "Blend, thresholds" if config.get("blend", {}).get("weights") else "Thresholds"
+        is_last = config.get("train", {}).get("select") == "last"
+        after = "the last epoch" if is_last else "the epoch was chosen on the validation pictures"
         warnings.append(
-            "After the epoch was chosen on the validation pictures, everything was trained once more on"
+            f"After {after}, everything was trained once more on"
             f" {counted(refitted, 'training and validation picture')} together{probe}. {chosen} and calibration come"
             " from scores of models that had not seen the picture."
         )

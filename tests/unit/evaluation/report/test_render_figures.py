@@ -185,6 +185,9 @@ def test_a_refit_names_a_probe_and_a_blend_only_where_there_are_such(tmp_path: P
     text = Page(html_of(made)).text
     assert ("together, the linear probe too. Blend, thresholds and calibration come" in text) == has_both
     assert ("together. Thresholds and calibration come" in text) != has_both
+    assert "After the epoch was chosen on the validation pictures, everything" in text
+    contracts.write_json(path, contracts.read_json(path) | {"train": {"select": "last"}})
+    assert "After the last epoch, everything was trained once more on 630" in Page(html_of(made)).text
 
 
 def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
