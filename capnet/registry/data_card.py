@@ -50,6 +50,7 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
         [code(item.name), item.bucket, *(counts[split][n] for split in SPLITS), unknown[n]]
         for n, item in enumerate(classes.items)
     ]
+    skipped = [check for check in candidate.checks if check.get("why")]
     failed = [check for check in candidate.checks if not check.get("success")]
     findings = [
         [
@@ -72,7 +73,8 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
         unknown=UNKNOWN,
         splits=table(["split", "pictures", "labels", "each", "unknown %", "groups"], rows),
         slices=table(["slice", "pictures"], [[code(name), n] for name, n in slices.items()]) if len(slices) else [],
-        checks=len(candidate.checks),
+        checks=len(candidate.checks) - len(skipped),
+        skipped=[code(check["name"]) for check in skipped],
         failed=failed,
         findings=table(["check", "severity", "finding", "rows"], findings),
         labels=class_table(["class", "bucket", *SPLITS, "unknown"], labels),

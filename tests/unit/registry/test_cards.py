@@ -134,8 +134,9 @@ def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path)
         "observed": 3,
         "rows": 430,
     }
+    skipped = {"name": "pictures_decode", "success": True, "why": "validate.images is off: no file was opened"}
     (paths["validation"] / "validation.json").write_text(
-        json.dumps({"schema": 1, "checks": [check, check | {"success": True}]})
+        json.dumps({"schema": 1, "checks": [check, check | {"success": True}, skipped]})
     )
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
@@ -163,7 +164,7 @@ def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path)
         [name, str(count)] for name, count in sorted(frame["slice"].value_counts().items())
     ]
     assert tables.headed("check") == [["near_duplicates", "warning", "copies | on two sides", "3 of 430"]]
-    assert "2 checks, 1 with findings." in text
+    assert "2 checks, 1 with findings. Not made: `pictures_decode`." in text, "a check that was left out saw nothing"
     assert "s3://bucket/files/md5/01/23.dir" in text
     assert "b" not in tables.tags, "a licence file is quoted, not rendered"
     assert "CC BY-SA 4.0</b>, by OpenMoji" in text
