@@ -15,7 +15,7 @@ from rich.table import Table
 from capnet.commands.options import columns
 from capnet.contracts import VARIANTS, number, read_csv_rows
 from capnet.contracts.stage_json import read_evaluation
-from capnet.errors import ContractError, shown, some
+from capnet.errors import ContractError, counted, shown, some
 from capnet.evaluation.report.words import interval, percent
 
 COLUMNS = {  # figure of a variant: its heading
@@ -52,10 +52,11 @@ def command(evaluation: str) -> None:
     console = plain()
     if not console.is_terminal:
         console = plain(width=columns())
-    tables = {f"Results on {metrics.get('test_rows', 0)} test pictures, in percent": metrics}
+    tables = {f"Results on {counted(metrics.get('test_rows', 0), 'test picture')}, in percent": metrics}
     for name, values in metrics.get("slices", {}).items():
-        pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
-        tables[shown(f"Slice {name}: {pictures} test pictures")] = values
+        pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows")
+        size = "? test pictures" if pictures is None else counted(pictures, "test picture")
+        tables[shown(f"Slice {name}: {size}")] = values
     room = console.options.update_width(WIDTH)  # rich measures no table as wider than its room
     narrow = 0
     while narrow < NARROWEST and any(

@@ -82,7 +82,11 @@ def test_no_interval_is_named_where_all_test_pictures_are_of_one_group(evaluatio
     assert "Intervals are 95 % bootstrap intervals." in _summary(evaluation)
     path = evaluation / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bootstrap": {"unit": "group", "units": 1}}))
+    metrics = json.loads(path.read_text())
+    metrics["slice_info"]["[unseen] artwork"]["test_rows"] = 1
+    path.write_text(json.dumps(metrics))
     text = _summary(evaluation)
+    assert "Slice [unseen] artwork: 1 test picture\n" in "\n".join(map(str.strip, text.splitlines())) + "\n"
     assert "There are no intervals, because all test pictures are of one group." in text
     assert "Intervals are" not in text
 
