@@ -50,8 +50,10 @@ class Rule:
         if self.name.startswith(COVERAGE):  # a share and its limit, no difference of two models
             numbers = f" {100 * self.value:.1f} %, at least {100 * self.against:.1f} % are asked for"
         elif np.isfinite(self.value) or np.isfinite(self.against):
-            numbers = f" {100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f}"
-            numbers += f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if np.isfinite(self.low) else ""
+            # + 0.0: a difference of nothing has no minus
+            difference, low, high = (round(100 * x, 1) + 0.0 for x in (self.difference, self.low, self.high))
+            numbers = f" {100 * self.value:.1f} against {100 * self.against:.1f}: {difference:+.1f}"
+            numbers += f" ({low:+.1f} to {high:+.1f})" if np.isfinite(self.low) else ""
             numbers += f", may be {100 * self.margin:.1f} lower" if self.margin else ""
         return f"{self.outcome}: {self.name}{numbers}" + (f"; {self.note}" if self.note else "")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Rows, Verdict, by_interval, coverage, minimum, non_inferiority
+from capnet.promotion.verdict import Rows, Rule, Verdict, by_interval, coverage, minimum, non_inferiority
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -241,3 +241,8 @@ def test_coverage_says_the_limit_and_no_difference() -> None:
     assert (
         str(rule) == "inconclusive: coverage 25.0 %, at least 50.0 % are asked for; 1 of 4 test pictures are compared"
     )
+
+
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    rule = Rule("mAP", "pass", 0.55, 0.5504, -0.0004, -0.0202, -0.0001, 0.01)
+    assert str(rule) == "pass: mAP 55.0 against 55.0: +0.0 (-2.0 to +0.0), may be 1.0 lower"
