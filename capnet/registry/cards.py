@@ -18,6 +18,7 @@ from capnet.evaluation.report.words import (
     intervals_in_words,
     objectives_in_words,
     percent,
+    score,
     with_interval,
 )
 from capnet.model.backbones import find_backbone
@@ -110,7 +111,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
             row.get("train_count", ""),
             row.get("positives", ""),
             percent(number(row.get("ap"))),
-            f"{limits[row['class']]:.4f}",
+            score(limits[row["class"]], 4),
         ]
         for row in candidate.per_class
     ]

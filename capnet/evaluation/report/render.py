@@ -90,7 +90,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (words.fixed, words.percent, words.points, words.whole)
+    filters = (words.fixed, words.percent, words.points, words.score, words.whole)
     environment.filters |= {function.__name__: function for function in filters}
     functions = (bar_cell, counted, difference_cell, pair_cell, words.difference, words.interval)
     environment.globals |= {function.__name__: function for function in functions}

@@ -16,7 +16,7 @@ import numpy as np
 
 from capnet.contracts import BUCKETS
 from capnet.evaluation.report.charts import LONG_NAME
-from capnet.evaluation.report.words import fixed, shorten
+from capnet.evaluation.report.words import score, shorten
 from capnet.evaluation.split_rows import SplitRows
 
 SIDE = 160  # pixels
@@ -100,8 +100,8 @@ def worst_images(
                     "parts": (path if len(path) <= LONG_PATH else f"…{path[1 - LONG_PATH :]}").split("/"),
                     "kind": kind,
                     "name": shorten(names[column], LONG_NAME),
-                    "score": fixed(float(scores[row, column]), 3),
-                    "threshold": fixed(float(thresholds[column]), 3),
+                    "score": score(float(scores[row, column])),
+                    "threshold": score(float(thresholds[column])),
                     "true": _named(test.labels[row] & test.known[row], scores[row], predicted[row], names),
                     "extra": _named(
                         predicted[row] & ~test.labels[row] & (np.arange(len(names)) != column),

@@ -69,6 +69,12 @@ def significant(value: Any) -> str:
     return MISSING if math.isnan(number) else f"{number:.3g}"
 
 
+def score(value: Any, digits: int = 3) -> str:
+    """A score or a threshold with so many decimals; three significant digits where these would show a zero."""
+    text = fixed(value, digits)
+    return significant(value) if value and text == fixed(0.0, digits) else text
+
+
 def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> str:
     """``62.1 to 66.9`` in percent, or an empty text where no interval was measured.
 

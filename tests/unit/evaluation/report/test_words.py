@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 
 from capnet.errors import counted
-from capnet.evaluation.report.words import blend_in_words, difference, fixed, flatten, reading, shorten, significant
+from capnet.evaluation.report.words import (
+    blend_in_words,
+    difference,
+    fixed,
+    flatten,
+    reading,
+    score,
+    shorten,
+    significant,
+)
 
 
 def test_numbers_in_words() -> None:
@@ -24,6 +33,17 @@ def test_a_gain_without_an_interval_has_no_empty_brackets() -> None:
     for gain, text in (({"gain": 0.016}, "+1.6 over"), ({"gain": 0.016, "low": 0.01, "high": 0.02}, "+1.6 (+1.0 to")):
         (sentence,) = blend_in_words(blend | {"gains": {"linear_probe": gain}})
         assert f"in points of mAP: {text}" in sentence
+
+
+def test_a_small_threshold_is_not_shown_as_zero() -> None:
+    assert [score(value) for value in (0.30549, 0.00042, 2e-5, 0.0, None)] == [
+        "0.305",
+        "0.00042",
+        "2e-05",
+        "0.000",
+        "-",
+    ]
+    assert [score(value, 4) for value in (0.00042, 0.00002)] == ["0.0004", "2e-05"]
 
 
 def test_settings_are_flattened() -> None:
