@@ -16,7 +16,12 @@ from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, liken
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
 # columns that may be empty
-UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "pictures_in_one_split": "sha256"}
+UNMEASURED = {
+    "width_in_limits": ("width", "the table has no width: no picture was opened"),
+    "height_in_limits": ("height", "the table has no height: no picture was opened"),
+    "pictures_in_one_split": ("sha256", "the table has no sha256: no picture was opened"),
+    "groups_in_one_split": ("group", "the data names no groups"),
+}
 
 
 def check_split(
@@ -40,11 +45,11 @@ def check_split(
     table = image_table(frame)
     rules, left_out = [], []
     for rule in table_rules(len(classes), settings):
-        unmeasured = UNMEASURED.get(rule.name, "")
+        unmeasured, why = UNMEASURED.get(rule.name, ("", ""))
         if rule.column not in table:
             left_out += not_checked([rule], "the data names no sequences")
         elif unmeasured and len(table) and table[unmeasured].isna().all():
-            left_out += not_checked([rule], f"the table has no {unmeasured}: no picture was opened")
+            left_out += not_checked([rule], why)
         else:
             rules.append(rule)
     of_files, unchecked = _open_files(table, root, settings, links)

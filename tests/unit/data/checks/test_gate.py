@@ -137,3 +137,9 @@ def test_drift_against_a_reference(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert not_checked(check_split(frame, CLASSES, tmp_path, off))["no_drift"] == "validate.drift.severity is off"
     nowhere = settings.model_copy(update={"reference": ""})
     assert not_checked(check_split(frame, CLASSES, tmp_path, nowhere))["no_drift"] == "validate.reference names no file"
+
+
+def test_groups_are_not_called_checked_where_the_data_names_none(frame: pd.DataFrame, tmp_path: Path) -> None:
+    checks = check_split(frame.assign(group=None), CLASSES, tmp_path, SETTINGS)
+    assert not_checked(checks) == USUALLY_LEFT_OUT | {"groups_in_one_split": "the data names no groups"}
+    assert not failed(checks)
