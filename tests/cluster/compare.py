@@ -14,7 +14,9 @@ from typing import Any
 
 
 def figures(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every figure with its place, such as capnet/mAP."""
+    """Every figure with its place, such as capnet/mAP; items of a list by their number."""
+    if isinstance(content, list):
+        content = {str(number): value for number, value in enumerate(content)}
     if isinstance(content, dict):
         for key, value in content.items():
             yield from figures(value, f"{name}/{key}" if name else key)
