@@ -211,6 +211,25 @@ def test_make_takes_another_lock(repository: Path, tmp_path: Path) -> None:
     )
 
 
+def test_make_finds_the_programs_of_an_environment_elsewhere(repository: Path, tmp_path: Path) -> None:
+    for venv, folder in ((".venv", repository / ".venv"), (str(tmp_path), tmp_path)):
+        command = ["make", "-pn", f"VENV={venv}", "help"]
+        output = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
+        path = re.search(r"^(?:export )?PATH := (.*)$", output, flags=re.MULTILINE)
+        assert path is not None
+        assert path[1].startswith(f"{folder}/bin:")
+
+
+def test_the_workflow_installs_what_tests_of_services_start(repository: Path) -> None:
+    lines = (repository / ".ci" / "run").read_text().splitlines()
+    installs = (repository / ".github" / "workflows" / "ci.yml").read_text().split()
+    for program in ("initdb", "-v chromium", "docker compose version"):
+        line = next(line for line in lines if program in line)
+        packages = line.partition('missing="$missing ')[2].rstrip('"').split()
+        assert packages
+        assert set(packages) <= set(installs), program
+
+
 def test_the_comparison_of_two_runs_sees_every_difference() -> None:
     from cluster.compare import differences
 
@@ -220,6 +239,14 @@ def test_the_comparison_of_two_runs_sees_every_difference() -> None:
         "capnet/mAP: 0.5 here, 0.500002 there"
     ]
     assert differences(ours, {**ours, "slices": {}}, 1.0) == ["slices/night/capnet/mAP: only on one side"]
+    bins = {"calibration": [{"count": 3, "mean": 0.5}, {"count": 1, "mean": 0.75}]}
+    near = {"calibration": [{"count": 3, "mean": 0.5 + 9e-7}, {"count": 1, "mean": 0.75}]}
+    assert differences(bins, near, 1e-6) == []
+    assert differences(bins, near, 1e-7) == ["calibration/0/mean: 0.5 here, 0.5000009 there"]
+    assert differences(bins, {"calibration": bins["calibration"][:1]}, 1.0) == [
+        "calibration/1/count: only on one side",
+        "calibration/1/mean: only on one side",
+    ]
     assert differences(ours, {**ours, "capnet": {"mAP": float("nan"), "tail": 0.25}}, 1.0) == [
         "capnet/mAP: 0.5 here, nan there"
     ]
