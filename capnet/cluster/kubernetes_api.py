@@ -47,7 +47,7 @@ class Kubernetes:
 
         files = [
             path
-            for path in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
+            for path in (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
             if path and Path(path).expanduser().is_file()
         ]
         inside = "KUBERNETES_SERVICE_HOST" in os.environ
