@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -189,9 +190,38 @@ def test_what_several_nodes_need(doctor: DoctorCommand, repository: Path) -> Non
     assert "ok     training on several nodes: Kubeflow Trainer with runtime torch-distributed" in output
     error = str(doctor.run("--nodes", "2", root="/mnt/data/birds")[1])
     assert "capnet-data is ReadWriteOnce: several nodes cannot mount it" in error
+    assert "such as deploy/overlays/profile" in error, "overlays/nodes changes the mode of the state volume only"
+    cluster.remove(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)
+    error = str(doctor.run("--nodes", "2")[1])
+    assert "there is no claim capnet-state" in error
+    assert "make deploy FOLDER=overlays/nodes" in error
+    assert "--no-state-volume" not in error, "several nodes are refused without it"
     assert "no training runtime mine" in str(
         doctor.run("--nodes", "2", "--training-runtime", "TrainingRuntime/mine")[1]
     )
+
+
+def test_one_secret_may_hold_the_keys_of_several(doctor: DoctorCommand) -> None:
+    one = ("--s3-secret", "birds", "--mlflow-secret", "birds", "--git-secret", "birds")
+    assert "there is no secret birds" in str(doctor.run(*one)[1])
+    whole = {"AWS_ACCESS_KEY_ID": VALUE, "AWS_SECRET_ACCESS_KEY": VALUE, "MLFLOW_TRACKING_URI": VALUE}
+    doctor.cluster.apply(SPACE, secret("birds", **whole))
+    output, error = doctor.run(*one)
+    assert error is None
+    assert "ok     secret birds: has AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_URI" in output
+    doctor.cluster.apply(SPACE, secret("birds", MLFLOW_TRACKING_URI=VALUE, GIT_USERNAME=VALUE))
+    error = str(doctor.run(*one)[1])
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GIT_PASSWORD"):
+        assert f"the key {key} is missing" in error
+
+
+def test_an_empty_kubeconfig_is_none_as_kubectl_has_it(doctor: DoctorCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path(os.environ["KUBECONFIG"]).parent
+    (home / ".kube").mkdir()
+    Path(os.environ["KUBECONFIG"]).rename(home / ".kube" / "config")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("KUBECONFIG", "")
+    assert doctor.run()[1] is None
 
 
 def test_a_role_of_the_cloud_stands_in_for_keys(doctor: DoctorCommand) -> None:

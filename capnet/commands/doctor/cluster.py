@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import base64
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
 from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, NAMESPACE, S3_KEYS, SERVICE_ACCOUNT, on_volume, unseen
@@ -30,6 +30,14 @@ RIGHTS = (  # group, resource, verb, name: what KFP's driver and launcher do wit
     ("", "pods", "watch", ""),
 )
 DEPLOY = "make deploy, or kubectl apply -k deploy/overlays/standalone"
+
+
+class Keys(NamedTuple):
+    """Keys of a secret: those that tasks read, the ``basic`` ones of these, and whether these must be there."""
+
+    known: tuple[str, ...]
+    basic: tuple[str, ...]
+    needed: bool
 
 
 def cluster_checks(needs: Needs) -> Checks:
@@ -76,12 +84,14 @@ def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     """Each secret: does it exist, has it the keys that tasks need, are these spelled right and free of stray blanks."""
     source = kind_of(needs.root)
     keys = source == "s3" and not needs.anonymous and not has_role(api, needs)
-    secrets = {
-        needs.s3_secret: (S3_KEYS, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys),
-        needs.mlflow_secret: (MLFLOW_KEYS, ("MLFLOW_TRACKING_URI",), True),
-        needs.git_secret: (GIT_KEYS, ("GIT_USERNAME", "GIT_PASSWORD"), False),
-    }
-    for name, (known, basic, needed) in secrets.items():
+    secrets: dict[str, list[Keys]] = {}  # of one name, where one secret serves for several
+    for name, kind in (
+        (needs.s3_secret, Keys(S3_KEYS, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys)),
+        (needs.mlflow_secret, Keys(MLFLOW_KEYS, ("MLFLOW_TRACKING_URI",), True)),
+        (needs.git_secret, Keys(GIT_KEYS, ("GIT_USERNAME", "GIT_PASSWORD"), False)),
+    ):
+        secrets.setdefault(name, []).append(kind)
+    for name, kinds in secrets.items():
         about, where = f"secret {name}", needs.where("secret", name)
         own = "" if needs.namespace == NAMESPACE else f"put {needs.namespace} into deploy/secrets/kustomization.yaml, "
         fill = f"{own}fill in deploy/secrets/{name}.env, then kubectl apply --server-side -k deploy/secrets"
@@ -91,28 +101,30 @@ def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
             without = "not needed"
             if source == "git" and name == needs.git_secret:
                 without = "only public repositories can be read"
+            needed = any(kind.needed for kind in kinds)
             problem = Problem(f"there is no secret {name}", where, fill) if needed else None
             yield Finding(about, f"does not exist; {without} for data.root = {needs.root}", problem)
             continue
         except NotAllowed as error:
             yield Finding(about, "", error.problems[0])
             continue
-        problems = list(wrong_keys(data, known, basic, needed))
+        problems = list(wrong_keys(data, kinds))
         yield from (wrong(about, what, where, fill) for what in problems)
         if not problems:
-            present = ", ".join(key for key in known if key in data)
+            present = ", ".join(key for kind in kinds for key in kind.known if key in data)
             yield Finding(about, f"has {present or 'no key, and none is needed'}")
 
 
-def wrong_keys(data: Mapping[str, str], known: tuple[str, ...], basic: tuple[str, ...], needed: bool) -> Iterable[str]:
-    """What is wrong with the keys of a secret, without any of its values."""
+def wrong_keys(data: Mapping[str, str], kinds: Sequence[Keys]) -> Iterable[str]:
+    """What is wrong with the keys of a secret that holds these kinds, without any of its values."""
+    known = [key for kind in kinds for key in kind.known]
     for key in sorted(data.keys() - set(known)):
         near = difflib.get_close_matches(key, known, 1, 0.7)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         yield f"no task reads the key {key}; {hint}"
-    for key in basic:
-        if key not in data and (needed or data.keys() & set(basic)):
-            yield f"the key {key} is missing"
+    for kind in kinds:
+        if kind.needed or data.keys() & set(kind.basic):
+            yield from (f"the key {key} is missing" for key in kind.basic if key not in data)
     for key in known:
         value = base64.b64decode(data.get(key) or "")
         if key in data and not value:
@@ -128,18 +140,21 @@ def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     names = [needs.state_claim, *([needs.data_claim] if on_volume(needs.root) else [])]
     for name in names:
         about, where = f"claim {name}", needs.where("claim", name)
+        make = f"{train_nodes.DEPLOY if name == needs.state_claim else train_nodes.DEPLOY_DATA} ({train_nodes.DOCS})"
         try:
             claim = api.get(f"/api/v1/namespaces/{needs.namespace}/persistentvolumeclaims/{name}")
         except NotThere:
-            alternative = ", or submit with --no-state-volume" if name == needs.state_claim else ""
-            yield wrong(about, f"there is no claim {name}", where, DEPLOY + alternative)
+            todo = make if needs.nodes > 1 else DEPLOY
+            if name == needs.state_claim and needs.nodes == 1:
+                todo += ", or submit with --no-state-volume"
+            yield wrong(about, f"there is no claim {name}", where, todo)
             continue
         modes, phase = claim["spec"].get("accessModes", []), claim.get("status", {}).get("phase", "unknown")
         note = ""
         enough = {"ReadWriteMany"} if name == needs.state_claim else {"ReadWriteMany", "ReadOnlyMany"}
         if needs.nodes > 1 and not enough & set(modes):
             what = f"claim {name} is {', '.join(modes) or 'of no mode'}: several nodes cannot mount it"
-            todo = f"delete it, and create it again as ReadWriteMany: {train_nodes.DEPLOY} ({train_nodes.DOCS})"
+            todo = f"copy what you need from it, delete it, and create it again as ReadWriteMany: {make}"
             yield wrong(about, what, where, todo)
             continue
         if "ReadWriteMany" not in modes:

@@ -20,6 +20,9 @@ RIGHTS = (  # group, resource, verb, name: what task train does with its account
     ("", "persistentvolumeclaims", "get", ""),
 )
 DEPLOY = "make deploy FOLDER=overlays/nodes"
+DEPLOY_DATA = (
+    "make deploy, with an overlay of yours such as deploy/overlays/profile"  # overlays/nodes leaves it as it is
+)
 DOCS = "docs/on-kubernetes.md, Several nodes"
 
 
