@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from capnet.cluster.names import on_volume, unseen
+from capnet.cluster.names import RUNTIME, on_volume, unseen
 from capnet.errors import ConfigError, Problem
 
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?|e[0-9]+)?")  # of Kubernetes, and above zero
@@ -22,6 +22,7 @@ CLAIMS = ("state_claim", "data_claim")
 SCRATCH = tuple(f"{name}-scratch" for name in ("gcs", "s3", "minio", "dot-local", "dot-cache", "dot-config"))
 TAKEN = ("tmp", "shm", "state", "kfp-launcher", "var-run-argo", "tmp-dir-argo", *SCRATCH)  # by other volumes of a task
 MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one variable of a process, which holds 131,072
+OF_NODES = {"processes_per_node": 0, "training_runtime": RUNTIME}  # and what stands there where nobody has chosen
 OF_PREDICTION = ("pictures", "model", "shards")
 MOST_SHARDS = 100  # Argo hands the list of all parts to task merge in one variable: 928 bytes a part, of 131,072
 
@@ -69,6 +70,10 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
     if (options["shards"] or 0) > MOST_SHARDS:
         what = f"{options['shards']} parts, whose list is too long for the task that puts them together"
         yield Problem(what, option("shards"), f"ask for at most {MOST_SHARDS}")
+    for name, usual in OF_NODES.items():
+        if options["nodes"] == 1 and options[name] != usual:
+            todo = "add --nodes, or leave it out"
+            yield Problem(f"{option(name)} is for several nodes, and one trains", option(name), todo)
     for name in OF_PREDICTION:
         if pipeline == "training" and options[name]:
             todo = "leave it out; the images of a training are data.root"

@@ -33,6 +33,11 @@ def test_a_seed_that_stands_there_twice_is_named() -> None:
     assert "a seed is named twice" in output("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
 
 
+@pytest.mark.parametrize("option", [("--processes-per-node", "4"), ("--training-runtime", "TrainingRuntime/mine")])
+def test_options_of_several_nodes_are_not_passed_over_where_one_trains(option: tuple[str, str]) -> None:
+    assert f"{option[0]} is for several nodes" in output("training", *LOCK, "--dry-run", *option)
+
+
 @pytest.mark.parametrize("option", [("--pictures", "new"), ("--model", "models:/birds/4"), ("--shards", "2")])
 def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str, str]) -> None:
     assert f"{option[0]} is for prediction" in output("training", *LOCK, "--dry-run", *option)
