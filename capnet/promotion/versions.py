@@ -12,8 +12,8 @@ from capnet.config import Register
 from capnet.errors import ContractError
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, identity, refusal, without_files
-from capnet.tracking.database import sqlite_file
-from capnet.tracking.store import local_path, may_be_gone, of_another_store
+from capnet.tracking.database import of_another_store, sqlite_file
+from capnet.tracking.store import local_path, may_be_gone
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -15,6 +15,7 @@ from typing import Any
 CONTENT = ("experiments", "runs", "registered_models", "model_versions")
 STEPS = ("alembic_version", "_alembic_tmp_experiments")  # tables of a store that is being made
 SETTLED = 10.0  # seconds without a change after which nobody is making a store any more
+POD_NAME = "KFP_POD_NAME"  # variable of every task of Kubeflow Pipelines
 JOURNALS = ("", "-journal", "-wal", "-shm")
 
 
@@ -22,6 +23,20 @@ def sqlite_file(uri: str) -> Path | None:
     """The database file of a ``sqlite:///`` URI; None for any other store."""
     path = uri.removeprefix("sqlite:///").partition("?")[0]
     return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def goes_with_the_pod(database: Path) -> bool:
+    """Whether this is a task of a cluster, and the file lies outside of the state folder, which may be a volume."""
+    state = Path(os.environ.get("CAPNET_STATE", ".capnet")).resolve()
+    return POD_NAME in os.environ and not database.resolve().is_relative_to(state)
+
+
+def of_another_store(folder: Path, database: Path) -> bool:
+    """Whether a folder of artifacts is ``mlruns/`` next to another database of the same name, of which this one is a
+    copy.
+    """
+    other = folder.parent / database.name
+    return folder.name == "mlruns" and other.is_file() and not other.samefile(database)
 
 
 def new_store(uri: str) -> Any:

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from capnet.config import Register
 from capnet.errors import CapnetError, ConfigError
 from capnet.progress import quiet
-from capnet.tracking.database import new_store, open_file, sqlite_file
+from capnet.tracking.database import POD_NAME, goes_with_the_pod, new_store, of_another_store, open_file, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # in a pod of Kubeflow Pipelines nobody waits, and hours of training lie behind: two minutes for a server that restarts
 IN_A_POD = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6"}
-POD_NAME = "KFP_POD_NAME"  # of every task there
 TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 # nothing waits for live values; a request to make a run that MLflow repeats by itself may make two
 LIVE = {
@@ -83,6 +82,9 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
         if re.fullmatch(form, uri):
             raise StoreError(f"could not {doing}: this is no address of an MLflow store", uri, todo)
     database = sqlite_file(uri)
+    if database is not None and goes_with_the_pod(database):
+        todo = "write MLFLOW_TRACKING_URI, the address of a server, into the secret capnet-mlflow"
+        raise StoreError(f"could not {doing}: this database goes with the pod of the task", uri, todo)
     if reads and database is not None and not database.exists():
         raise StoreError(
             f"could not {doing}: nothing is registered yet", uri, f"run `capnet register`, or {_elsewhere(doing)}"
@@ -167,14 +169,6 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
         if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return experiment.experiment_id
-
-
-def of_another_store(folder: Path, database: Path) -> bool:
-    """Whether a folder of artifacts is ``mlruns/`` next to another database of the same name, of which this one is a
-    copy.
-    """
-    other = folder.parent / database.name
-    return folder.name == "mlruns" and other.is_file() and not other.samefile(database)
 
 
 def insist(write: Callable[..., Any], *arguments: Any) -> None:

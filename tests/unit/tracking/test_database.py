@@ -145,3 +145,21 @@ def test_a_store_that_cannot_be_made_says_so_within_seconds(
     assert problem.what.startswith("could not register the model: ")
     assert problem.where
     assert "another store" in problem.todo
+
+
+def test_a_task_of_a_cluster_writes_no_database_that_goes_with_its_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("KFP_POD_NAME", "capnet-training-x-123")
+    for reads in (False, True):
+        wrong = pytest.raises(StoreError, match=r"goes with the pod(.|\n)*MLFLOW_TRACKING_URI")
+        with wrong as caught, store(Register(), "register the model", reads):
+            pass
+        assert "capnet-mlflow" in str(caught.value)
+    assert not (tmp_path / "mlflow.db").exists()
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/state/mlflow.db")
+    with store(Register(), "register the model"):
+        assert (tmp_path / "state" / "mlflow.db").exists()
