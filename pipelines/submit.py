@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,15 @@ def _run_here(function: Any, arguments: dict[str, Any], folder: str, options: di
         runner = subprocess_runner()
     else:
         runner = docker_runner(runs / "state", folder, options["network"])
-    for line in summary(run_here(function, arguments, runner, runs)):
+    for line in summary(run_here(function, arguments, runner, runs), named_settings(options)):
         click.echo(line)
+
+
+def named_settings(options: Mapping[str, Any]) -> list[str]:
+    """The options by which another command reads section register as this one did."""
+    params = [] if options["params"] == "params.yaml" else ["--params", options["params"]]
+    changes = [item for item in options["settings"] if item.startswith("register.")]
+    return [*params, *(word for item in changes for word in ("--set", item))]
 
 
 def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str, options: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from capnet.contracts import read_json
@@ -11,25 +13,31 @@ from pipelines.console import figures, shortest
 SHOWN = 10  # drifted classes
 
 
-def summary(run: Path) -> list[str]:
-    """Lines about the finished run in ``run``."""
-    what = _training(run) if (run / "register").is_dir() else _prediction(run)
+def summary(run: Path, settings: Sequence[str] = ()) -> list[str]:
+    """Lines about a finished run.
+
+    Args:
+        run: its folder.
+        settings: options by which another command reads the settings that the run had.
+    """
+    what = _training(run, settings) if (run / "register").is_dir() else _prediction(run)
     return [
         "the run succeeded",
         *(f"  {name + ':':<12} {value}" for name, value in {**what, "all outputs": shortest(run)}.items()),
     ]
 
 
-def _training(run: Path) -> dict[str, str]:
+def _training(run: Path, settings: Sequence[str]) -> dict[str, str]:
     """The report gets a name that a browser opens."""
     page = run / "report.html"
     shutil.copyfile(run / "report" / "report", page)
     registration = read_json(run / "register" / "registration" / "registration.json")
     version = f"{figures(run / 'register')['version']:.0f}"
+    promote = shlex.join(["capnet", "promote", "--version", version, *settings])
     return {
         "report": shortest(page),
         "registered": f"{registration['name']} version {version}, alias {registration['alias']}",
-        "next": f"capnet promote --version {version}    makes it the champion, if the gate lets it pass",
+        "next": f"{promote}    makes it the champion, if the gate lets it pass",
     }
 
 

@@ -12,9 +12,12 @@ import pytest
 from kfp import dsl
 from kfp.dsl import Metrics, Output
 
+from capnet.contracts import write_json
+from pipelines import submit
 from pipelines.errors import RunFailed
 from pipelines.local import run_here, subprocess_runner
 from pipelines.options import Options
+from pipelines.summary import summary
 
 pytestmark = pytest.mark.slow
 
@@ -171,6 +174,20 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
     assert process.returncode == 1
     assert "the run was interrupted in sleeps\n  where: runs/interrupted-" in output
     assert "Traceback" not in output
+
+
+def test_the_next_command_is_about_the_model_that_was_registered(tmp_path: Path) -> None:
+    for name in ("report", "register/registration"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "report" / "report").write_text("a page")
+    write_json(tmp_path / "register" / "registration" / "registration.json", {"name": "birds", "alias": "challenger"})
+    figures = {"artifacts": {"metrics": {"artifacts": [{"metadata": {"version": 3.0}}]}}}
+    write_json(tmp_path / "register" / "executor_output.json", figures)
+    options = {"params": "birds.yaml", "settings": ("train.epochs=2", "register.name=birds")}
+    lines = summary(tmp_path, submit.named_settings(options))
+    assert "capnet promote --version 3 --params birds.yaml --set register.name=birds " in "\n".join(lines)
+    usual = summary(tmp_path, submit.named_settings({"params": "params.yaml", "settings": ("train.epochs=2",)}))
+    assert "capnet promote --version 3    makes it the champion" in "\n".join(usual)
 
 
 def test_here_loops_take_turns_and_pictures_stay_where_they_are() -> None:
