@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from capnet.config import Params, parse
-from capnet.errors import CapnetError, ConfigError
+from capnet.errors import CapnetError, ConfigError, Problem
 from capnet.inline import content_of, inlined
 from capnet.redaction import install, redact
 
@@ -74,19 +74,13 @@ def located(settings: Params, folder: Path) -> tuple[Params, str]:
 def with_files(params: Params) -> Params:
     """``params`` with the content of the files in git that stages read: pods have no clone.
 
-    Raises ConfigError or ContractError where one cannot be used, before hours of training; ConfigError too where an
-    address holds a password: whoever may look at a run could read it.
+    Raises ConfigError or ContractError where one cannot be used, before hours of training.
     """
     from capnet.data.checks.drift import read_reference
     from capnet.data.splits.reference import read_split_reference
     from capnet.promotion.policy import read_policy
 
-    if redact(params.data.root) != params.data.root:
-        raise ConfigError(
-            f"data.root = {params.data.root!r} holds a credential, which the page of a run would show",
-            "settings",
-            "leave it out of the address: tasks get GIT_USERNAME and GIT_PASSWORD from the secret capnet-git",
-        )
+    refuse_credentials(params)
     read_policy(params.register_.policy)
     read_reference(params.validate_.reference)
     read_split_reference(params.split.reference)
@@ -97,6 +91,25 @@ def with_files(params: Params) -> Params:
         if content_of(setting) is None and Path(setting).is_file():
             changed[name] = section.model_copy(update={key: inlined(setting)})
     return params.model_copy(update=changed)
+
+
+def refuse_credentials(params: Params) -> None:
+    """Raise ConfigError where an address holds a password: whoever may look at a run could read it."""
+    addresses = (
+        ("data.root", params.data.root, "GIT_USERNAME and GIT_PASSWORD from the secret capnet-git"),
+        ("register.tracking_uri", params.register_.tracking_uri, "MLFLOW_TRACKING_URI from the secret capnet-mlflow"),
+    )
+    problems = [
+        Problem(
+            f"{name} = {address!r} holds a credential, which the page of a run would show",
+            "settings",
+            f"leave it out of the address: tasks get {instead}",
+        )
+        for name, address, instead in addresses
+        if redact(address) != address
+    ]
+    if problems:
+        raise ConfigError(problems=problems)
 
 
 def with_seed(settings: Params, seed: float) -> Params:

@@ -10,7 +10,7 @@ from typing import Any
 from capnet.config import Data, Params
 from capnet.errors import CapnetError
 from capnet.stages import STAGES
-from capnet.tasks import with_files
+from capnet.tasks import refuse_credentials, with_files
 
 SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGES.values()}
 
@@ -48,6 +48,7 @@ def prediction_arguments(
     """
     data = params.data.model_copy(update={"root": pictures}) if pictures else params.data
     settings = {**params.subset(("runtime", "register")), "data": data.model_dump(mode="json")}
+    refuse_credentials(params.model_copy(update={"data": data}))
     address = model or f"models:/{params.register_.name}@champion"
     # inside a loop KFP has the items of its list, and no longer the list
     parts = {"shards": list(range(shards)), "shard_count": shards}

@@ -16,6 +16,7 @@ from e2e import warm
 from capnet.errors import ConfigError, Problem
 from capnet.redaction import install, redact
 from capnet.tasks import with_files
+from pipelines.arguments import prediction_arguments, training_arguments
 
 Make = Callable[..., dict[str, Path]]
 W = "Zq7Xk2Vw9Rt4Ls8Ny3Hb6Fd1"  # what no text has by chance
@@ -106,6 +107,32 @@ def test_a_pipeline_takes_no_address_with_a_password() -> None:
 
     with pytest.raises(ConfigError, match="holds a credential") as caught:
         with_files(parse({"data": {"root": f"git+https://user:{W}@host.example/x"}}))
+    assert W not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "pictures", "name"),
+    [
+        ({"data": {"root": f"git+https://user:{W}@host.example/x"}}, "", "data.root"),
+        ({}, f"git+https://user:{W}@host.example/x", "data.root"),
+        ({"register": {"tracking_uri": f"postgresql://user:{W}@host.example/x"}}, "", "register.tracking_uri"),
+    ],
+)
+def test_nor_do_predictions_whose_run_shows_its_parameters_too(
+    settings: dict[str, dict[str, str]], pictures: str, name: str
+) -> None:
+    from capnet.config import parse
+
+    with pytest.raises(ConfigError, match=f"{name} = .*holds a credential") as caught:
+        prediction_arguments(parse(settings), pictures, "", 1, lambda _: "today")
+    assert W not in str(caught.value)
+
+
+def test_a_pipeline_takes_no_address_of_a_database_with_a_password() -> None:
+    from capnet.config import parse
+
+    with pytest.raises(ConfigError, match=r"register\.tracking_uri = .*holds a credential") as caught:
+        training_arguments(parse({"register": {"tracking_uri": f"postgresql://user:{W}@host.example/x"}}), "today")
     assert W not in str(caught.value)
 
 
