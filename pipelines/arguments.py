@@ -17,7 +17,8 @@ SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGE
 
 def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
     """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would
-    make their cache useless. Nor does train learn of the other seeds: each has its own, as a parameter of the task.
+    make their cache useless. Nor does train learn of the other seeds: each has its own, as a parameter of the task. The
+    task graph gets no GPU on a cluster, and insists on none.
     """
     params = with_files(params)
     stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
@@ -25,6 +26,8 @@ def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
     for name in ("train", "evaluate"):
         stages[name]["register"] = where
     stages["train"]["train"]["seeds"] = []
+    if params.runtime.device == "cuda":
+        stages["graph"]["runtime"] |= {"device": "auto"}
     return stages
 
 

@@ -9,9 +9,11 @@ from click.testing import CliRunner
 from contract.compiled_pipeline import LOCK, containers, documents, tasks
 
 from capnet.cluster.names import DATA, POD, STATE
+from capnet.config import parse
 from capnet.errors import ConfigError
 from capnet.stages import STAGES
 from pipelines import submit
+from pipelines.arguments import stage_arguments
 from pipelines.options import CLUSTER, Options
 from pipelines.training import ORDER
 
@@ -185,3 +187,12 @@ def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
         ["training", "--nodes", "8", "--accelerator-count", "8", "--set", "train.batch_size=32", "--dry-run"],
     )
     assert "64 processes (8 nodes with 8 each) for batches of 32 images" in str(result.exception)
+
+
+def test_the_graph_insists_on_no_gpu_because_its_task_gets_none(compiled: tuple[dict[str, Any], Any]) -> None:
+    specification, _ = compiled
+    assert "accelerator" not in containers(specification)["graph"].get("resources", {})
+    for device, sent in (("cuda", "auto"), ("auto", "auto"), ("cpu", "cpu")):
+        stages = stage_arguments(parse({"runtime": {"device": device}}))
+        assert stages["graph"]["runtime"]["device"] == sent
+        assert {stages[name]["runtime"]["device"] for name in HEAVY} == {device}
