@@ -23,8 +23,9 @@ SETTINGS = "capnet.internal/settings"  # annotation: sha256 of what another try 
 # Kubeflow's profiles give every pod a sidecar; Kubeflow Pipelines exempts its tasks in the same way
 NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a domain, and .internal is nobody's
-# what Kubeflow Pipelines tells its own pod; no secret is among them
-HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
+# what Kubeflow Pipelines tells its own pod: the run in MLflow, and the proxy, where the server has one
+PROXY = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE", *PROXY)
 
 
 class Nodes(BaseModel):

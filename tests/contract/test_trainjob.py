@@ -49,6 +49,19 @@ def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(
     assert messages == expected
 
 
+def test_the_nodes_reach_what_other_tasks_reach_through_a_proxy(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as the driver of Kubeflow Pipelines writes them into every task: backend/src/apiserver/config/proxy/config.go
+    proxies = {"https_proxy": "http://proxy:3128", "HTTPS_PROXY": "http://proxy:3128"}
+    none = {"no_proxy": "localhost,127.0.0.1,.svc", "NO_PROXY": "localhost,127.0.0.1,.svc"}
+    for name, value in (proxies | none).items():
+        monkeypatch.setenv(name, value)
+    task.run()
+    (job,) = task.cluster.made
+    env = {item["name"]: item.get("value") for item in job["spec"]["trainer"]["env"]}
+    assert {name: env.get(name) for name in proxies | none} == proxies | none
+    assert "HTTP_PROXY" not in env
+
+
 def test_the_trainjob_asks_for_what_the_pipeline_says(task: Task) -> None:
     changes = {
         "accelerator_count": 2,
