@@ -51,6 +51,16 @@ def beat(folder: Path) -> None:
         (folder / ALIVE).write_text(str(time.time_ns()))
 
 
+def silence(folder: Path) -> float:
+    """Seconds since a task made the folder, or wrote last that it waits.
+
+    Raises:
+        FileNotFoundError: the folder has gone.
+    """
+    made, alive = folder.stat().st_mtime, folder / ALIVE
+    return time.time() - max(made, alive.stat().st_mtime if alive.exists() else made)
+
+
 def abandon(folder: Path) -> None:
     """Let the nodes know at once that nobody does: it takes a moment only, which may be all that is left to a task that
     is cancelled.

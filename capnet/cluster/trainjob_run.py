@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
-from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, take
+from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, silence, take
 from capnet.cluster.trainjob_spec import SETTINGS, Here, job_name, settings_of, train_job
 from capnet.cluster.trainjob_state import true_conditions
 from capnet.cluster.trainjob_wait import Follower
@@ -96,11 +95,13 @@ def train_on_nodes(
 
 
 def clear_abandoned(jobs: TrainJobs, own: Path) -> None:
-    """Remove folders of other TrainJobs, which are gone and whose task was killed before it could."""
+    """Remove folders of other TrainJobs, which are gone and whose task was killed before it could. Those of another
+    namespace on the same volume cannot be seen here, but their task writes that it waits.
+    """
     for folder in own.parent.glob("*"):
         with suppress(ClusterError, FileNotFoundError):  # another task removes it
-            is_old = time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
-            if folder != own and is_old and jobs.find(folder.name) is None:
+            is_old = folder != own and silence(folder) > ABANDONED_SECONDS
+            if is_old and jobs.find(folder.name) is None:
                 clear(folder)
                 log.info("the folder of TrainJob %s, which is gone, is removed", folder.name)
 

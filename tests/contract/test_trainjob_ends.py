@@ -42,15 +42,18 @@ def test_a_cancelled_task_takes_its_trainjob_along(task: Task) -> None:
 def test_the_folder_of_a_task_that_was_killed_goes_with_a_later_training(task: Task) -> None:
     """KFP's launcher handles no signal: PID 1 of a cancelled task ends at once, and the kernel kills the rest."""
     nodes = task.folder / "state" / "nodes"
-    for name, hours in (("capnet-old", 2), ("capnet-running", 2), ("capnet-fresh", 0)):
+    for name, hours in (("capnet-old", 2), ("capnet-running", 2), ("capnet-elsewhere", 2), ("capnet-fresh", 0)):
         (nodes / name).mkdir(parents=True)
         (nodes / name / "images").mkdir()
         then = time.time() - 3600 * hours
+        files.beat(nodes / name)
+        if name != "capnet-elsewhere":  # of another namespace, where a task waits for it
+            os.utime(nodes / name / "alive", (then, then))
         os.utime(nodes / name, (then, then))
     task.cluster.objects[f"{JOBS}/capnet-running"] = {"metadata": {"name": "capnet-running"}, "spec": {}}
     task.cluster.play = good
     assert task.run() == METRICS
-    assert sorted(path.name for path in nodes.iterdir()) == ["capnet-fresh", "capnet-running"]
+    assert sorted(path.name for path in nodes.iterdir()) == ["capnet-elsewhere", "capnet-fresh", "capnet-running"]
 
 
 @pytest.mark.parametrize("amounts", [{}, {"cpu": "1.5", "memory": "8192Mi"}], ids=["usual", "not canonical"])
