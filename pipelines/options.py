@@ -166,9 +166,13 @@ class Setup:
         if self.options.cluster:
             secret(task, self.cluster.s3_secret, S3_KEYS)
             secret(task, self.cluster.git_secret, GIT_KEYS)
-            if self.options.data_volume:
-                kubernetes.mount_pvc(task, pvc_name=self.cluster.data_claim, mount_path=DATA)
-        return self.with_state(task)
+        return self.with_state(self.with_volume(task))
+
+    def with_volume(self, task: PipelineTask) -> PipelineTask:
+        """The volume that has the images, where they are on one."""
+        if self.options.cluster and self.options.data_volume:
+            kubernetes.mount_pvc(task, pvc_name=self.cluster.data_claim, mount_path=DATA)
+        return task
 
     def with_state(self, task: PipelineTask) -> PipelineTask:
         """The folder for checkpoints and copies: a volume that outlives the pod, or one that goes with it."""

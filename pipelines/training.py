@@ -123,7 +123,7 @@ def training(options: Options) -> Any:
             for task in (fetched, read, registered):
                 setup.retried(task)
             setup.tried_once(checked)
-            setup.with_store(setup.with_state(registered))
+            setup.with_store(setup.with_state(setup.with_volume(registered)))  # their licence lies with the images
             setup.with_state(linked)
 
     return capnet_training

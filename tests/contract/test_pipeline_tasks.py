@@ -18,6 +18,7 @@ from pipelines.options import CLUSTER, Options
 from pipelines.training import ORDER
 
 READ_PICTURES = {"fetch", "ingest", "validate", "train", "evaluate"}
+ON_VOLUME = {"fetch", *(name for name, stage in STAGES.items() if "data" in stage.sections)}
 HEAVY = {"train", "evaluate"}
 
 
@@ -88,7 +89,7 @@ def test_volumes_and_secrets_reach_the_tasks_that_need_them(several: tuple[dict[
     for name, settings in several[1].items():
         stage = base(name)
         expected = {STATE: "state_claim"} if stage in READ_PICTURES | {"graph", "register"} else {}
-        expected |= {DATA: "data_claim"} if stage in READ_PICTURES else {}
+        expected |= {DATA: "data_claim"} if stage in ON_VOLUME else {}
         assert claims(settings) == expected, name
         named = set(secrets(settings))
         store = {"mlflow_secret"} if stage in HEAVY else set()
