@@ -219,7 +219,7 @@ def _features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataF
     frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
     plain = views = validation = None
     if frozen or blended or settings.class_head.enabled or settings.head.start == "data":
-        plain = trainer.features.pooled(rows, test_time, "training")
+        plain = trainer.features.pooled(rows, test_time, "training", model)
     if frozen and plain is not None:
         random = trainer.features.pooled(rows, trainer.features.transform(settings.views), "training (random views of)")
         views = join_views([plain, random])
@@ -227,7 +227,7 @@ def _features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataF
         transforms = [test_time, trainer.features.transform(settings.views)]
         views = trainer.features.tokens(rows, transforms, model.blocks_behind_tokens, "training")
     if len(val) and (frozen or blended):
-        validation = trainer.features.pooled(val, test_time, "validation")
+        validation = trainer.features.pooled(val, test_time, "validation", model)
     return _Features(plain, views, validation)
 
 

@@ -39,18 +39,23 @@ class TowerFeatures:
         views = None if random_views else tte
         return Transform(p.size, p.mean, p.std, p.interpolation, views, random_views, seed, tte.resize, tte.decode)
 
-    def pooled(self, rows: pd.DataFrame, transform: Transform, what: str) -> StoredFeatures:
+    def pooled(
+        self, rows: pd.DataFrame, transform: Transform, what: str, model: CapNet | None = None
+    ) -> StoredFeatures:
         """Features of rows in the tower without adapters, from the feature store.
 
         Args:
             rows: with ``path`` and ``sha256``.
             transform: the views.
             what: names the rows in the log.
+            model: whose adapters are in the towers; they are off meanwhile, because under bf16 even adapters that add
+                zero make other roundings. None where none are.
 
         Returns:
             [row, view, pooled].
         """
-        return self._stored(self.towers.image.pooled, "", rows, transform, what)
+        function = self.towers.image.pooled if model is None else partial(model.pooled, adapted=False)
+        return self._stored(function, "", rows, transform, what)
 
     def tokens(self, rows: pd.DataFrame, transforms: Sequence[Transform], blocks: int, what: str) -> StoredFeatures:
         """Tokens [row, view, token, width] before the image tower's last ``blocks`` blocks, from the feature store.
@@ -80,7 +85,8 @@ class TowerFeatures:
     def pooled_of_tokens(self, model: CapNet, tokens: Tensor) -> Tensor:
         """Pooled features [image, pooled] of ``tokens`` [image, token, width] in ``model``."""
         with self.machine.autocast():
-            stream = tokens.bfloat16() if self.machine.bf16 else tokens  # as the blocks before left it
+            is_bf16 = self.machine.bf16 and not model.towers.image.keeps_fp32
+            stream = tokens.bfloat16() if is_bf16 else tokens  # as the blocks before left it
             return model.towers.image.pooled_of_tokens(stream, model.blocks_behind_tokens).float()
 
     def _stored(

@@ -20,7 +20,7 @@ from capnet.errors import DataError
 from capnet.progress import Advance, bar
 from capnet.runtime import Machine
 
-KERNELS = 2  # raised where towers compute the same function in another way, with other roundings
+KERNELS = 3  # raised where towers compute the same function in another way, with other roundings
 
 
 def pooled_features(

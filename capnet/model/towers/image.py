@@ -89,6 +89,13 @@ class ImageTower(nn.Module):
             return type(self.visual.trunk) is TimmVisionTransformer
         return type(self.visual) is VisionTransformer and self.visual.transformer.batch_first
 
+    @property
+    def keeps_fp32(self) -> bool:
+        """Whether what goes from block to block stays fp32 under bf16 autocast: in timm's ViTs, which add fp32
+        positions to it, and not in open_clip's own, which add them in bf16.
+        """
+        return self._head is not None
+
     def tokens(self, images: Tensor, blocks: int) -> Tensor:
         """What the tower's last blocks are given.
 

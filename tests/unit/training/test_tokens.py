@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from capnet.config import Params, parse
+from capnet.config.train import Head
 from capnet.contracts import LabelGraph, make_classes
 from capnet.errors import ConfigError
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.runtime import prepare
 from capnet.state import state_dir
+from capnet.steps.train import _features
 from capnet.training import scoring, trainer
 from capnet.training.distributed import ProcessGroup
 from capnet.training.trainer import Fit, Trainer
@@ -50,10 +52,10 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
-def make_trainer(folder: Path, precision: str = "fp32", **runtime: float) -> Trainer:
+def make_trainer(folder: Path, precision: str = "fp32", name: str = "tiny-clip", **runtime: float) -> Trainer:
     params: Params = parse(
         {
-            "backbone": {"name": "tiny-clip", "pretrained": "random"},
+            "backbone": {"name": name, "pretrained": "random"},
             "tte": {"expand": 8},
             "runtime": {"threads": 1, "precision": precision, **runtime},
             "train": {
@@ -158,3 +160,30 @@ def test_the_main_process_scores_without_waiting_for_the_others(rows: pd.DataFra
     one_of_two = replace(fitted, process_group=ProcessGroup(0, 2))  # a barrier would raise: there is no group
     scores = scoring.served_scores(one_of_two, model, rows.iloc[3:6], None, "validation")
     assert scores.shape == expected.shape
+
+
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal"])
+def test_stored_tokens_are_handed_on_in_the_precision_of_the_blocks_before(tmp_path: Path, name: str) -> None:
+    tiny.register(name, tmp_path / name)
+    fitted = make_trainer(tmp_path, "bf16", name)
+    model, size = fitted.new_model(), fitted.towers.preprocess.size
+    with torch.no_grad():
+        with fitted.machine.autocast():
+            tokens = fitted.towers.image.tokens(torch.randn(2, 3, size, size), 1)
+            stored = tokens.half()
+            expected = fitted.towers.image.pooled_of_tokens(stored.to(tokens.dtype), 1).float()
+        assert torch.equal(fitted.features.pooled_of_tokens(model, stored.float()), expected)
+
+
+def test_features_without_adapters_are_the_towers_own_also_where_adapters_are_in_it(
+    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = make_trainer(tmp_path, "bf16")
+    settings = fitted.params.train.model_copy(update={"head": Head(), "blend": "held_out"})
+    fitted = replace(fitted, params=fitted.params.model_copy(update={"train": settings}))
+    expected = fitted.features.pooled(rows, fitted.features.transform(), "training")[:]
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "another"))
+    stored = _features(fitted, fitted.new_model(), rows.iloc[:15], rows.iloc[15:])
+    assert stored.plain is not None
+    assert stored.validation is not None
+    assert torch.equal(torch.cat([stored.plain[:], stored.validation[:]]), expected)
