@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -96,6 +96,10 @@ class Runtime(Section):
         description="size of the feature store in the state folder; beyond it the longest unused features go, but never"
         " those in use",
     )
+
+    def with_effect(self) -> dict[str, Any]:
+        """The settings that results depend on, as plain values: a training goes on with other workers, for example."""
+        return self.model_dump(mode="json", exclude={"workers", "feature_gigabytes"})
 
 
 class Graph(Section):

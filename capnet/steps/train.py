@@ -44,7 +44,6 @@ from capnet.training.scoring import member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
 MANY_ON_A_CPU = 3_000  # images times epochs
-WITHOUT_EFFECT = ("workers", "feature_gigabytes")  # settings of section runtime that change no result
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
 logger = logging.getLogger(__name__)
@@ -197,9 +196,7 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
         "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
         "weights": trainer.towers.weight_hash,
     }
-    settings = trainer.params.subset(("backbone", "runtime", "train", "tte"))
-    for name in WITHOUT_EFFECT:
-        del settings["runtime"][name]
+    settings = trainer.params.subset(("backbone", "train", "tte")) | {"runtime": trainer.params.runtime.with_effect()}
     return state_dir("train") / settings_hash(settings, contents)
 
 

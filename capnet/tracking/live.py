@@ -18,7 +18,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from capnet.config import Params, settings_hash
-from capnet.contracts import sha256_file
+from capnet.contracts import read_classes, sha256_file
 from capnet.tracking.provenance import fingerprints
 from capnet.tracking.store import experiment_id, quiet_environment, tracking_uri
 
@@ -155,8 +155,11 @@ class _Sender(Thread):
         return str(client.create_run(experiment, self._begun, tags, name).info.run_id)
 
     def _tags(self) -> dict[str, str]:
-        """What registration finds the run by; ``training`` is the same for all processes that share a checkpoint."""
+        """What registration finds the run by; ``training`` is the same for all processes that share a checkpoint, and
+        for no others.
+        """
         tags = fingerprints(self._params.subset(("backbone", "tte", "train")), self._inputs["split"])
         graph = sha256_file(self._inputs["graph"] / "graph.safetensors")
-        training = settings_hash(tags, self._params.subset(("runtime",)), {"graph": graph})
+        buckets = read_classes(self._inputs["split"] / "classes.json").buckets
+        training = settings_hash(tags, self._params.runtime.with_effect(), {"graph": graph, "buckets": buckets})
         return {**tags, "training": training, "mlflow.source.name": "capnet"}

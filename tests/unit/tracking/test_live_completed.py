@@ -28,8 +28,10 @@ from unit.tracking.tracked_runs import (
     wait_for_points,
 )
 
+from capnet.config import Runtime
+from capnet.contracts import read_classes, write_classes
 from capnet.registry.run import dvc_location
-from capnet.tracking.live import tracked
+from capnet.tracking.live import _Sender, tracked
 
 proxy = tracked_runs.proxy
 
@@ -59,6 +61,33 @@ with tracked('train', settings, inputs, {{}}) as log:
     check_complete(server, version.run_id)
     del runs[version.run_id]
     assert list(runs.values()) == ["KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "buckets", "status"),
+    [
+        ({"workers": 0}, (100, 20), "KILLED"),
+        ({"feature_gigabytes": 5.0}, (100, 20), "KILLED"),
+        ({"seed": 1}, (100, 20), "RUNNING"),
+        ({}, (1000, 1), "RUNNING"),
+    ],
+)
+def test_the_run_of_a_killed_training_ends_when_one_goes_on_from_its_checkpoint(
+    proxy: Unreliable,
+    server: str,
+    make_outputs: Make,
+    runtime: dict[str, float],
+    buckets: tuple[int, int],
+    status: str,
+) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths)
+    killed = _Sender("train", settings, inputs_of(paths))
+    run_id = killed._begin(MlflowClient(server))
+    classes = read_classes(paths["split"] / "classes.json")
+    write_classes(paths["split"] / "classes.json", classes.with_counts(classes.train_counts.tolist(), buckets))
+    train(paths, settings.model_copy(update={"runtime": Runtime(**runtime)}))
+    assert MlflowClient(server).get_run(run_id).info.status == status
 
 
 def test_a_run_with_the_same_settings_and_another_curve_is_not_taken(
