@@ -18,6 +18,8 @@ from e2e.workspace import Workspace, draw
 from faults.bad_servers import BadServer, Fault, no_names, objects, serving
 from faults.command import begin, end, output_of
 
+from capnet.data.sources.s3 import S3Source
+
 pytestmark = pytest.mark.slow
 EACH = 1 if os.environ.get("FAULTS") == "all" else 4  # the short run takes one kind of so many
 SECRET, TOKEN = "geheim+dies/das1234567890abcdefghijklmno", "AQoEXAMPLEH4aoAH0gNCAPyJxz4BlCFFxWNE1OPTgk5"
@@ -135,7 +137,7 @@ def check_refusal(folder: Path, code: int, expected: int, words: str) -> None:
 def test_images_from_a_bad_s3(workspace: Path, s3: BadServer, images: dict[str, bytes], kind: str) -> None:
     s3.fault, expected, words = S3_FAULTS[kind]
     code = end(begin(workspace, "ingest"))
-    copies = workspace / ".capnet/remote/s3/pictures/set"
+    copies = workspace / ".capnet/remote" / S3Source("s3://pictures/set", 1).folder
     here = {f"set/{path.relative_to(copies)}": path.read_bytes() for path in copies.rglob("*.*")}
     if expected:
         check_refusal(workspace, code, expected, words)

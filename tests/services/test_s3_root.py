@@ -16,6 +16,7 @@ from services.s3_server import ACCESS, SECRET, S3Server
 
 from capnet.config import Data
 from capnet.data.sources.root import local_root
+from capnet.data.sources.s3 import S3Source
 from capnet.errors import DataError
 from capnet.state import state_dir
 
@@ -149,7 +150,7 @@ def test_a_server_that_dies_in_mid_download_and_comes_back(s3: S3Server, bucket:
     upload(s3, bucket, pictures)
     settings = Data(root=f"s3://{bucket}", connections=4)
     location = Path(settings.root)
-    copies = state_dir("remote") / "s3" / bucket / "images"
+    copies = state_dir("remote") / S3Source(settings.root, 1).folder / "images"
     failure: list[Exception] = []
 
     def fetch() -> None:

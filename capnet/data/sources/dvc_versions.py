@@ -4,7 +4,6 @@ imports dvc.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Any
 
 from capnet.contracts import md5_file
 from capnet.contracts.dvc_file import dvc_output
-from capnet.data.sources.remote import Entry, pause, unsafe
+from capnet.data.sources.remote import Entry, copies_folder, pause, unsafe
 from capnet.errors import DataError, Problem
 
 ATTEMPTS = 4
@@ -51,8 +50,7 @@ class DvcSource:
 
     @property
     def folder(self) -> PurePosixPath:
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", _without_password(repository_url(self.root))).strip("-.")[-80:]
-        return PurePosixPath("git", f"{readable}-{hashlib.sha256(f'{self.root} {self.path}'.encode()).hexdigest()[:8]}")
+        return copies_folder("git", _without_password(repository_url(self.root)), f"{self.root} {self.path}")
 
     @cached_property
     def _files(self) -> Any:

@@ -4,10 +4,12 @@ wait.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import time
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from capnet.errors import ConfigError
 
@@ -45,6 +47,19 @@ def unsafe(path: str) -> str:
     if len(path.encode()) > LONGEST_PATH:
         return f"it is longer than {LONGEST_PATH} bytes"
     return "a part of it is longer than 255 bytes" if any(len(part.encode()) > 255 for part in parts) else ""
+
+
+def copies_folder(kind: str, address: str, identity: str) -> PurePosixPath:
+    """The folder below the cache for the copies of one root; it lies in that of no other root, also where the address
+    begins with another one's.
+
+    Args:
+        kind: of the root.
+        address: readable, without a password.
+        identity: what tells roots apart.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", address).strip("-.")[-80:]
+    return PurePosixPath(kind, f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}")
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from capnet.contracts import md5_file
-from capnet.data.sources.remote import Entry, pause, split_uri, unsafe
+from capnet.data.sources.remote import Entry, copies_folder, pause, split_uri, unsafe
 from capnet.errors import CapnetError, DataError, Problem
 
 CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
@@ -159,8 +159,8 @@ class S3Source:
 
     @property
     def folder(self) -> PurePosixPath:
-        bucket, prefix = split_uri(self.root)
-        return PurePosixPath("s3", bucket, *(part for part in prefix.split("/") if part not in ("", ".", "..")))
+        address = "/".join(split_uri(self.root))
+        return copies_folder("s3", address, address)
 
     @cached_property
     def _client(self) -> tuple[Any, str]:

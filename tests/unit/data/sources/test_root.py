@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -117,6 +118,10 @@ def test_copies_of_different_roots_lie_apart_and_below_the_cache() -> None:
     for folder in folders:
         assert not folder.is_absolute()
         assert ".." not in folder.parts
+    nested = [S3Source(root, 1).folder for root in ("s3://bucket", "s3://bucket/birds", "s3://bucket/birds/small")]
+    for one, other in itertools.permutations([*folders, *nested], 2):
+        assert not one.is_relative_to(other), "one file would be a copy of two roots, and deleted with either"
+    assert S3Source("s3://bucket/birds/", 1).folder == nested[1]
     assert "secret" not in str(folders[2]) + DvcSource(roots[2]).name, (
         "a password must not become a folder's name or stand in a message"
     )
