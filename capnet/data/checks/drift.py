@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -185,9 +186,9 @@ def _cooccurrence(before: Mapping[str, Any], after: Mapping[str, Any], limit: fl
     if not all(pairs):
         return f"{pairs[0]} pairs of labels, now {pairs[1]}", float(any(pairs))
     n, m = (split["all_pairs"] ** 2 / split["pair_squares"] for split in (before, after))
-    one, other = before["pairs"].keys(), after["pairs"].keys()
-    kept = sorted(one & other if _cut(before) or _cut(after) else one | other)
-    counts = ([split["pairs"].get(name, 0) for name in kept] for split in (before, after))
+    one, other = _by_names(before["pairs"]), _by_names(after["pairs"])
+    kept = sorted(one.keys() & other.keys() if _cut(before) or _cut(after) else one.keys() | other.keys())
+    counts = ([images[name] for name in kept] for images in (one, other))
     old, new = (np.array(count, dtype=float) / total for count, total in zip(counts, pairs, strict=True))
     moves = new - old
     distance = (np.abs(moves).sum() + abs(moves.sum())) / 2  # the others: what the kept pairs lost, they won
@@ -197,6 +198,14 @@ def _cooccurrence(before: Mapping[str, Any], after: Mapping[str, Any], limit: fl
     named = "; ".join(f"{kept[i]} {100 * old[i]:.1f} %, now {100 * new[i]:.1f} %" for i in most)
     text = f"{100 * distance:.1f} % of the pairs of labels moved, {100 * (limit + chance):.1f} % allowed"
     return text + (f"; most: {named}" if named else ""), float(distance - limit - chance)
+
+
+def _by_names(pairs: Mapping[str, int]) -> Counter[str]:
+    """Images per pair whatever the order of the classes, which may be another one now."""
+    images = Counter[str]()
+    for pair, count in pairs.items():
+        images[BETWEEN.join(sorted(pair.split(BETWEEN)))] += count
+    return images
 
 
 def _cut(split: Mapping[str, Any]) -> bool:

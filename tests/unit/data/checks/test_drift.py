@@ -44,6 +44,16 @@ def moved(before: pd.DataFrame, after: pd.DataFrame, limits: Drift | None = None
     return {(row["figure"], row["split"]) for _, row in table.iterrows() if row["excess"] > 0}
 
 
+def test_classes_in_another_order_move_nothing() -> None:
+    frame = sample(np.random.default_rng(4), 400)
+    turned = frame.assign(labels=[sorted(11 - label for label in row) for row in frame["labels"]])
+    before = drift_counts(frame, CLASSES)
+    table = drift_table(before, drift_counts(turned, make_classes(CLASSES.names[::-1])), Drift())
+    same = drift_table(before, before, Drift())
+    assert table["excess"].to_numpy() == pytest.approx(same["excess"].to_numpy())
+    assert table["value"].str.startswith("0.0 % of the pairs of labels moved").sum() == 1
+
+
 def test_counts_equal_a_direct_count() -> None:
     frame = sample(np.random.default_rng(0), 200)
     frame.at[3, "unknown"] = [0]
