@@ -235,11 +235,16 @@ def _too_large(groups: np.ndarray, share: float, setting: str) -> str:
 def _from_train(
     train: np.ndarray, given_split: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
 ) -> np.ndarray:
-    """Positions of training rows to hold out; rows given as train only where the others are too few."""
+    """Positions of training rows to hold out; rows given as train only where the others are too few, or in groups too
+    large.
+    """
     size = round(settings.validation.share * len(train))
     free = train[~_grouped_with(groups, given_split == "train")[train]]  # a group with a row given as train stays whole
-    rows = np.sort(free if len(free) >= size else train)
-    return rows[stratified_holdout(labels[rows], size, settings.seed, groups[rows])]
+    for rows in (np.sort(free) if len(free) >= size else free[:0], np.sort(train)):
+        held_out = rows[stratified_holdout(labels[rows], min(size, len(rows)), settings.seed, groups[rows])]
+        if len(held_out):
+            return held_out
+    return train[:0]
 
 
 def _from_pool(

@@ -247,3 +247,20 @@ def test_rows_without_a_group_are_groups_of_their_own() -> None:
     codes = unit_codes(pd.Series(["b", None, "a", "b", None, ""], dtype=object))
     assert codes[0] == codes[3]
     assert len(set(codes.tolist())) == 5
+
+
+def test_rows_given_as_train_are_held_out_where_the_others_are_one_large_group() -> None:
+    """The group of 30 does not fit into the 20 validation rows."""
+    groups, given_splits = ["site"] * 30 + [None] * 80, [None] * 30 + ["train"] * 70 + ["test"] * 10
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"p{n:03d}" for n in range(110)],
+            "group": pd.Series(groups, dtype=object),
+            "given_split": pd.Series(given_splits, dtype=object),
+        }
+    )
+    labels = np.random.default_rng(0).random((110, 4)) < 0.4
+    assignment = assign_splits(frame, labels, Split(method="natural"))
+    rows = check(frame, assignment)
+    assert len(rows["val"]) == assignment.held_out_of_given == 20
+    assert not assignment.warnings
