@@ -21,7 +21,7 @@ from capnet.contracts import SPLITS, Classes, csv_text, replace_file
 from capnet.contracts.files import CsvLines
 from capnet.data.annotations.class_list import CLASS_COLUMNS
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
-from capnet.data.images.decode import SUFFIXES, open_image, to_rgb
+from capnet.data.images.decode import SUFFIXES, Unusable, open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
@@ -60,7 +60,8 @@ def write_shard_set(
         The number of shards.
 
     Raises:
-        DataError: images are gone or not those that were ingested, or a class has the separator in its name; names all.
+        DataError: images are gone, not those that were ingested or cannot be used, or a class has the separator in its
+            name; names all.
     """
     unfit = [name for name in classes.names if separator in name]
     if unfit:
@@ -80,9 +81,8 @@ def write_shard_set(
         for split in ("", *SPLITS):
             with closing(_Shards(out, split or "all", size)) as writer:
                 for row in _rows_of(rows, split):
-                    data = _image(root, row, problems)
+                    data = _image(root, row, shorter, problems)
                     if data is not None:
-                        data = _bounded(data, row, shorter)
                         names = {name: [classes.names[c] for c in row[name]] for name in ("labels", "unknown")}
                         row |= {name: separator.join(listed) for name, listed in names.items()}
                         row["path"] = writer.add(data, Path(row["path"]).suffix, {**row, **names})
@@ -109,7 +109,18 @@ def _rows_of(rows: pd.DataFrame, split: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _image(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | None:
+def _image(root: Path, row: dict[str, Any], shorter: int, problems: list[Problem]) -> bytes | None:
+    """The bytes that are stored of an image; None where that is a problem."""
+    data = _unchanged(root, row, problems)
+    try:
+        return None if data is None else _bounded(data, row, shorter)
+    except Unusable as error:  # where ingest did not decode it
+        todo = "replace the file, or take its row out of the label table; then run `capnet ingest` again"
+        problems.append(Problem(f"image {row['path']!r}: {error}", str(root), todo))
+        return None
+
+
+def _unchanged(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | None:
     """The bytes of an image, the very ones that were ingested; size and hash are filled in where ingest did not
     measure them.
     """

@@ -21,7 +21,7 @@ from PIL import Image
 from capnet.cli import main
 from capnet.commands.preset import render
 from capnet.config import Data, Ingest, Params, Split
-from capnet.contracts import read_classes, read_manifest, read_split
+from capnet.contracts import read_classes, read_manifest, read_split, write_manifest
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, file_of, read_bytes
 from capnet.data.images.transform import Transform
@@ -217,6 +217,22 @@ def test_changed_and_missing_pictures_are_named_and_nothing_is_left(workspace: P
     (workspace / "shards-of-data/mine.txt").write_text("keep")
     with pytest.raises(DataError, match="never overwrite"):
         shard()
+
+
+def test_a_picture_that_ingest_did_not_decode_is_named(workspace: Path) -> None:
+    manifest = workspace / "outputs/manifest/manifest.parquet"
+    rows = read_manifest(manifest)
+    for row, end in ((5, -40), (6, 9)):  # truncated, and not even a header
+        path = workspace / "data" / rows["path"].iloc[row]
+        path.write_bytes(path.read_bytes()[:end])
+        rows.loc[row, "sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_manifest(manifest, rows)
+    with pytest.raises(DataError) as caught:
+        shard("--shorter", "30")
+    assert [problem.what.split(": ")[0] for problem in caught.value.problems] == [
+        f"image {rows['path'].iloc[row]!r}" for row in (5, 6)
+    ]
+    assert not (workspace / "shards-of-data").exists()
 
 
 def test_a_separator_within_a_class_name_is_refused(workspace: Path) -> None:
