@@ -172,7 +172,9 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
     """
     with file_faults(), open_image(file_or_bytes(path)) as image:
         if needed is not None:
-            image.draft(None, needed(image.size))
+            width, height = needed(image.size)
+            if 2 * width <= image.width and 2 * height <= image.height:  # a decoder's scale is chosen once
+                image.draft(None, (width, height))
         return to_rgb(image)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from capnet.config import Tte
+from capnet.data.images import decode
 from capnet.data.images.decode import read_rgb
 from capnet.data.images.transform import Item, Transform
 
@@ -80,3 +81,11 @@ def test_views_differ_by_little(tmp_path: Path) -> None:
 def test_the_key_tells_the_two_apart() -> None:
     for transform in (FIVE, RANDOM):
         assert transform.key() != replace(transform, decode="full").key()
+
+
+def test_a_jpeg_that_is_too_large_is_halved_though_all_of_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photo(tmp_path / "large.jpg", (160, 120))
+    monkeypatch.setattr(decode, "MOST_PIXELS", 160 * 120 - 1)
+    assert read_rgb(path).size == read_rgb(path, lambda size: (81, 61)).size == (80, 60)
