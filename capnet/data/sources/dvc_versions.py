@@ -54,11 +54,15 @@ class DvcSource:
 
     @cached_property
     def _files(self) -> Any:
-        """DVC's file system over the repository."""
+        """DVC's file system over the repository; of one on this machine DVC would read the working files, which may be
+        others than those of the commit.
+        """
         from dvc.api import DVCFileSystem
 
+        address = repository_url(self.root)
+        default = "HEAD" if Path(address).exists() else None
         with _explained(self.name):
-            return DVCFileSystem(repository_url(self.root), rev=self.revision or None)
+            return DVCFileSystem(address, rev=self.revision or default)
 
     @cached_property
     def commit(self) -> str:

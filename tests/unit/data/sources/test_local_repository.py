@@ -1,0 +1,40 @@
+"""Data versions in a git repository on this machine: its commits count, and not its working files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capnet.data.sources.cache import Cache
+from capnet.data.sources.dvc_versions import DvcSource
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with two DVC folders, whose names end alike and whose files have very different sizes; a file was
+    edited since.
+    """
+    root = tmp_path_factory.mktemp("pictures")
+    for name, size in (("data/images/a.jpg", 10), ("data/labels.csv", 30), ("all-data/film.bin", 90_000)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * size)
+    commands = (
+        "git init -q && git config user.email someone@example.org && git config user.name someone && dvc init -q"
+        " && dvc add -q all-data data && git add -A && git commit -qm first"
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(commands, shell=True, cwd=root, check=True, env=environment)
+    (root / "data/labels.csv").write_text("edited")
+    return root
+
+
+@pytest.mark.parametrize("scheme", ["git+", "git+file://"])
+def test_working_files_that_nobody_committed_are_not_read(versions: Path, tmp_path: Path, scheme: str) -> None:
+    source = DvcSource(f"{scheme}{versions}")
+    copies = Cache(tmp_path / "cache", 10**6, 1).bring(source)
+    source.close()
+    assert (copies / "labels.csv").read_bytes() == b"x" * 30
