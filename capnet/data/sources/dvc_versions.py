@@ -124,10 +124,11 @@ class DvcSource:
 
 
 def _average_size(files: Any, path: str) -> int:
-    """Mean size in bytes of the files of a DVC folder; 0 where the folder is not DVC's."""
+    """Mean size in bytes of the files of the DVC folder that has ``path``; 0 where there is none."""
+    asked = PurePosixPath(files.repo.root_dir, path)
     for output in files.repo.index.outs:
         meta = output.meta
-        if str(output.fs_path).strip("/").endswith(path.strip("/")) and meta and meta.size and meta.nfiles:
+        if asked.is_relative_to(output.fs_path) and meta and meta.size and meta.nfiles:
             return int(meta.size / meta.nfiles)
     return 0
 

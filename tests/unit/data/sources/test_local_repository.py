@@ -38,3 +38,11 @@ def test_working_files_that_nobody_committed_are_not_read(versions: Path, tmp_pa
     copies = Cache(tmp_path / "cache", 10**6, 1).bring(source)
     source.close()
     assert (copies / "labels.csv").read_bytes() == b"x" * 30
+
+
+@pytest.mark.parametrize(("path", "size"), [("data", 20), ("data/images", 20), ("all-data", 90_000)])
+def test_sizes_are_the_average_of_that_folder_and_of_no_other(versions: Path, path: str, size: int) -> None:
+    source = DvcSource(f"git+{versions}", "HEAD", path)
+    entries = source.entries()
+    source.close()
+    assert {entry.size for entry in entries.values()} == {size}
