@@ -29,6 +29,11 @@ ROWS = {
     "zero_shot_softmax": "zero-shot, ranked by softmax over classes",
     "linear_probe": "linear probe (logistic regression)",
 }
+NAMED = {  # classes that a benchmark writes in a way of its own
+    "voc-lt": "tvmonitor, diningtable",
+    "coco-lt": "tv, hair drier",
+    "nus-wide": "nighttime, swimmers",
+}
 INTERVALS = (
     "Our figures are means over seeds in percent, ± is the sample standard deviation over seeds (training seeds; list,"
     " weights and test images are the same). Brackets are the 95 % bootstrap interval over test images, {draws:,}"
@@ -152,8 +157,8 @@ def our_protocol(name: str, params: Params) -> list[str]:
         f"{tte.views} crops of {size} at test time ({resize} resized to {tte.expand} px more), {tte.average} averaged",
         "CLIP's own mean and deviation of colours; random crops and flips in training",
         (
-            "class names as the data set writes them (tvmonitor, diningtable), zero-shot and label graph with the"
-            f" template {params.graph.template!r}"
+            f"class names as the data set writes them ({NAMED[name]}), zero-shot and label graph with the template"
+            f" {params.graph.template!r}"
         ),
         (
             f"frozen towers; {train.prompt.length} prompt vectors a class, AdaptFormer in the ViT, a bottleneck adapter"

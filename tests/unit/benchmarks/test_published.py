@@ -11,8 +11,9 @@ import pytest
 from scipy.special import expit
 
 from benchmarks.paper_lists import PUBLISHED, check_files, check_weights, ids_hash, list_ids
-from benchmarks.paper_table import softmax_over_classes
+from benchmarks.paper_table import our_protocol, softmax_over_classes
 from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
+from capnet.commands.preset import read
 from capnet.data.splits.published import BENCHMARKS
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.metrics import average_precision
@@ -89,6 +90,16 @@ def test_rows_of_lm_clip_carry_that_its_epoch_is_chosen_on_test_images() -> None
     rows = [row for results in RESULTS.values() for row in results if row.method in ("LM-CLIP", "TailCLIP")]
     assert [row.protocol for row in rows] == ["acdfh"] * 4
     assert "test images" in PROTOCOL["h"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("voc-lt", "voc20_classes.txt"), ("coco-lt", "coco80_classes.txt"), ("nus-wide", "nuswide81_classes.txt")],
+)
+def test_the_classes_that_our_protocol_names_are_those_of_the_benchmark(name: str, file: str, shared: Path) -> None:
+    (line,) = (line for line in our_protocol(name, read(name)) if line.startswith("class names"))
+    named = line.partition("(")[2].partition(")")[0].split(", ")
+    assert set(named) <= set((shared / "data/labels" / file).read_text().splitlines())
 
 
 @pytest.mark.parametrize("name", ["voc-lt", "coco-lt"])
