@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.paper_lists import COCO_LIST, Published, check_files, check_splits, check_weights, find
 from capnet.config import Params, override, parse, settings_hash
 from capnet.contracts import read_classes, read_json, read_split, replace_file, sha256_file, write_json
+from capnet.data.annotations.added import added_tables
+from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError, GateError, Problem
 from capnet.stages import STAGES, run
 
@@ -114,8 +116,18 @@ class Paper:
                     raise ConfigError(problems=error.problems) from None
 
     def check_lists(self) -> None:
-        """Lists of ids, before any image is read."""
+        """Lists of ids, before any image is read; and that no table in the data folder changes labels or adds images.
+
+        Raises:
+            DataError: a list is not the published one, or there is such a table.
+        """
         check_files(self.name, self.data, self.published)
+        settings, folder = self.params(next(iter(self.weights))).ingest, DataFolder(self.data)
+        tables = [settings.corrections] if folder.has(settings.corrections) else []
+        if tables := tables + added_tables(folder, settings)[0]:
+            what = "it changes the published labels, or adds images to them"
+            todo = "move it out of the data folder; figures on other labels do not compare with the papers'"
+            raise DataError(problems=[Problem(what, str(self.data / table), todo) for table in tables])
         if self.name == "nus-wide":
             self.notes.append(
                 "of NUS-WIDE only the lengths of its official lists are published: no ids and no counts were compared"
@@ -195,6 +207,7 @@ class Paper:
                 "settings": self.settings_sha256,
                 "weights": self.hashes[backbone],
                 "split": sha256_file(self.out / "split" / "split.parquet"),
+                "classes": sha256_file(self.out / "split" / "classes.json"),
             }
             path = self.out / backbone / "identity.json"
             earlier = read_json(path) if path.is_file() else identity
@@ -246,8 +259,10 @@ class Paper:
         return self.out / backbone / f"seed{seed}"
 
     def sources(self) -> dict[str, str]:
-        """Hashes of the files that say which images there are: ingest runs again where one has changed."""
-        files = [find(self.data, file.path) for file in self.published.files]
+        """Hashes of the files that say which images there are and what classes are called: ingest runs again where one
+        has changed.
+        """
+        files = [find(self.data, file.path) for file in self.published.files] + [self.data / "classes.csv"]
         if self.name == "coco-lt":
             files += [
                 self.data / "annotations/instances_train2017.json",

@@ -104,6 +104,17 @@ def test_results_of_other_settings_are_not_mixed_in(voc_lt: Path, capsys: pytest
     assert "results of other settings are there" in capsys.readouterr().err
 
 
+def test_results_of_other_words_for_classes_are_not_mixed_in(voc_lt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = voc_lt / "data/classes.csv"
+    path.write_text("name,prompt_name\ntvmonitor,television\n")
+    try:
+        assert again(voc_lt, "--check") == 2
+    finally:
+        path.unlink()
+    assert "results of other classes are there" in capsys.readouterr().err
+    assert again(voc_lt, "--check") == 0
+
+
 def test_the_table_has_our_rows_the_published_ones_and_what_differs(voc_lt: Path) -> None:
     text = (voc_lt / "out/table.md").read_text()
     content = json.loads((voc_lt / "out/results.json").read_text())
@@ -166,6 +177,31 @@ def test_what_was_put_right_is_read_again(tmp_path: Path) -> None:
     assert annotation.read_text() != right
     annotation.write_text(right)
     assert again(tmp_path, "--check") == 0
+
+
+@pytest.mark.parametrize("table", ["corrections.csv", "added/more.csv"])
+def test_tables_that_change_published_labels_are_refused(
+    table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("voc-lt", tmp_path / "data")
+    path = tmp_path / "data" / table
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("path,class,label\nVOCdevkit/VOC2007/JPEGImages/000001.jpg,person,no\n")  # of a test image
+    assert again(tmp_path, "--check") == 3
+    error = capsys.readouterr().err
+    assert "it changes the published labels, or adds images to them" in error
+    assert table in error
+    path.unlink()
+    assert again(tmp_path, "--check") == 0
+
+
+def test_other_words_for_classes_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("voc-lt", tmp_path / "data")
+    assert again(tmp_path, "--check") == 0
+    (tmp_path / "data/classes.csv").write_text("name,prompt_name\ntvmonitor,television\n")
+    capsys.readouterr()
+    assert again(tmp_path, "--check") == 0
+    assert "classes.csv gives other words to 1 classes (tvmonitor" in capsys.readouterr().out
 
 
 def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
