@@ -20,9 +20,10 @@ from capnet.data.splits.assign import assign_splits
 from capnet.errors import ConfigError
 from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
-from capnet.model.graph import adjacency, cosine_similarity
+from capnet.model.members import start_weights
 from capnet.model.towers import Towers
-from capnet.runtime import prepare
+from capnet.runtime import Machine, prepare
+from capnet.steps.graph import graph_of
 from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import member_logits
@@ -35,7 +36,8 @@ SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settin
 @dataclass(frozen=True)
 class Trained:
     """One training: logits of each member [row, view, class] on test rows and on ``held_rows``, the latter by models
-    that had not seen them, and the blend that these chose.
+    that had not seen them, and the blend that these chose or
+    that the settings give.
     """
 
     members: dict[str, torch.Tensor]
@@ -59,10 +61,10 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 
 @lru_cache
-def towers_of(backbone: str, size: int) -> Towers:
-    """The towers of a backbone's settings as JSON, loaded once a process."""
+def towers_of(backbone: str, size: int, device: str = "cpu") -> Towers:
+    """The towers of a backbone's settings as JSON on a device, loaded once a process."""
     settings = Params.model_validate_json(f'{{"backbone": {backbone}}}').backbone
-    return load_towers(settings, size).to(torch.device("cpu"))
+    return load_towers(settings, size).to(torch.device(device))
 
 
 class Set:
@@ -98,9 +100,10 @@ class Set:
             todo = "--set split.validation.source=train"
             raise ConfigError(f"{name} has no validation rows, on which rows of the ablation choose", str(folder), todo)
         self.rows = {part: frame.iloc[rows].reset_index(drop=True) for part, rows in parts.items()}
-        machine, towers = prepare(params.runtime), towers_of(params.backbone.model_dump_json(), params.tte.size)
+        machine, towers = self._machine_and_towers(params)
+        texts = [params.graph.template.format(item) for item in classes.prompt_names]
         with torch.no_grad():
-            self.text = towers.text([params.graph.template.format(item) for item in classes.prompt_names]).float()
+            self.text = towers.text(texts).float().cpu()
         plain = Trainer(params, classes, LabelGraph(torch.eye(len(classes)), self.text, {}), towers, machine, folder)
         counts = (plain.labels(self.rows["train"]).targets).sum(dim=0).tolist()
         self.classes: Classes = classes.with_counts(counts, params.split.buckets)
@@ -114,20 +117,23 @@ class Set:
     def trainer(self, change: Mapping[str, Any], seed: int) -> Trainer:
         """With these settings over those of the set."""
         params = parse(merged(merged(self.settings, change), {"runtime": {"seed": seed}}))
-        graph = params.graph
-        matrix = adjacency(cosine_similarity(self.text), graph.top_k, graph.s, graph.tau, graph.normalisation)
-        towers = towers_of(params.backbone.model_dump_json(), params.tte.size)
-        return Trainer(
-            params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder
-        )
+        matrix = graph_of(self.text, self.classes, self.rows["train"], params.graph)
+        machine, towers = self._machine_and_towers(params)
+        return Trainer(params, self.classes, LabelGraph(matrix, self.text, {}), towers, machine, self.folder)
+
+    def _machine_and_towers(self, params: Params) -> tuple[Machine, Towers]:
+        """What the settings say to compute on, and the towers there."""
+        machine = prepare(params.runtime)
+        return machine, towers_of(params.backbone.model_dump_json(), params.tte.size, str(machine.device))
 
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
-        """Train with ``change``, choose the blend as stage train does, refit where the settings say so, give the
-        members' logits on the test rows.
+        """Train with ``change``, choose the blend as stage train does, or take the weights that it serves where
+        train.blend is none, refit where the settings say so, give the members' logits on the test rows.
         """
         trainer = self.trainer(merged(change, {"train": {"blend": "held_out"}}), seed)
         model, rows, what = trainer.new_model(), self.rows, f"{self.name}, seed {seed}"
-        refits = trainer.params.train.refit
+        own, refits = self.trainer(change, seed).params.train, trainer.params.train.refit
+        model.weights = start_weights(own)
         validate = validator(trainer, rows["val"], self.crops["val"])
         everything = pd.concat([rows["train"], rows["val"]], ignore_index=True)
         crops, views = (torch.cat([item["train"], item["val"]]) for item in (self.crops, self.views))
@@ -145,7 +151,7 @@ class Set:
             with tempfile.TemporaryDirectory() as folder:
                 held_out.logits = out_of_fold_logits(trainer, everything, folds, views, crops, Path(folder), last)
         held_out.add_probe(probe)
-        blend = held_out.choose_blend(trainer)
+        blend = Blend(model.weights, "settings", {}, {}) if own.blend == "none" else held_out.choose_blend(trainer)
         if refits:
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:

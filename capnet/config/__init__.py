@@ -10,6 +10,7 @@ from capnet.config.data import Split as Split
 from capnet.config.data import Validate as Validate
 from capnet.config.data import Validation as Validation
 from capnet.config.model import Backbone as Backbone
+from capnet.config.model import Graph as Graph
 from capnet.config.model import Runtime as Runtime
 from capnet.config.model import Tte as Tte
 from capnet.config.params import Params as Params

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import torch
+from torch import Tensor
 
-from capnet.config import Params
-from capnet.contracts import LabelGraph, known_labels, read_classes, read_split, write_graph
+from capnet.config import Graph, Params
+from capnet.contracts import Classes, LabelGraph, known_labels, read_classes, read_split, write_graph
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
 from capnet.runtime import prepare
@@ -35,16 +37,8 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     towers.text.refuse_cut(texts, classes.prompt_names, "graph.template")
     with torch.no_grad():
         features = towers.text(texts).float().cpu()
-    similarity = cosine_similarity(features)
-    if settings.source != "text":
-        rows = read_split(inputs["split"] / "split.parquet")
-        train = rows[rows["split"] == "train"]
-        counted = torch.from_numpy(cooccurrence(*known_labels(train, len(classes)))).float()
-        counts = torch.from_numpy(classes.train_counts).float()
-        similarity = (
-            counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
-        )
-    matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
+    rows = None if settings.source == "text" else read_split(inputs["split"] / "split.parquet")
+    matrix = graph_of(features, classes, None if rows is None else rows[rows["split"] == "train"], settings)
     metadata = {
         **settings.model_dump(mode="json"),
         "backbone": params.backbone.name,
@@ -54,3 +48,26 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     }
     write_graph(outputs["graph"] / "graph.safetensors", LabelGraph(matrix, features, metadata))
     return {"classes": len(classes), "edges": int((matrix > 0).sum()) - len(classes)}
+
+
+def graph_of(text_features: Tensor, classes: Classes, train: pd.DataFrame | None, settings: Graph) -> Tensor:
+    """The adjacency that the GCN uses.
+
+    Args:
+        text_features: of the classes' prompts [class, embed].
+        classes: with their training counts.
+        train: training rows; may be None where ``settings.source`` is text.
+        settings: the section ``graph``.
+
+    Returns:
+        float32 [class, class].
+    """
+    similarity = cosine_similarity(text_features)
+    if settings.source != "text":
+        assert train is not None
+        counted = torch.from_numpy(cooccurrence(*known_labels(train, len(classes)))).float()
+        counts = torch.from_numpy(classes.train_counts).float()
+        similarity = (
+            counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
+        )
+    return adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
