@@ -44,7 +44,7 @@ def write_table(path: Path, rows: int, classes: int = CLASSES, seed: int = 0) ->
 
 
 def measure(stage: str, folder: Path) -> tuple[float, float]:
-    """Seconds and gigabytes of one stage, run as a user runs it."""
+    """Seconds and gibibytes of one stage, run as a user runs it."""
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "capnet.cli", stage, *settings], cwd=folder)
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", nargs="+", default=list(STAGES))
     parser.add_argument("--figure", type=Path, help="SVG file to write")
     options = parser.parse_args(arguments)
-    print("| rows | " + " | ".join(f"{stage} s | GB" for stage in options.stages) + " | together s |")
+    print("| rows | " + " | ".join(f"{stage} s | GiB" for stage in options.stages) + " | together s |")
     print("|---" * (2 * len(options.stages) + 2) + "|")
     measured: dict[int, list[tuple[float, float]]] = {}
     for rows in options.rows:
