@@ -26,8 +26,10 @@ from capnet.training.scoring import combine
 
 pytestmark = pytest.mark.slow
 
-# points; two seeds of the benchmark presets differ by up to 3 on these photos
-ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}
+ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}  # points
+# two seeds of the benchmark presets differ by up to 3 points on these photos, and roundings of another kind of CPU are
+# like another seed: the mean of two was once 2.4 lower where that of six was not
+SEEDS = {"own": range(2), "voc-lt": range(6), "coco-lt": range(6)}
 SPLITS = {"train2017": "train", "val2017": "test"}
 # of a unit vector that still tells images and texts apart; their cosine without it
 IMAGE_SHARE, TEXT_SHARE, OVERLAP = (0.6, 0.5, 0.2)
@@ -164,7 +166,7 @@ def test_presets_reach_with_clips_geometry_what_they_reach_without(
         trainer = data.trainer({}, 0)
         labels = trainer.labels(data.rows["test"])
         values = []
-        for seed in (0, 1):
+        for seed in SEEDS[preset]:
             trained = data.train({}, seed)
             weights = trained.blend.weights if preset == "own" else {"capnet": 1.0}
             scores = combine(trained.members, weights, trainer.params.tte.average)
