@@ -223,7 +223,7 @@ def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: 
         labelled: paths of all images with labels.
 
     Raises:
-        DataError: a link leads out of the data folder, or no image remains.
+        DataError: an image is reached through a link that leaves the data folder, or all have labels.
     """
     from capnet.data.annotations.paths import normal_path
     from capnet.section import path_fault

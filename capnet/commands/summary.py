@@ -16,7 +16,7 @@ from capnet.commands.options import columns
 from capnet.contracts import VARIANTS, number, read_csv_rows
 from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import ContractError, counted, shown, some
-from capnet.evaluation.report.words import interval, percent
+from capnet.evaluation.report.words import interval, is_of_one_group, percent
 
 COLUMNS = {  # figure of a variant: its heading
     "mAP": "mAP",
@@ -117,8 +117,7 @@ def tail_classes(path: Path) -> Table:
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
-    has_intervals = int(metrics.get("bootstrap", {}).get("units", 2)) > 1
-    lines = ["Intervals are 95 % bootstrap intervals." if has_intervals else NO_INTERVALS]
+    lines = [NO_INTERVALS if is_of_one_group(metrics) else "Intervals are 95 % bootstrap intervals."]
     if "CF1_chosen" in metrics["capnet"]:
         lines[0] += " CF1 (the mean of per-class F1) and OF1 are at the chosen thresholds."
     if metrics.get("left_out"):

@@ -27,7 +27,7 @@ def figures(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def differences(ours: Any, theirs: Any, tolerance: float) -> list[str]:
     """One line for every figure that only one side has, or that differs by more."""
     left, right = dict(figures(ours)), dict(figures(theirs))
-    differing = [f"{name}: only on one side" for name in sorted(left.keys() ^ right.keys())]
+    differing = [f"{name}: only in one of the two" for name in sorted(left.keys() ^ right.keys())]
     for name in sorted(left.keys() & right.keys()):
         a, b = left[name], right[name]
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))

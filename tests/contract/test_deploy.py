@@ -238,14 +238,14 @@ def test_the_comparison_of_two_runs_sees_every_difference() -> None:
     assert differences(ours, {**ours, "capnet": {"mAP": 0.5 + 2e-6, "tail": 0.25}}, 1e-6) == [
         "capnet/mAP: 0.5 here, 0.500002 there"
     ]
-    assert differences(ours, {**ours, "slices": {}}, 1.0) == ["slices/night/capnet/mAP: only on one side"]
+    assert differences(ours, {**ours, "slices": {}}, 1.0) == ["slices/night/capnet/mAP: only in one of the two"]
     bins = {"calibration": [{"count": 3, "mean": 0.5}, {"count": 1, "mean": 0.75}]}
     near = {"calibration": [{"count": 3, "mean": 0.5 + 9e-7}, {"count": 1, "mean": 0.75}]}
     assert differences(bins, near, 1e-6) == []
     assert differences(bins, near, 1e-7) == ["calibration/0/mean: 0.5 here, 0.5000009 there"]
     assert differences(bins, {"calibration": bins["calibration"][:1]}, 1.0) == [
-        "calibration/1/count: only on one side",
-        "calibration/1/mean: only on one side",
+        "calibration/1/count: only in one of the two",
+        "calibration/1/mean: only in one of the two",
     ]
     assert differences(ours, {**ours, "capnet": {"mAP": float("nan"), "tail": 0.25}}, 1.0) == [
         "capnet/mAP: 0.5 here, nan there"

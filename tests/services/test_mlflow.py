@@ -206,16 +206,8 @@ def test_predict_reads_an_s3_prefix(workspace: Remote, bucket: str, s3: S3Server
     s3.client().put_object(Bucket=bucket, Key="camera 7/notes.txt", Body=b"no picture")
     s3.client().put_object(Bucket=bucket, Key="camera 7/zz.jpg", Body=b"no picture")
     environment = workspace.environment() | s3.environment()
-    command = [
-        "capnet",
-        "predict",
-        "--model",
-        "models:/capnet/1",
-        "--input",
-        f"s3://{bucket}/camera 7",
-        "--out",
-        "s3.parquet",
-    ]
+    images = ["--model", "models:/capnet/1", "--input", f"s3://{bucket}/camera 7"]
+    command = ["capnet", "predict", *images, "--out", "s3.parquet"]
     done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("predict: 5 images labelled by capnet version 1 ("), done.stdout
@@ -226,9 +218,8 @@ def test_predict_reads_an_s3_prefix(workspace: Remote, bucket: str, s3: S3Server
     names = [name for name in result.index if name != "zz.jpg"]
     columns = [name for name in local if name.startswith("score ")]
     pd.testing.assert_frame_equal(result.loc[names, columns], local.loc[names, columns])
-
     shutil.rmtree(workspace.root / ".capnet" / "remote")
-    command[1:] = ["label", "--model", "models:/capnet/1", "--input", f"s3://{bucket}/camera 7", "--most", "2"]
+    command = ["capnet", "label", *images, "--most", "2"]
     done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "of 6 without labels, 0 added before" in done.stdout

@@ -19,6 +19,7 @@ from capnet.evaluation.report.words import (
     borrowers,
     difference,
     interval,
+    is_of_one_group,
     percent,
     whole,
 )
@@ -159,7 +160,7 @@ def overview(inputs: Inputs) -> Part:
     frame = inputs.per_class.fillna({"train_count": 0, "positives": 0})
     rows = frame.astype({"train_count": int, "positives": int}).to_dict("records")
     why = f"it rests on fewer than {MIN_POSITIVES} test pictures"
-    if int(inputs.metrics.get("bootstrap", {}).get("units", 2)) < 2:
+    if is_of_one_group(inputs.metrics):
         why = "all test pictures are of one group"
     return {
         "chart": charts.overview(rows),

@@ -10,6 +10,7 @@ from PIL import Image
 from capnet.config import parse
 from capnet.contracts import label_matrix, make_classes, write_classes, write_split
 from capnet.stages import run
+from capnet.training import checkpoint, trainer
 
 NAMES = ["red square", "green square", "blue square"]
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220)]
@@ -80,3 +81,24 @@ def tiny_backbone(tmp_path):
 
 
 FULL = {"class_head": {"enabled": True}, "blend": "held_out"}
+
+
+def stop_after(steps, monkeypatch):
+    """Let trainings write a checkpoint at every step, and kill the first one that wants to make more steps than these.
+
+    Returns:
+        The epoch of every step that is made.
+    """
+    epochs, ends, step = [], {steps}, trainer.Trainer.step
+
+    def counted(self, *arguments):
+        if len(epochs) in ends:
+            ends.clear()
+            raise KeyboardInterrupt
+        epochs.append(arguments[-1])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
+    monkeypatch.setattr(trainer.Trainer, "step", counted)
+    return epochs

@@ -12,10 +12,9 @@ from capnet.contracts import label_matrix, read_predictions, read_tensors
 from capnet.data.splits.stratify import stratified_folds
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
-from capnet.training import checkpoint, trainer
 from tests.unit.model import tiny
 from tests.unit.steps import small_training
-from tests.unit.steps.small_training import FULL, run_both, write_inputs
+from tests.unit.steps.small_training import FULL, run_both, stop_after, write_inputs
 
 pytestmark = pytest.mark.slow
 
@@ -215,19 +214,10 @@ def test_a_refit_that_was_killed_goes_on_and_ends_with_the_same_bytes(made, back
     write_inputs(folder, frame)
     settings = {**FULL, "epochs": 3, "select": "last", "refit": True, "batch_size": 8, "prompt": {"enabled": False}}
     run_both(folder, backbone, **settings)
-    whole, steps = model_of(folder), []
+    whole = model_of(folder)
     in_folds = {"tiny-clip": 0, "tiny-resnet": 2 * 3 * 2}[backbone]  # two folds, 3 epochs of 13 rows
-    step = trainer.Trainer.step
-
-    def counted(self, *arguments):
-        if len(steps) == 3 * 3 + in_folds + 5:  # 3 epochs of 20 rows, those of the folds, then 5 steps on 26 rows
-            raise KeyboardInterrupt
-        steps.append(arguments[-1])
-        return step(self, *arguments)
-
-    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
-    monkeypatch.setattr(trainer.Trainer, "step", counted)
+    # 3 epochs of 20 rows, those of the folds, then 5 steps on 26 rows
+    steps = stop_after(3 * 3 + in_folds + 5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_both(folder, backbone, **settings)
     steps.clear()

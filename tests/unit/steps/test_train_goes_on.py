@@ -3,9 +3,8 @@
 import pytest
 
 from capnet.contracts import read_classes, write_classes
-from capnet.training import checkpoint, trainer
 from tests.unit.steps import small_training
-from tests.unit.steps.small_training import run_both, write_inputs
+from tests.unit.steps.small_training import run_both, stop_after, write_inputs
 
 pytestmark = pytest.mark.slow
 
@@ -20,24 +19,10 @@ def steps(made, tiny_backbone, monkeypatch):
     """The epoch of every step that is made, after a training that was killed behind DONE of them."""
     folder, frame = made
     write_inputs(folder, frame)
-    epochs, step = [], trainer.Trainer.step
-
-    def counted(self, *arguments):
-        epochs.append(arguments[-1])
-        return step(self, *arguments)
-
-    def killed(self, *arguments):
-        if len(epochs) == DONE:
-            raise KeyboardInterrupt
-        return counted(self, *arguments)
-
-    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
-    monkeypatch.setattr(trainer.Trainer, "step", killed)
+    epochs = stop_after(DONE, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_both(folder, tiny_backbone, **SETTINGS)
     epochs.clear()
-    monkeypatch.setattr(trainer.Trainer, "step", counted)
     return epochs
 
 
