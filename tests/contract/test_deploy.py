@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,16 @@ def test_make_takes_another_lock(repository: Path, tmp_path: Path) -> None:
         subprocess.run(command, cwd=repository, input=text, capture_output=True, text=True, check=True).stdout
         == f"image: localhost:5000/capnet-data@{digest}\n"
     )
+
+
+@pytest.mark.parametrize("text", ["kind: NetworkPolicy\n", "image: mine:5000/capnet-data:7\n"])
+def test_manifests_without_an_image_of_the_example_need_no_lock(text: str, repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "components.manifests", str(tmp_path / "lock.yaml")]
+    run = partial(subprocess.run, command, cwd=repository, capture_output=True, text=True, check=False)
+    assert run(input=text).stdout == text
+    refused = run(input=f"{text}image: registry.example.com/team/capnet-data:latest\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there is no lock of the container images" in refused.stderr
 
 
 def test_make_finds_the_programs_of_an_environment_elsewhere(repository: Path, tmp_path: Path) -> None:
