@@ -2,7 +2,9 @@
 no lists.
 
 Source: hashes of the lists of Wu et al., ECCV 2020 (distribution-balanced loss), and of VOC's and COCO's own image
-    sets: sha256 over the sorted image ids, one a line. Counts per class are in capnet/data/splits/published.py.
+    sets: sha256 over the sorted image ids, one a line. Training counts per class are in
+    capnet/data/splits/published.py. Test counts are those of VOC2007's own lists CLASS_test.txt, with the images that
+    show difficult objects alone, which the benchmark counts.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from capnet.errors import ConfigError, DataError, Problem
 from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 
 COCO_LIST = "coco_lt_train.txt"
+UNCHANGED = "the lists themselves are right: check whether the annotations are complete and unchanged"
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class ListFile:
 
 @dataclass(frozen=True)
 class Published:
-    """List files and, after the split, the hash of the sorted ids of a split (those of which one is published)."""
+    """List files and, after the split, the hash of the sorted ids of a split (those of which one is published), and
+    test images per class in the order of the classes (empty: not compared).
+    """
 
     files: tuple[ListFile, ...]
     splits: Mapping[str, str] = field(default_factory=dict)
+    test_counts: tuple[int, ...] = ()
 
 
 PUBLISHED = {
@@ -54,6 +60,7 @@ PUBLISHED = {
             "train": "6fa70d5b693700d97657acd03b18b4d198aa59795dc99828db2c21a2abf2133f",
             "test": "e14f93dac92f03b31afd79b82a98589e371f754067c026b2b20ab512afb9dd07",
         },
+        (205, 250, 289, 176, 240, 183, 775, 332, 545, 127, 247, 433, 279, 233, 2097, 254, 98, 355, 259, 255),
     ),
     "coco-lt": Published(
         (ListFile(COCO_LIST, 1909, "65d0d7fb585456dd7b543bd1fbb90f20676656412b0c74b2e2b136398e447ead"),),
@@ -168,6 +175,25 @@ def check_splits(name: str, ids: Mapping[str, list[str]], published: Published, 
     ]
     if problems:
         raise DataError(problems=problems)
+
+
+def check_test_counts(counts: Mapping[str, int], published: Published) -> None:
+    """Compare the labels of the test images with the published number of images of each class, where there is one.
+
+    Args:
+        counts: test images by class, in the order of the classes.
+        published: the numbers.
+
+    Raises:
+        DataError: counts differ; names every class.
+    """
+    if not published.test_counts:
+        return
+    pairs = zip(counts.items(), published.test_counts, strict=True)
+    different = [f"{label}: {count} instead of {number}" for (label, count), number in pairs if count != number]
+    if different:
+        what = f"{len(different)} of {len(counts)} test counts are not the published ones"
+        raise DataError(what, "; ".join(different), UNCHANGED)
 
 
 def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str, str]:

@@ -8,9 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_lists import COCO_LIST, Published, check_files, check_splits, check_weights, find
+from benchmarks.paper_lists import (
+    COCO_LIST,
+    UNCHANGED,
+    Published,
+    check_files,
+    check_splits,
+    check_test_counts,
+    check_weights,
+    find,
+)
 from capnet.config import Params, override, parse, settings_hash
-from capnet.contracts import read_classes, read_json, read_split, replace_file, sha256_file, write_json
+from capnet.contracts import (
+    known_labels,
+    read_classes,
+    read_json,
+    read_split,
+    replace_file,
+    sha256_file,
+    write_json,
+)
 from capnet.data.annotations.added import added_tables
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError, GateError, Problem
@@ -160,11 +177,10 @@ class Paper:
                 for problem in error.problems
             ):
                 raise
-            todo = "the lists themselves are right: check whether the annotations are complete and unchanged"
             lists = ", ".join(str(find(self.data, file.path)) for file in self.published.files)
-            problems = [Problem(problem.what, problem.where, todo) for problem in error.problems]
+            problems = [Problem(problem.what, problem.where, UNCHANGED) for problem in error.problems]
             raise DataError(
-                problems=[*problems, Problem(f"so this is not the published list of {self.name}", lists, todo)]
+                problems=[*problems, Problem(f"so this is not the published list of {self.name}", lists, UNCHANGED)]
             ) from None
 
     def validate(self) -> None:
@@ -179,11 +195,15 @@ class Paper:
                 raise
 
     def check_counts(self) -> None:
-        """The images of both splits; their counts per class were compared by stage split where they are published."""
+        """The images of both splits, and the labels of the test images; stage split compared the training counts."""
         table = read_split(self.out / "split" / "split.parquet")
         ids = {split: table.loc[table["split"] == split, "image_id"].tolist() for split in ("train", "test")}
         check_splits(self.name, ids, self.published, str(self.out / "split" / "split.parquet"))
         classes = read_classes(self.out / "split" / "classes.json")
+        labels, _ = known_labels(table[table["split"] == "test"], len(classes))
+        check_test_counts(dict(zip(classes.names, labels.sum(axis=0).tolist(), strict=True)), self.published)
+        if self.published.splits and not self.published.test_counts:
+            self.notes.append("labels of the test images were not compared with published counts")
         renamed = [
             item.name for item, prompt in zip(classes.items, classes.prompt_names, strict=True) if item.name != prompt
         ]

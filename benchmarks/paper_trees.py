@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_lists import COCO_LIST, ListFile, Published, find, ids_hash, list_ids
+from benchmarks.paper_lists import COCO_LIST, PUBLISHED, ListFile, Published, find, ids_hash, list_ids
 from capnet.contracts import sha256_file, write_json
 from capnet.data.annotations.readers import nus_wide, voc
 from capnet.data.splits.published import Benchmark
@@ -85,7 +85,8 @@ def make(name: str, data: Path, fault: str = "") -> Made:
     weights = {backbone: data / "weights" / f"{backbone}.pt" for backbone in TOWERS}
     if fault:
         damage(name, data, fault, weights)
-    published = Published(tuple(ListFile(**file) for file in note["files"]), note["splits"])
+    files = tuple(ListFile(**file) for file in note["files"])
+    published = Published(files, note["splits"], tuple(note["test_counts"]))
     counts = Benchmark(note["counts"]["train"], note["counts"]["test"], tuple(note["counts"]["counts"]))
     return Made(data, published, counts, note["weights"], weights)
 
@@ -138,13 +139,14 @@ def _write(name: str, data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     files, splits, n_classes, labels = {"voc-lt": _voc, "coco-lt": _coco, "nus-wide": _nus_wide}[name](data)
     train, test = labels
-    counts = [sum(c in row for row in train.values()) for c in range(n_classes)]
+    counts, test_counts = ([sum(c in row for row in part.values()) for c in range(n_classes)] for part in labels)
     listed = {file: list_ids(find(data, file), name) for file in files}
     note = {
         "benchmark": name,
         "files": [asdict(ListFile(file, len(ids), ids_hash(ids) if splits else "")) for file, ids in listed.items()],
         "splits": {split: ids_hash(rows) for split, rows in (("train", train), ("test", test))} if splits else {},
         "counts": {"train": len(train), "test": len(test), "counts": counts},
+        "test_counts": test_counts if PUBLISHED[name].test_counts else [],
         "weights": _weights(data),
     }
     write_json(data / NOTE, note)

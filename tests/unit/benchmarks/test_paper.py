@@ -70,6 +70,7 @@ def again(folder: Path, *more: str) -> int:
 def test_a_dry_run_of_coco_lt_names_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert paper.main(["coco-lt", "--dry-run", "--seeds", "0", "--out", str(tmp_path)]) == 0
     assert named(capsys.readouterr().out) == STEPS
+    assert "labels of the test images were not compared with published counts" in (tmp_path / "table.md").read_text()
     counts = json.loads((tmp_path / "split/split.json").read_text())
     assert (counts["method"], counts["extra_labels"]) == ("published", False)
 
@@ -175,6 +176,22 @@ def test_what_was_put_right_is_read_again(tmp_path: Path) -> None:
     right = annotation.read_text()
     assert again(tmp_path, "--check", "--damage", "count") == 3
     assert annotation.read_text() != right
+    annotation.write_text(right)
+    assert again(tmp_path, "--check") == 0
+
+
+def test_test_labels_that_are_not_the_published_ones_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("voc-lt", tmp_path / "data")
+    annotation = tmp_path / "data/VOCdevkit/VOC2007/Annotations/000001.xml"
+    right = annotation.read_text()
+    annotation.write_text(right.replace("<object><name>person</name></object>", ""))
+    assert annotation.read_text() != right
+    assert again(tmp_path, "--check") == 3
+    error = capsys.readouterr().err
+    for word in ("1 of 20 test counts are not the published ones", "person: 18 instead of 19", "  to do: "):
+        assert word in error
     annotation.write_text(right)
     assert again(tmp_path, "--check") == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,12 @@ def test_hashes_are_those_of_the_published_lists(shared: Path, tmp_path: Path) -
     (tmp_path / "coco_lt_train.txt").write_text("\n".join([*ids[:-1], "000000000001"]))
     with pytest.raises(DataError, match="1,909 image ids, as published, but not the same ones"):
         check_files("coco-lt", tmp_path, PUBLISHED["coco-lt"])
+
+
+def test_test_counts_are_those_of_the_published_list(shared: Path) -> None:
+    with open(shared / "data/labels/voc2007_test.csv", newline="") as rows:
+        counts = Counter(int(c) for row in csv.DictReader(rows) for c in row["labels"].split())
+    assert PUBLISHED["voc-lt"].test_counts == tuple(counts[c] for c in range(20))
 
 
 def test_coco_lists_of_ids_and_of_paths_with_labels_name_the_same_images(tmp_path: Path) -> None:
