@@ -69,24 +69,24 @@ def ensembling(inputs: Inputs) -> list[Part]:
 def slices(inputs: Inputs) -> Part:
     """mAP and tail of every slice of the test pictures, with the paired difference to zero-shot."""
     measured: Mapping[str, Any] = inputs.metrics.get("slices", {})
-    rows = []
-    for name in sorted(measured):
-        about = inputs.metrics.get("slice_info", {}).get(name, {})
-        means = [mean for mean in ("mAP", "tail") if mean in measured[name].get("capnet", {})]
-        if means:
-            rows.append(
-                {
-                    "name": name,
-                    "pictures": about.get("test_rows"),
-                    "classes": len(inputs.classes) - len(about.get("left_out", ())),
-                    "means": means,
-                    "figures": measured[name],
-                    "gains": about.get("differences", {}).get("capnet-zero_shot", {}),
-                }
-            )
+    rows, sure = [], []
+    for name, about in sorted(inputs.metrics.get("slice_info", {}).items()):
+        figures = measured.get(name, {})
+        capnet = figures.get("capnet", {})
+        means = {mean: MEANS[mean] for mean in ("mAP", "tail") if mean in capnet}
+        sure += [f"{mean}_low" in capnet for mean in means]
+        rows.append(
+            {
+                "name": name,
+                "pictures": about.get("test_rows"),
+                "classes": len(inputs.classes) - len(about.get("left_out", ())),
+                "means": means or {"": "no class, for want of positives"},
+                "figures": figures,
+                "gains": about.get("differences", {}).get("capnet-zero_shot", {}),
+            }
+        )
     variants = ("capnet", "single_view", "zero_shot", "linear_probe")
     known = [variant for variant in variants if any(variant in item for item in measured.values())]
     titles = [*(VARIANT_NAMES[variant] for variant in known), "CapNet minus zero-shot"]
-    sure = [f"{mean}_low" in row["figures"]["capnet"] for row in rows for mean in row["means"]]
     intervals = "95 % intervals" if all(sure) else "95 % intervals, where a slice is not of one group"
     return {"rows": rows, "variants": known, "titles": titles, "intervals": intervals} if rows else {}

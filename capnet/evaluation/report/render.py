@@ -71,7 +71,6 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
             pictures=_pictures(inputs, data_root, settings),
             per_class_pictures=PER_CLASS,
             glyphs=words.GLYPHS,
-            titles=words.MEANS,
             variant_names=words.VARIANT_NAMES,
             script=Markup(SORT_SCRIPT),
             script_hash=digest,

@@ -149,7 +149,8 @@ def test_hostile_names_are_text_and_never_markup(tmp_path: Path) -> None:
     rows["slice"] = rows["slice"].replace("known artwork", "<script>slice</script>")
     contracts.write_split(made.split / "split.parquet", rows)
     metrics = contracts.read_json(made.evaluation / "evaluation.json")
-    metrics["slices"]["<script>slice</script>"] = metrics["slices"].pop("known artwork")
+    for key in ("slices", "slice_info"):
+        metrics[key]["<script>slice</script>"] = metrics[key].pop("known artwork")
     metrics["left_out"] = ["<script>left</script>"]
     contracts.write_json(made.evaluation / "evaluation.json", metrics)
     html = html_of(made, thumbnails=True)

@@ -222,6 +222,20 @@ def test_slices_and_ensembling_are_shown(run: MadeRun, page: Page) -> None:
     assert percent(metrics["differences"]["capnet-single_view"]["tail"]) in views["Tail"][3]
 
 
+def test_a_slice_without_a_positive_is_listed_with_the_reason(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 60)
+    path = made.evaluation / "evaluation.json"
+    metrics = contracts.read_json(path)
+    metrics["slice_info"]["empty plains"] = {"test_rows": 7, "left_out": made.names}
+    contracts.write_json(path, metrics)
+    page = Page(html_of(made))
+    assert page.problems == []
+    assert list(page.rows("slices"))[0] == "empty plains"
+    cells = page.rows("slices")["empty plains"]
+    assert cells == ["empty plains", "7", "0", "no class, for want of positives", *["-"] * 5]
+    assert "where a slice is not of one group" not in page.text
+
+
 def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -> None:
     metrics = contracts.read_json(run.evaluation / "evaluation.json")
     for bucket in ("head", "medium", "tail"):
