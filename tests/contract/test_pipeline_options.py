@@ -33,7 +33,10 @@ def test_a_seed_that_stands_there_twice_is_named() -> None:
     assert "a seed is named twice" in output("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
 
 
-@pytest.mark.parametrize("option", [("--processes-per-node", "4"), ("--training-runtime", "TrainingRuntime/mine")])
+@pytest.mark.parametrize(
+    "option",
+    [("--processes-per-node", "4"), ("--training-runtime", "TrainingRuntime/mine"), ("--start-minutes", "5")],
+)
 def test_options_of_several_nodes_are_not_passed_over_where_one_trains(option: tuple[str, str]) -> None:
     assert f"{option[0]} is for several nodes" in output("training", *LOCK, "--dry-run", *option)
 
@@ -103,7 +106,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     for name in ("accelerator-count", "processes-per-node", "nodes", "retries"):
         assert f"'--{name}': -1" in output("training", *LOCK, "--dry-run", f"--{name}", "-1")
     for minutes in ("-1", "0", "nan", "inf"):
-        assert "start-minutes = " in output("training", *LOCK, "--dry-run", "--start-minutes", minutes)
+        assert "start-minutes = " in output("training", *LOCK, "--dry-run", "--nodes", "2", "--start-minutes", minutes)
     for hours in ("0.0001", "nan", "inf"):
         assert "time-outs" in output("training", *LOCK, "--dry-run", "--hours", hours)
 
