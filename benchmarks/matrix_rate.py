@@ -26,13 +26,6 @@ def matrix_product(dtype: torch.dtype, device: torch.device | str = "cpu") -> Ca
     return lambda: a @ b
 
 
-def matrix_rate(dtype: torch.dtype, clock: Clock = time.perf_counter, repeats: int = 5) -> float:
-    """Floating-point operations a second of a matrix product on the CPU, the fastest of ``repeats`` tries."""
-    product = matrix_product(dtype)
-    product()
-    return MATRIX_FLOPS / min(seconds(product, clock) for _ in range(repeats))
-
-
 def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> float:
     """What ``work`` takes by ``clock``, what it started on a GPU included."""
     _finish()

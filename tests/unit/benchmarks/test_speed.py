@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import speed_step, speed_text
-from benchmarks.matrix_rate import MATRIX_FLOPS, in_turns, matrix_product, matrix_rate, ratios
+from benchmarks.matrix_rate import in_turns, ratios
 from capnet.runtime import Machine
 from tests.unit.model import tiny
 
@@ -99,9 +99,3 @@ def test_turns_change_the_order_and_leave_the_first_round_out() -> None:
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert taken == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
     assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
-
-
-def test_the_matrix_rate_is_operations_by_time() -> None:
-    ticks = iter(range(1000))
-    assert matrix_rate(torch.float32, lambda: float(next(ticks)), repeats=1) == MATRIX_FLOPS
-    assert matrix_product(torch.bfloat16)().dtype == torch.bfloat16
