@@ -230,7 +230,6 @@ def test_a_slice_without_a_positive_is_listed_with_the_reason(tmp_path: Path) ->
     contracts.write_json(path, metrics)
     page = Page(html_of(made))
     assert page.problems == []
-    assert list(page.rows("slices"))[0] == "empty plains"
     cells = page.rows("slices")["empty plains"]
     assert cells == ["empty plains", "7", "0", "no class, for want of positives", *["-"] * 5]
     assert "where a slice is not of one group" not in page.text
