@@ -1,3 +1,3 @@
-"""Measurements that docs/ cites: one module a benchmark, each with ``main(arguments) -> int``. Nothing of capnet
-imports from here.
+"""Measurements that docs/ cites: one module a benchmark, each with ``main(arguments)``. Nothing of capnet imports from
+here.
 """

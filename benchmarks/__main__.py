@@ -30,17 +30,17 @@ BENCHMARKS = {
 FILES = {name: f"speed_{name}" for name in ("data", "predict", "step", "text", "train")}  # of those with another name
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the benchmark that the first argument names; returns its exit status, 2 for a wrong command line."""
-    if not arguments or arguments[0] not in BENCHMARKS:
-        wrong = f"no benchmark {arguments[0]!r}\n" if arguments and arguments[0] not in ("-h", "--help") else ""
-        rows = "\n".join(f"  {name:10}{text}" for name, text in BENCHMARKS.items())
+def main(arguments: Sequence[str]) -> None:
+    """Run the benchmark that the first argument names; ends with status 2 for a wrong command line."""
+    name, *rest = arguments or ["--help"]
+    if name not in BENCHMARKS:
+        wrong = "" if name in ("-h", "--help") else f"no benchmark {name!r}\n"
+        rows = "\n".join(f"  {item:10}{text}" for item, text in BENCHMARKS.items())
         print(f"{wrong}usage: python -m benchmarks NAME [--help]\n\n{rows}", file=sys.stderr if wrong else sys.stdout)
-        return 2 if wrong else 0
-    code = importlib.import_module(f"benchmarks.{FILES.get(arguments[0], arguments[0])}").main(arguments[1:])
-    return int(code or 0)
+        sys.exit(2 if wrong else 0)
+    with exits(f"benchmarks {name}"):
+        importlib.import_module(f"benchmarks.{FILES.get(name, name)}").main(rest)
 
 
 if __name__ == "__main__":
-    with exits("benchmarks"):
-        sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

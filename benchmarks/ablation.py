@@ -176,7 +176,7 @@ def measure(
     return measured, seconds, blends, [line for lines in tables for line in lines]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -246,8 +246,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines += [f"**all {len(every_set)} sets**", "", *table(every, total, arguments.against), ""]
         arguments.out.write_text("\n".join(lines))
     print("\n".join(lines))
-    return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -71,12 +71,12 @@ def measure(images: int, parent: Path) -> tuple[float, float, float]:
         FeatureStore(KEY, VIEWS).fill([f"{number:064x}" for number in range(images)], made(images))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.arrow"))
         start = time.perf_counter()
-        command = [sys.executable, "-m", "benchmarks.features", "--train", str(images)]
+        command = [sys.executable, "-m", "benchmarks", "features", "--train", str(images)]
         kilobytes = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
         return size / 2**30, int(kilobytes) / 2**20, time.perf_counter() - start
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--folder", type=Path, help="where the features lie meanwhile; default: the temporary folder")
@@ -89,7 +89,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for images in options.images:
         size, memory, seconds = measure(images, options.folder)
         print(f"| {images:,} | {size:.2f} | {memory:.2f} | {seconds:.0f} | {images / seconds:.0f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -36,7 +36,7 @@ from benchmarks.graph_tables import (
 from benchmarks.graph_training import ROWS, compare, read_folder, read_set, scores
 from capnet.config import Params, parse
 from capnet.contracts import replace_file
-from capnet.errors import CapnetError
+from capnet.errors import ConfigError
 from capnet.model.backbones import find_backbone, load_towers
 
 
@@ -65,22 +65,15 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(argv: Sequence[str]) -> int:
-    """Measure, train, print and write; returns 0, 2 for a wrong command line, or the exit code of a CapnetError."""
+def main(argv: Sequence[str]) -> None:
+    """Measure, train, print and write; raises ConfigError for a wrong command line."""
     arguments = parser().parse_args(argv)
     folders = dict(item.partition("=")[::2] for item in arguments.data)
-    wrong = [name for name in arguments.train or [] if name not in folders]
-    if wrong or not all(folders.values()) or not (folders or arguments.labels):
-        reason = "give --labels FOLDER or --data NAME=FOLDER"
-        if wrong:
-            reason = f"--train names {wrong[0]}, which --data lacks"
-        print(f"graph: {reason}", file=sys.stderr)
-        return 2
-    try:
-        tables = run(arguments, {name: Path(folder) for name, folder in folders.items()})
-    except CapnetError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not all(folders.values()) or not (folders or arguments.labels):
+        raise ConfigError("no labels are named", "command line", "give --labels FOLDER or --data NAME=FOLDER")
+    if unknown := [name for name in arguments.train or [] if name not in folders]:
+        raise ConfigError(f"--train names {unknown[0]}, which --data lacks", "command line", "add it to --data")
+    tables = run(arguments, {name: Path(folder) for name, folder in folders.items()})
     if arguments.page:
         page = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else ""
         for name, lines in tables.items():
@@ -88,7 +81,6 @@ def main(argv: Sequence[str]) -> int:
         replace_file(arguments.page, page)
     for name, lines in tables.items():
         print(f"\n{name}\n\n" + "\n".join(lines))
-    return 0
 
 
 def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str, list[str]]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,7 +32,7 @@ from benchmarks.paper_lists import PUBLISHED
 from benchmarks.paper_run import DRY, WORDS, Paper
 from benchmarks.paper_steps import run_paper
 from benchmarks.paper_trees import FAULTS, make
-from capnet.errors import CapnetError, ConfigError
+from capnet.errors import ConfigError
 
 BACKBONES = ("RN50", "ViT-B-16")
 
@@ -101,16 +100,11 @@ def read_weights(items: Sequence[str]) -> dict[str, Path | str]:
     return {backbone: weights[backbone] for backbone in BACKBONES if backbone in weights}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status, as above."""
+def main(argv: Sequence[str]) -> None:
+    """Run the command; raises CapnetError, whose exit status is as above."""
     arguments = parser().parse_args(argv)
-    try:
-        with ExitStack() as stack:
-            run_paper(prepare(arguments, stack), arguments.check)
-    except CapnetError as error:
-        print(f"benchmarks paper: {error.title} error\n{error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    with ExitStack() as stack:
+        run_paper(prepare(arguments, stack), arguments.check)
 
 
 def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
@@ -192,7 +186,3 @@ def _dry(
         made.models,
         dry=True,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

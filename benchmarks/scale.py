@@ -1,4 +1,4 @@
-"""How long ingest, split and validate take for tables of many rows: `python benchmarks/scale.py --rows 100000 1000000`.
+"""How long ingest, split and validate take for tables of many rows: `python -m benchmarks scale --rows 100000 1000000`.
 
 The table is made: long-tailed labels of 1,000 classes, three a row on average, and images that are never opened
 (`ingest.images: listed`). Prints a Markdown table with seconds and the largest memory of each stage.
@@ -103,7 +103,7 @@ def figure(measurements: dict[int, list[tuple[float, float]]], stages: list[str]
     return "\n".join([*filter(None, parts), "</svg>"]) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", default=list(STAGES))
@@ -123,7 +123,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"| {rows:,} | {cells} | {sum(seconds for seconds, _ in stage_values):.1f} |", flush=True)
     if options.figure:
         options.figure.write_text(figure(measured, options.stages))
-
-
-if __name__ == "__main__":
-    main()

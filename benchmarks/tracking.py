@@ -1,4 +1,4 @@
-"""What tracking costs a training: `python benchmarks/tracking.py` trains without a server, with one, and with one that
+"""What tracking costs a training: `python -m benchmarks tracking` trains without a server, with one, and with one that
 stands still.
 
 The training is made: 1,000 classes, features as a frozen tower gives them, and a loop with the usual sizes of model and
@@ -51,7 +51,8 @@ def train(folder: Path, rows: int, epochs: int) -> None:
 def measure(folder: Path, address: str, rows: int, epochs: int) -> list[float]:
     """One training as a process of its own: seconds, processor seconds."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": address or "sqlite:///not-there.db", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--train", str(folder), "--rows", str(rows), "--epochs", str(epochs)]
+    command = [sys.executable, "-m", "benchmarks", "tracking", "--train", str(folder)]
+    command += ["--rows", str(rows), "--epochs", str(epochs)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     result: list[float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -61,7 +62,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=6000, help="training images")
     parser.add_argument("--epochs", type=int, default=20)
@@ -71,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.train:
         train(options.train, options.rows, options.epochs)
         return
-    root = Path(__file__).resolve().parents[1]
-    sys.path[:0] = [str(root / "tests"), str(root)]
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from services.small_server import SmallServer
 
     with tempfile.TemporaryDirectory() as name:
@@ -95,7 +95,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind, measured in runs.items():
         seconds, processor = zip(*measured, strict=True)
         print(f"| {kind} | {spread(seconds)} | {spread(processor)} |")
-
-
-if __name__ == "__main__":
-    main()

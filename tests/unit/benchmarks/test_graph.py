@@ -33,6 +33,7 @@ from benchmarks.graph_tables import difference
 from benchmarks.graph_training import Set, compare, graphs
 from capnet.config import Params
 from capnet.contracts import make_classes
+from capnet.errors import ConfigError, DataError
 from tests.unit.model import tiny
 
 
@@ -210,7 +211,7 @@ def test_the_command_measures_real_lists_writes_the_page_and_draws(
     tiny.register("tiny-clip", tmp_path / "tiny")
     words = ["--labels", str(lists), "--sets", "voc", "--parts", "rows", "--draws", "2", "--threads", "1"]
     tower = ["--backbone", "tiny-clip", "--pretrained", "random"]
-    assert graph.main([*words, *tower, "--page", str(page), "--figure", str(drawing)]) == 0
+    graph.main([*words, *tower, "--page", str(page), "--figure", str(drawing)])
     text = page.read_text()
     assert text.startswith("# Page\n")
     for name in ("tail nDCG@5", "tail Spearman", "controls", "chance", "buckets", "images"):
@@ -243,7 +244,7 @@ def test_the_command_trains_with_every_graph(folder: Path, tmp_path: Path, monke
     tiny.register("tiny-clip", tmp_path / "tiny")
     page = tmp_path / "page.md"
     words = ["--data", f"made={folder}", "--parts", "training", "--seeds", "0", "--steps", "2", "--threads", "1"]
-    assert graph.main([*words, "--backbone", "tiny-clip", "--pretrained", "random", "--page", str(page)]) == 0
+    graph.main([*words, "--backbone", "tiny-clip", "--pretrained", "random", "--page", str(page)])
     lines = page.read_text().splitlines()
     assert lines[0] == "<!-- table: training made -->"
     rows = [line.split(" | ")[0].removeprefix("| ") for line in lines[3:-1]]
@@ -278,11 +279,13 @@ def test_results_are_scikit_learns_and_equal_scores_differ_by_nothing() -> None:
     assert bounds(result["same"]["mAP"], result["bad"]["mAP"]) == [0.0, 0.0, 0.0]
 
 
-def test_wrong_command_lines_and_missing_lists_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert graph.main([]) == 2
-    assert graph.main(["--data", "a=b", "--train", "c"]) == 2
-    assert graph.main(["--labels", str(tmp_path), "--parts", "rows"]) > 2
-    assert "list of classes is missing" in capsys.readouterr().err
+def test_wrong_command_lines_and_missing_lists_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no labels are named"):
+        graph.main([])
+    with pytest.raises(ConfigError, match="--train names c, which --data lacks"):
+        graph.main(["--data", "a=b", "--train", "c"])
+    with pytest.raises(DataError, match="list of classes is missing"):
+        graph.main(["--labels", str(tmp_path), "--parts", "rows"])
     (tmp_path / "broken.csv").write_text("image,labels\n1,cat\n")
-    with pytest.raises(Exception, match="not a label list"):
+    with pytest.raises(DataError, match="not a label list"):
         read_list(tmp_path / "broken.csv", 3)

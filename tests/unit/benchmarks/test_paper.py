@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import paper
+from benchmarks.__main__ import main
 from benchmarks.paper_run import WORDS
 from benchmarks.paper_table import ROWS
 from benchmarks.paper_trees import make
@@ -52,23 +53,26 @@ def named(text: str) -> list[str]:
 def voc_lt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dry run of voc-lt with one seed: its data and its results."""
     folder = tmp_path_factory.mktemp("voc-lt")
-    assert (
-        paper.main(
-            ["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out")]
-        )
-        == 0
-    )
+    assert again(folder) == 0
     return folder
 
 
 def again(folder: Path, *more: str) -> int:
-    return paper.main(
-        ["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out"), *more]
-    )
+    folders = ("--data", str(folder / "data"), "--out", str(folder / "out"))
+    return status("voc-lt", "--dry-run", "--seeds", "0", *folders, *more)
+
+
+def status(*words: str) -> int:
+    """Exit status of the command."""
+    try:
+        main(["paper", *words])
+    except SystemExit as ended:
+        return int(str(ended.code))
+    return 0
 
 
 def test_a_dry_run_of_coco_lt_names_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert paper.main(["coco-lt", "--dry-run", "--seeds", "0", "--out", str(tmp_path)]) == 0
+    assert status("coco-lt", "--dry-run", "--seeds", "0", "--out", str(tmp_path)) == 0
     assert named(capsys.readouterr().out) == STEPS
     assert "labels of the test images were not compared with published counts" in (tmp_path / "table.md").read_text()
     counts = json.loads((tmp_path / "split/split.json").read_text())
@@ -76,7 +80,7 @@ def test_a_dry_run_of_coco_lt_names_every_step(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_the_checks_of_nus_wide_say_what_was_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    assert paper.main(["nus-wide", "--dry-run", "--check"]) == 0
+    assert status("nus-wide", "--dry-run", "--check") == 0
     text = capsys.readouterr().out
     assert named(text) == CHECKS
     assert "only the lengths of its official lists are published" in text
@@ -163,7 +167,7 @@ def test_what_is_wrong_is_refused_in_three_parts(
     name: str, fault: str, code: int, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts, hashes = dict(BENCHMARKS), dict(OPENAI_WEIGHTS)  # before what the dry run puts in their place
-    assert paper.main([name, "--dry-run", "--damage", fault]) == code
+    assert status(name, "--dry-run", "--damage", fault) == code
     error = capsys.readouterr().err
     for word in [*words, "  where: ", "  to do: "]:
         assert word in error
@@ -223,7 +227,7 @@ def test_other_words_for_classes_are_read_again(tmp_path: Path, capsys: pytest.C
 
 def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "RN50.pt").write_bytes(b"not the made file")
-    assert paper.main(["coco-lt", "--dry-run", "--weights", f"RN50={tmp_path / 'RN50.pt'}"]) == 2
+    assert status("coco-lt", "--dry-run", "--weights", f"RN50={tmp_path / 'RN50.pt'}") == 2
     assert "the weight file has sha256" in capsys.readouterr().err
 
 
@@ -232,7 +236,7 @@ def test_weights_that_no_hash_vouches_for_are_tried_before_the_images(
 ) -> None:
     save_file({"vision_model.post_layernorm.weight": torch.zeros(4)}, tmp_path / "model.safetensors")
     command_line = ["--check", "--weights", f"RN50={tmp_path / 'model.safetensors'}"]
-    assert paper.main(["coco-lt", "--dry-run", *command_line]) == 2
+    assert status("coco-lt", "--dry-run", *command_line) == 2
     out, error = capsys.readouterr()
     assert "check weights: stopped" in out
     assert "Hugging Face's layout" in error
@@ -256,7 +260,7 @@ def test_a_wrong_weight_file_or_command_line_ends_at_once(
 ) -> None:
     (tmp_path / "RN50.pt").write_bytes(b"not the published file")
     command_line = [item.format(file=tmp_path / "RN50.pt") for item in arguments]
-    assert paper.main(["voc-lt", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *command_line]) == 2
+    assert status("voc-lt", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *command_line) == 2
     assert words in capsys.readouterr().err
 
 
