@@ -33,7 +33,7 @@ from benchmarks.graph_tables import (
     tail_table,
     training_table,
 )
-from benchmarks.graph_training import ROWS, compare, read_folder, read_set, scores
+from benchmarks.graph_training import compare, read_folder, read_set, scores
 from capnet.config import Params, parse
 from capnet.contracts import replace_file
 from capnet.errors import ConfigError
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
             data = read_set(name, folders[name], curve_of(read_folder(folders[name])[2]))
             epochs = math.ceil(arguments.steps / math.ceil(len(data.train) / arguments.batch))
             train = {"prompt": {"enabled": False}, "epochs": epochs, "batch_size": arguments.batch, "select": "last"}
-            results = scores(data, {**settings, "train": train}, arguments.seeds, ROWS)
+            results = scores(data, {**settings, "train": train}, arguments.seeds)
             tables[f"training {name}"] = training_table(compare(data, results), ("none", "text"))
             print(f"{name}: {time.process_time() - started:.0f} s of processor time", file=sys.stderr)
     return tables

@@ -101,24 +101,18 @@ def graphs(text: torch.Tensor, labels: np.ndarray, test: np.ndarray, settings: A
     return made
 
 
-def scores(
-    data: Set,
-    settings: Mapping[str, Any],
-    seeds: Sequence[int],
-    rows: Sequence[str] = ROWS,
-) -> dict[str, list[np.ndarray]]:
-    """Train every row with every seed and score the test images.
+def scores(data: Set, settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, list[np.ndarray]]:
+    """Train every row of ROWS with every seed and score the test images.
 
     Args:
         data: the divided set.
         settings: sections of the settings (backbone, train, runtime) that all rows have.
         seeds: of the training; features are those of seed 0 for all.
-        rows: names of rows.
 
     Returns:
         Served scores float32 [test image, class] of each seed, by row.
     """
-    params = parse({**settings, "runtime": {**settings.get("runtime", {}), "seed": 0}})
+    params = parse(settings)
     machine = prepare(params.runtime)
     towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     with torch.no_grad():
@@ -133,10 +127,10 @@ def scores(
         views = torch.cat([crops, random], dim=1)[data.train]
         crops = crops[data.test]
     scores_by_row: dict[str, list[np.ndarray]] = {}
-    for row in rows:
-        section = {**settings.get("train", {}), "gcn": {"enabled": row != "none"}}
+    for row in ROWS:
+        section = {**settings["train"], "gcn": {"enabled": row != "none"}}
         for seed in seeds:
-            chosen = parse({**settings, "train": section, "runtime": {**settings.get("runtime", {}), "seed": seed}})
+            chosen = parse({**settings, "train": section, "runtime": {**settings["runtime"], "seed": seed}})
             trainer = Trainer(chosen, data.classes, LabelGraph(made[row], text, {}), towers, machine, data.folder)
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
