@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,53 +54,31 @@ def measure(stage: str, folder: Path) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
-def figure(measurements: dict[int, list[tuple[float, float]]], stages: list[str]) -> str:
-    """An SVG of seconds over rows, both on logarithmic axes, where linear growth is a line of slope 1 (grey)."""
-    width, height, left, bottom = 560, 360, 60, 50
-    together = {rows: sum(seconds for seconds, _ in values) for rows, values in measurements.items()}
-    lowest, highest = min(min(values)[0] for values in measurements.values()) / 1.5, max(together.values()) * 1.5
-    few, many = min(measurements), max(measurements)
+def figure(measurements: Mapping[int, Sequence[tuple[float, float]]], stages: Sequence[str], out: Path) -> None:
+    """Draw seconds over rows, both on logarithmic axes, where linear growth is a line of slope 1 (dashed).
 
-    def point(rows: float, seconds: float) -> tuple[float, float]:
-        across = np.log(rows / few) / np.log(many / few) if many > few else 0.5
-        up = np.log(seconds / lowest) / np.log(highest / lowest)
-        return left + 20 + across * (width - left - 130), height - bottom - up * (height - bottom - 20)
+    Args:
+        measurements: by number of rows, seconds and gibibytes of each stage.
+        stages: their names.
+        out: the file; its suffix says the kind.
+    """
+    import matplotlib as mpl
 
-    def line(points: list[tuple[float, float]], colour: str, dashes: str = "") -> str:
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+    mpl.use("Agg")
+    mpl.rcParams.update({"svg.hashsalt": "capnet", "svg.fonttype": "none"})
+    import matplotlib.pyplot as plt
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-        ' font-size="12">'
-    ]
-    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
-    start = together[few]
-    parts.append(
-        line([point(few, start), point(many, start * many / few)], "#999999", "4 4")
-        if start * many / few <= highest
-        else ""
-    )
-    curves = {
-        stage: {rows: values[number][0] for rows, values in measurements.items()} for number, stage in enumerate(stages)
-    } | {"together": together}
-    for (name, curve), colour in zip(curves.items(), ("#0072b2", "#e69f00", "#009e73", "#000000"), strict=False):
-        points = [point(rows, curve[rows]) for rows in sorted(curve)]
-        parts.append(line(points, colour))
-        parts.append(
-            f'<text x="{points[-1][0] + 8:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{name} {curve[many]:.0f}'
-            " s</text>"
-        )
-    for rows in sorted(measurements):
-        x, y = point(rows, lowest)
-        parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{rows:,}</text>')
-    for seconds in (1, 3, 10, 30, 100, 300):
-        if lowest <= seconds <= highest:
-            parts.append(
-                f'<text x="{left - 4}" y="{point(few, seconds)[1] + 4:.1f}" text-anchor="end">{seconds} s</text>'
-            )
-    parts.append(f'<text x="{(left + width - 110) / 2:.0f}" y="{height - 8}" text-anchor="middle">rows</text>')
-    return "\n".join([*filter(None, parts), "</svg>"]) + "\n"
+    rows = sorted(measurements)
+    seconds = np.array([[taken for taken, _ in measurements[number]] for number in rows])  # [rows, stage]
+    together = seconds.sum(axis=1)
+    page, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, curve in zip(stages, seconds.T, strict=True):
+        axes.loglog(rows, curve, marker="o", label=f"{name} {curve[-1]:.0f} s")
+    axes.loglog(rows, together, "ko-", label=f"together {together[-1]:.0f} s")
+    axes.loglog(rows, together[0] * np.array(rows) / rows[0], "--", color="#999999", label="linear growth")
+    axes.set(xlabel="rows", ylabel="seconds")
+    axes.legend(frameon=False)
+    page.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -122,4 +100,4 @@ def main(arguments: Sequence[str]) -> None:
         cells = " | ".join(f"{seconds:.1f} | {memory:.2f}" for seconds, memory in stage_values)
         print(f"| {rows:,} | {cells} | {sum(seconds for seconds, _ in stage_values):.1f} |", flush=True)
     if options.figure:
-        options.figure.write_text(figure(measured, options.stages))
+        figure(measured, options.stages, options.figure)

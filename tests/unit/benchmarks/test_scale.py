@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +11,15 @@ from benchmarks import scale
 
 
 def test_memory_is_in_the_unit_of_the_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kibibytes = 3 * 2**20  # the system counts in these
     monkeypatch.setattr(scale.subprocess, "Popen", lambda *_, **__: SimpleNamespace(pid=1))
     monkeypatch.setattr(scale.os, "wait4", lambda *_: (1, 0, SimpleNamespace(ru_maxrss=kibibytes)))
-    scale.main(["--rows", "10", "--stages", "ingest"])
-    head, _, row = capsys.readouterr().out.splitlines()
+    drawing = tmp_path / "drawing.svg"
+    scale.main(["--rows", "10", "100", "--stages", "ingest", "--figure", str(drawing)])
+    head, _, row, _ = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split("|")][3] == "GiB"
     assert [cell.strip() for cell in row.split("|")][3] == "3.00"
+    for words in ("ingest", "together", "linear growth"):
+        assert words in drawing.read_text()
