@@ -24,31 +24,6 @@ from capnet.evaluation.report.words import flatten
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-SORT_SCRIPT = """
-document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(function (head) {
-  var column = head.cellIndex, isText = head.classList.contains("text"), button = document.createElement("button");
-  button.type = "button";
-  while (head.firstChild) button.appendChild(head.firstChild);
-  head.appendChild(button);
-  button.addEventListener("click", function () {
-    var table = head.closest("table"), body = table.tBodies[0], sorted = head.getAttribute("aria-sort");
-    var down = isText ? sorted === "ascending" : sorted !== "descending";
-    var rows = Array.from(body.rows).map(function (row) {
-      var text = row.cells[column].textContent.trim(), number = parseFloat(text);
-      return { row: row, key: isText ? text : number, missing: isText ? !text : isNaN(number) };
-    });
-    rows.sort(function (a, b) {
-      if (a.missing || b.missing) return a.missing - b.missing;
-      var order = isText ? a.key.localeCompare(b.key, "en", { numeric: true }) : a.key - b.key;
-      return down ? -order : order;
-    });
-    table.querySelectorAll("th[aria-sort]").forEach(function (other) { other.removeAttribute("aria-sort"); });
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    rows.forEach(function (item) { body.appendChild(item.row); });
-  });
-});
-"""
-
 
 def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Path, settings: Report) -> str:
     """The report as HTML under 2 MB; equal files give equal bytes.
@@ -62,7 +37,8 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
         ContractError: as in ``read_inputs``.
     """
     inputs = read_inputs(evaluation_dir, model_dir, split_dir)
-    digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
+    script = Path(__file__).with_name("report.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         templates()
         .get_template("report.html")
@@ -72,7 +48,7 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
             per_class_pictures=PER_CLASS,
             glyphs=words.GLYPHS,
             variant_names=words.VARIANT_NAMES,
-            script=Markup(SORT_SCRIPT),
+            script=Markup(script),
             script_hash=digest,
         )
     )
