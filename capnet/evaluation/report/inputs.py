@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ NUMBERS = (  # columns of per_class.csv
     "recall",
     "f1",
 )
+HISTORY = ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail")  # columns of history.csv
 ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the report
 
 
@@ -42,7 +43,7 @@ class Inputs:
     per_class: pd.DataFrame  # per_class.csv; numbers as float, NaN where there is none
     thresholds: Mapping[str, Any]
     config: Mapping[str, Any]
-    history: pd.DataFrame
+    history: pd.DataFrame  # history.csv, likewise
     graph: LabelGraph
     split_notes: Mapping[str, Any]  # split.json, {} where there is none
     train: SplitRows
@@ -77,7 +78,7 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
         per_class=_read_per_class(evaluation_dir / "per_class.csv", classes),
         thresholds=thresholds,
         config=config,
-        history=_read_history(model_dir / "history.csv"),
+        history=_read_table(model_dir / "history.csv", (), HISTORY),
         graph=read_graph(model_dir / "graph.safetensors", classes),
         split_notes=read_json(notes) if notes.is_file() else {},
         train=make_split(rows, "train", classes, {}),
@@ -99,20 +100,16 @@ def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
 
 def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
     """per_class.csv; a class may be called "nan" or "None", so only numbers may be empty."""
-    frame = pd.DataFrame(read_csv_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
-    if sorted(frame.get("class", ())) != sorted(classes.names):
+    frame = _read_table(path, ("class", "bucket"), NUMBERS)
+    if sorted(frame["class"]) != sorted(classes.names):
         raise ContractError("its classes are not those of classes.json", str(path), "run `capnet evaluate` again")
-    for name in NUMBERS:
-        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64") if name in frame else np.nan
-    frame["borrowed"] = frame["borrowed"].str.lower().isin(["true", "1", "yes"]) if "borrowed" in frame else False
     return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _read_history(path: Path) -> pd.DataFrame:
-    frame = pd.DataFrame(read_csv_rows(path, ("epoch",)))
-    for name in ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail"):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce") if name in frame else np.nan
-    return frame
+def _read_table(path: Path, words: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """Columns of a CSV table; numbers as float, NaN where there is none."""
+    frame = pd.DataFrame(read_csv_rows(path, (*words, *numbers)), columns=[*words, *numbers])
+    return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce").astype("float64") for name in numbers})
 
 
 def shown_rows(per_class: pd.DataFrame) -> list[dict[Any, Any]]:
