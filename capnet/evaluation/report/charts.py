@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -162,7 +162,7 @@ class Series:
     y: Sequence[float]
     css_class: str
     kind: str = "line"
-    titles: Sequence[str] = field(default_factory=tuple)
+    titles: Sequence[str] = ()
     radius: float = 3.6
 
 

@@ -49,17 +49,16 @@ def ensembling(inputs: Inputs) -> list[Part]:
     """With test-time ensembling minus without: CapNet and zero-shot, every mean."""
     tables: dict[str, list[Part]] = {}
     for many, one in (("capnet", "single_view"), ("zero_shot", "zero_shot_single_view")):
-        first, second = inputs.metrics.get(many, {}), inputs.metrics.get(one, {})
         paired = inputs.metrics.get("differences", {}).get(f"{many}-{one}", {})
         tables[many] = [
             {
                 "title": MEANS[name],
-                "all_views": percent(first[name]),
-                "one_view": percent(second[name]),
-                **difference(paired if name in paired else {name: first[name] - second[name]}, name),
+                "all_views": percent(inputs.metrics[many].get(name)),
+                "one_view": percent(inputs.metrics[one].get(name)),
+                **difference(paired, name),
             }
             for name in MEANS
-            if name in first and name in second
+            if name in paired
         ]
     ends = [abs(row[key]) for rows in tables.values() for row in rows for key in ("value", "low", "high")]
     extent = max((end for end in ends if not math.isnan(end)), default=0.0) or 0.01

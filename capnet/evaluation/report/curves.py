@@ -65,7 +65,7 @@ def precision_recall(inputs: Inputs) -> dict[str, Any]:
         series,
         "Precision over recall, mean over the classes of each bucket",
     )
-    return {"chart": chart, "legend": legend, "rows": rows, "recalls": WORKING}
+    return {"chart": chart, "legend": legend, "rows": rows, "recalls": [f"{recall} %" for recall in WORKING]}
 
 
 def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
