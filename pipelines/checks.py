@@ -75,6 +75,9 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
         if options["nodes"] == 1 and options[name] != usual:
             todo = "add --nodes, or leave it out"
             yield Problem(f"{option(name)} is for several nodes, and one trains", option(name), todo)
+    if pipeline == "prediction" and options["nodes"] > 1:
+        todo = "it is for training; a prediction is divided with --shards"
+        yield Problem(f"nodes = {options['nodes']}", option("nodes"), todo)
     for name in OF_PREDICTION:
         if pipeline == "training" and options[name]:
             todo = "leave it out; the images of a training are data.root"

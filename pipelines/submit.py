@@ -41,6 +41,7 @@ def command(pipeline: str, **options: Any) -> None:
     The version on the server is named by the git revision and the compiled content: submitting the same again uploads
     nothing.
     """
+    from capnet.cluster.trainjob_spec import settings_of
     from pipelines.checks import check_options, check_root, check_size
 
     check_options(pipeline, options)
@@ -50,7 +51,9 @@ def command(pipeline: str, **options: Any) -> None:
         params, folder = _in_containers(params, options)
     elif not options["local"] and not options["dry_run"]:
         check_root(options["pictures"] or params.data.root, options["data_volume"])
-    _check_nodes(pipeline, params, options)
+    if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
+        per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
+        settings_of({"image": "", **per_node}, params)
     from pipelines.compiling import PIPELINES, compile_text
 
     function = PIPELINES[pipeline](_compile_options(params, options))
@@ -86,19 +89,6 @@ def _compile_options(params: Params, options: dict[str, Any]) -> Any:
             "cache": not options["no_cache"] and not options["schedule"],
         }
     )
-
-
-def _check_nodes(pipeline: str, params: Params, options: dict[str, Any]) -> None:
-    """Refuse before anything starts what the nodes would refuse after the data was prepared."""
-    from capnet.cluster.trainjob_spec import settings_of
-
-    if options["nodes"] == 1:
-        return
-    if pipeline == "prediction":
-        todo = "it is for training; a prediction is divided with --shards"
-        raise ConfigError(f"nodes = {options['nodes']}", "--nodes", todo)
-    per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
-    settings_of({"image": "", **per_node}, params)
 
 
 def _in_containers(params: Params, options: dict[str, Any]) -> tuple[Params, str]:
