@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drawing import pyplot, save
+
 COLOURS = {"mAP": "#1f5fbf", "tail": "#b5451b"}
 
 
@@ -22,13 +24,7 @@ def draw(differences: dict[str, dict[str, list[float]]], out: Path) -> None:
         differences: by set and mean (mAP, tail): difference in points, its low and its high end.
         out: the file; its suffix says the kind.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams.update({"svg.hashsalt": "capnet", "font.size": 10})
-    import matplotlib.pyplot as plt
-
-    page, axes = plt.subplots(figsize=(8, 0.55 * len(differences) + 1.2), layout="constrained")
+    page, axes = pyplot().subplots(figsize=(8, 0.55 * len(differences) + 1.2), layout="constrained")
     for row, values in enumerate(differences.values()):
         for shift, (name, (value, low, high)) in zip((-0.15, 0.15), values.items(), strict=False):
             line: dict[str, Any] = {
@@ -45,7 +41,7 @@ def draw(differences: dict[str, dict[str, list[float]]], out: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    page.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+    save(page, out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

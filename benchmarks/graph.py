@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
         tables |= {"controls": control_table(measured), "buckets": cut_table(measured, "bucket")}
         tables |= {"images": cut_table(many, "images"), "chance": chance_table(chance)}
         if arguments.figure:
-            replace_file(arguments.figure, figure(many))
+            figure(many, arguments.figure)
     if "training" in arguments.parts:
         for name in arguments.train if arguments.train is not None else folders:
             started = time.process_time()

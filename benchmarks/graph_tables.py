@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.differences import Draws
 from benchmarks.differences import difference as points
+from benchmarks.drawing import pyplot, save
 from benchmarks.graph_means import BINS, Mean, Measured, mean
 from capnet.registry.markdown import table
 
@@ -119,44 +121,21 @@ def training_table(measured: Mapping[str, Draws], against: Sequence[str]) -> lis
     return table(head, rows)
 
 
-def figure(measured: Mapping[str, Measured]) -> str:
-    """An SVG: nDCG@5 above, order below, over training images; one column a sample, one line a source."""
-    wide, tall, left, top, gap = 150, 120, 60, 44, 18
-    width, height = left + len(measured) * (wide + gap), top + 2 * (tall + 34) + 22
-    font = 'font-family="sans-serif" font-size="11"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {font}>',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for index, name in enumerate(COMPARED):
-        parts.append(f'<text x="{left + 110 * index}" y="16" fill="{COLOURS[name]}" font-weight="bold">{name}</text>')
+def figure(measured: Mapping[str, Measured], out: Path) -> None:
+    """Draw nDCG@5 above, order below, over training images; one column a sample, one line a source."""
+    columns = len(measured)
+    grid = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    page, axes = pyplot().subplots(2, columns, figsize=(2 * columns + 1, 4.5), **grid)
+    bins = [bin_title(*ends) for ends in BINS]
     for column, (title, measures) in enumerate(measured.items()):
-        x0 = left + column * (wide + gap)
-        parts.append(f'<text x="{x0 + wide / 2:g}" y="36" text-anchor="middle">{title}</text>')
-        for row, kind in enumerate(("ndcg", "strict")):
-            y0 = top + row * (tall + 34)
-            parts.append(f'<rect x="{x0}" y="{y0}" width="{wide}" height="{tall}" fill="none" stroke="#ccc"/>')
-            if not column:
-                for tick in (0, 0.5, 1):
-                    y = y0 + tall * (1 - tick) + 4
-                    parts.append(f'<text x="{x0 - 6}" y="{y:g}" text-anchor="end">{tick:g}</text>')
-                middle = y0 + tall / 2
-                turned = f'transform="translate(14 {middle:g}) rotate(-90)"'
-                parts.append(f'<text {turned} text-anchor="middle">{TITLES[kind]}</text>')
-            for position, (first, last) in enumerate(BINS):
-                x = x0 + wide * (position + 0.5) / len(BINS)
-                label = bin_title(first, last)
-                spot = f'x="{x:.1f}" y="{y0 + tall + 13}"'
-                parts.append(f'<text {spot} text-anchor="middle" font-size="8">{label}</text>')
+        for row, kind in zip(axes[:, column], ("ndcg", "strict"), strict=True):
             for name in COMPARED:
-                points = []
-                for position, (first, last) in enumerate(BINS):
-                    point = mean(measures.values[kind][name], measures.within(first, last)).value
-                    if not math.isnan(point):
-                        x = x0 + wide * (position + 0.5) / len(BINS)
-                        points.append(f"{x:.1f},{y0 + tall * (1 - min(max(point, 0.0), 1.0)):.1f}")
-                style = f'fill="none" stroke="{COLOURS[name]}" stroke-width="2"'
-                parts.append(f'<polyline points="{" ".join(points)}" {style}/>')
-    middle = left + (width - left) / 2
-    parts.append(f'<text x="{middle:g}" y="{height - 6}" text-anchor="middle">training images of the class</text>')
-    return "\n".join([*parts, "</svg>", ""])
+                points = [mean(measures.values[kind][name], measures.within(*ends)).value for ends in BINS]
+                row.plot(bins, points, color=COLOURS[name], label=name)
+            row.tick_params(axis="x", labelsize=7)
+        axes[0, column].set_title(title, fontsize=10)
+    axes[0, 0].set(ylabel=TITLES["ndcg"], ylim=(0, 1))
+    axes[1, 0].set(ylabel=TITLES["strict"])
+    page.supxlabel("training images of the class", fontsize=10)
+    page.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+    save(page, out)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.drawing import pyplot, save
 from capnet.commands.preset import read, render
 
 CLASSES = 1000
@@ -62,23 +63,17 @@ def figure(measurements: Mapping[int, Sequence[tuple[float, float]]], stages: Se
         stages: their names.
         out: the file; its suffix says the kind.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams.update({"svg.hashsalt": "capnet", "svg.fonttype": "none"})
-    import matplotlib.pyplot as plt
-
     rows = sorted(measurements)
     seconds = np.array([[taken for taken, _ in measurements[number]] for number in rows])  # [rows, stage]
     together = seconds.sum(axis=1)
-    page, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    page, axes = pyplot().subplots(figsize=(7, 4.5), layout="constrained")
     for name, curve in zip(stages, seconds.T, strict=True):
         axes.loglog(rows, curve, marker="o", label=f"{name} {curve[-1]:.0f} s")
     axes.loglog(rows, together, "ko-", label=f"together {together[-1]:.0f} s")
     axes.loglog(rows, together[0] * np.array(rows) / rows[0], "--", color="#999999", label="linear growth")
     axes.set(xlabel="rows", ylabel="seconds")
     axes.legend(frameon=False)
-    page.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+    save(page, out)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from benchmarks.graph_rows import (
     sources,
     strict_spearman,
 )
-from benchmarks.graph_tables import difference
+from benchmarks.graph_tables import COLOURS, difference
 from benchmarks.graph_training import Set, compare, graphs
 from capnet.config import Params
 from capnet.contracts import make_classes
@@ -218,7 +218,8 @@ def test_the_command_measures_real_lists_writes_the_page_and_draws(
         assert f"<!-- table: {name} -->" in text
     assert "| VOC-LT's list | 8 |" in text, "VOC-LT has eight classes with fewer than 20 images"
     assert max(map(len, text.splitlines())) <= 120
-    assert drawing.read_text().count("<polyline") == 6
+    for colour in COLOURS.values():  # one line above, one below, one in the legend
+        assert drawing.read_text().count(f"stroke: {colour}") == 3
     assert "tail Spearman" in capsys.readouterr().out
 
 
