@@ -15,7 +15,7 @@ from capnet.contracts import VARIANTS
 from capnet.errors import counted
 from capnet.evaluation.report import comparisons, sections, words
 from capnet.evaluation.report.cells import bar_cell, difference_cell, pair_cell
-from capnet.evaluation.report.curves import precision_recall, reliability_charts
+from capnet.evaluation.report.curves import FEW, precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
@@ -100,6 +100,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "neighbours": neighbours(inputs),
         "training": sections.training(inputs),
         "reliability": reliability_charts(inputs),
+        "few_decisions": FEW,
         "thresholds": {
             "objective": words.objectives_in_words(inputs.thresholds),
             "source": words.chosen_on(inputs.thresholds.get("source"), ""),
