@@ -72,6 +72,8 @@ def figure(measurements: Mapping[int, Sequence[tuple[float, float]]], stages: Se
     axes.loglog(rows, together, "ko-", label=f"together {together[-1]:.0f} s")
     axes.loglog(rows, together[0] * np.array(rows) / rows[0], "--", color="#999999", label="linear growth")
     axes.set(xlabel="rows", ylabel="seconds")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.legend(frameon=False)
     save(page, out)
 
