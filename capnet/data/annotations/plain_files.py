@@ -39,7 +39,8 @@ def open_plain(path: Path, most: int = MOST_BYTES) -> BinaryIO:
 
 
 def read_lines(path: Path, most: int = MOST_LINES) -> Iterator[str]:
-    """The lines of a text, one at a time and without their ends.
+    """The lines of a text, one at a time and without their ends: a newline, a carriage return or both, and nothing else
+    that Unicode calls the end of a line, because names of files may have it.
 
     Args:
         path: of a UTF-8 text, with or without a byte order mark.
@@ -56,11 +57,10 @@ def read_lines(path: Path, most: int = MOST_LINES) -> Iterator[str]:
                 while part := text.readline(LONGEST_LINE):
                     if len(part) == LONGEST_LINE and not part.endswith("\n"):
                         raise OSError(errno.EFBIG, f"a line of more than {LONGEST_LINE:,} letters", str(path))
-                    for line in part.splitlines():
-                        number += 1
-                        if number > most:
-                            raise OSError(errno.EFBIG, f"more than {most:,} lines", str(path))
-                        yield line
+                    number += 1
+                    if number > most:
+                        raise OSError(errno.EFBIG, f"more than {most:,} lines", str(path))
+                    yield part.removesuffix("\n")
         except UnicodeDecodeError:
             with open_plain(path, MOST_TEXT) as again:
                 again.read().decode("utf-8-sig")  # says the byte of the whole file

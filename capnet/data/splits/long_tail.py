@@ -157,7 +157,7 @@ def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:
 def read_kept_list(folder: Path, split: str) -> list[str]:
     """The list that ingest kept; empty where there is none."""
     path = folder / f"{split}_list.txt"
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return list(read_lines(path)) if path.is_file() else []
 
 
 def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[str], list[Problem]]:
@@ -191,7 +191,7 @@ def _listed(lines: Iterable[str], known: Sequence[str], path: Path, setting: str
     for number, line in enumerate(lines, start=1):
         if len(problems) >= MOST:
             break
-        listed = line.strip()
+        listed = line if line in same else line.strip()
         if not listed:
             continue
         name = _named(listed, same)

@@ -17,7 +17,9 @@ from capnet.data.splits.long_tail import (
     exponential_curve,
     long_tailed_draw,
     read_id_list,
+    read_kept_list,
     reference_curve,
+    write_id_list,
 )
 
 
@@ -122,6 +124,14 @@ def test_id_list_keeps_its_order_and_reports_every_mistake(tmp_path: Path) -> No
     first, second = read_id_list(path, known, "ingest.train_list")[1]
     assert "did you mean 'images/a1'" in first.todo
     assert "did you mean 'c3'" in second.todo
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_letters_that_unicode_ends_lines_at_may_be_in_an_id(tmp_path: Path, letter: str) -> None:
+    known = [f"field{letter}fox", f"images/owl{letter}"]
+    write_id_list(tmp_path, "train", known)
+    assert read_kept_list(tmp_path, "train") == known
+    assert read_id_list(tmp_path / "train_list.txt", known, "ingest.train_list") == (known, [])
 
 
 @pytest.mark.parametrize(
