@@ -37,6 +37,7 @@ CONVERTED = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CM
 CONVERTED |= {"I;16", "I;16L", "I;16B", "I;16N"}
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
+SHALLOW = {"L;2": 85, "L;4": 17}  # grey pixels of a PNG with 2 and 4 bits, and what Pillow multiplies them by
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value in scans and X-rays: 0 is white
 
 # what is too large is said below. Last of all filters, so that one of the user's counts; a filter for a while
@@ -128,9 +129,23 @@ def open_image(source: Path | bytes) -> Iterator[Image.Image]:
             file = opened.enter_context(_Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source)))
             image = opened.enter_context(Image.open(file, formats=FORMATS))
             file.are_pixels = True
+            _fit_transparency(image)
         if reason := _reason_against(image, source, size):
             raise Unusable(reason)
         yield image
+
+
+def _fit_transparency(image: Image.Image) -> None:
+    """Pillow turns grey of 2 and 4 bits and RGB of 16 bits a channel into 8 bits, but not the one transparent colour
+    that a PNG may name.
+    """
+    if image.format != "PNG" or "transparency" not in image.info:
+        return
+    clear, stored = image.info["transparency"], next((tile.args for tile in vars(image)["tile"]), "")
+    if stored in SHALLOW:
+        image.info["transparency"] = SHALLOW[stored] * clear
+    elif stored == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
@@ -250,7 +265,9 @@ def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
 
 def _scaled(band: Image.Image) -> Image.Image:
     values = np.asarray(band).astype(np.uint32)  # Pillow's own conversion clips at 255
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    grey = ((values + 128) // 257).astype(np.uint8)
+    grey[values == band.info.get("transparency", -1)] = BEHIND[0]  # of a PNG
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _is_white_zero(image: Image.Image) -> bool:

@@ -56,16 +56,46 @@ def test_a_tiff_in_which_0_is_white_is_no_negative(tmp_path: Path, bits: int, or
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), expected)
 
 
+def png(path: Path, row: bytes, width: int, bits: int, colour: int, transparent: bytes = b"") -> None:
+    """A PNG of one row, of grey (colour 0) or RGB (2), with a transparent colour or none."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))]
+    chunks += [(b"tRNS", transparent)] if transparent else []
+    chunks += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks))
+
+
 def test_16_bits_a_channel_are_scaled(tmp_path: Path) -> None:
     stored = np.linspace(0, 65535, 3 * 64).round().astype(">u2").reshape(1, 64, 3)
-    header = struct.pack(">IIBBBBB", 64, 1, 16, 2, 0, 0, 0)
-    body = (
-        png_chunk(b"IHDR", header)
-        + png_chunk(b"IDAT", zlib.compress(b"\0" + stored.tobytes()))
-        + png_chunk(b"IEND", b"")
-    )
-    (tmp_path / "rgb16.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    png(tmp_path / "rgb16.png", stored.tobytes(), 64, 16, 2)
     np.testing.assert_allclose(pixels(tmp_path / "rgb16.png"), stored / 257, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("row", "bits", "transparent", "seen"),
+    [
+        (b"\x1b", 2, 1, [0, 255, 170, 255]),
+        (b"\x1b", 2, 0, [255, 85, 170, 255]),
+        (b"\x05\xaf", 4, 5, [0, 255, 170, 255]),
+        (b"\x00\x05\x50\xff", 8, 5, [0, 255, 80, 255]),
+        (struct.pack(">4H", 0, 1000, 30_000, 65_535), 16, 1000, [0, 255, 117, 255]),
+        (struct.pack(">4H", 0, 1000, 30_000, 65_535), 16, 1001, [0, 4, 117, 255]),
+    ],
+)
+def test_one_transparent_grey_is_white_whatever_the_bits(
+    tmp_path: Path, row: bytes, bits: int, transparent: int, seen: list[int]
+) -> None:
+    png(tmp_path / "a.png", row, 4, bits, 0, struct.pack(">H", transparent))
+    assert pixels(tmp_path / "a.png")[0, :, 0].tolist() == seen
+    assert inspect_image(tmp_path / "a.png").fault == ""
+
+
+@pytest.mark.parametrize(("transparent", "is_white"), [((30_000, 2, 771), True), ((30_000, 2, 3), False)])
+def test_one_transparent_colour_of_16_bits_a_channel_is_white(
+    tmp_path: Path, transparent: tuple[int, ...], is_white: bool
+) -> None:
+    """Compared at the 8 bits that pixels are read with."""
+    png(tmp_path / "a.png", struct.pack(">3H", 30_000, 2, 771), 1, 16, 2, struct.pack(">3H", *transparent))
+    assert pixels(tmp_path / "a.png").tolist() == [[[255] * 3 if is_white else [117, 0, 3]]]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
