@@ -19,7 +19,7 @@ import pandas as pd
 from capnet.config import Data
 from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
-from capnet.data.images.shards import file_of
+from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar
 from capnet.serving.output import FORMATS, Writer, is_output, is_part
@@ -238,7 +238,7 @@ def _key(identity: str, source: Source, part: int) -> str:
     for name in source.names:
         about: list[str | int] = [name]
         with suppress(OSError, ValueError):  # not there, or no name of a file
-            stat = os.stat(source.root / file_of(name))
+            stat = os.stat(shard_of(source.root / name) or source.root / name)
             about += [stat.st_size, stat.st_mtime_ns]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.contracts import sha256_file
+from capnet.data.images.shards import file_of
 from capnet.data.sources.cache_index import INDEX, open_index
 from capnet.data.sources.remote import Entry, is_label_file, megabytes
 from capnet.errors import DataError, Problem
@@ -52,14 +53,15 @@ class Cache:
     def __init__(self, root: Path, limit: int, connections: int) -> None:
         self.root, self.limit, self.connections = root, limit, connections
 
-    def bring(self, source: Source, files: Mapping[str, str | None] | None = None, strict: bool = True) -> Path:
+    def bring(self, source: Source, images: Mapping[str, str | None] | None = None, strict: bool = True) -> Path:
         """Copy files of a remote and return the folder that holds them.
 
         Args:
             source: the remote.
-            files: their sha256 by path, None where it is not known; where all are, and copies have that content, no
-                request is made. Without ``files``, the label files are copied.
-            strict: raise for files that the remote lacks, or whose content is another.
+            images: their sha256 by path, None where it is not known; of those in shards, the shards are copied. Where
+                all are known, and copies have that content, no request is made. Without ``images``, the label files
+                are copied.
+            strict: raise for images that the remote lacks, or whose content is another.
 
         Raises:
             DataError: see ``strict``; or a copy cannot be made, or does not fit.
@@ -67,16 +69,19 @@ class Cache:
         folder = self.root / source.folder
         with self._locked() as index:
             known = _known(index, source.folder)
-            if files is not None and all(
+            if images is not None and all(
                 _is_here(folder, path, known.get(path)) and known[path].sha256 == content
-                for path, content in files.items()
+                for path, content in images.items()
             ):
-                _mark_used(index, source.folder, files)
+                _mark_used(index, source.folder, images)
                 return folder
             entries = source.entries()
             for path in known.keys() - entries.keys():  # so that no reader finds a label file of old
                 self._forget(index, str(source.folder), path)
-            paths = sorted(filter(is_label_file, entries)) if files is None else list(files)
+            if images is None:
+                paths = sorted(filter(is_label_file, entries))
+            else:
+                paths = list(dict.fromkeys(file_of(path, entries) for path in images))
             absent = [path for path in paths if path not in entries]
             if absent and strict:
                 todo = "put them back, or run `capnet ingest` again after their rows were removed"
@@ -90,8 +95,8 @@ class Cache:
             _announce(index, source.folder, entries, stale)
             self._make_room(index, source.folder, present)
             self._download(index, source, folder, entries, stale)
-            if files is not None and strict:
-                _check_content(index, source, files)
+            if images is not None and strict:
+                _check_content(index, source, images)
         return folder
 
     def size(self) -> int:
@@ -236,9 +241,10 @@ def _announce(
     index.commit()
 
 
-def _check_content(index: sqlite3.Connection, source: Source, files: Mapping[str, str | None]) -> None:
+def _check_content(index: sqlite3.Connection, source: Source, images: Mapping[str, str | None]) -> None:
+    """Compare images that are files; a shard has another hash than the images in it."""
     known = _known(index, source.folder)
-    changed = [path for path, content in files.items() if content and known[path].sha256 != content]
+    changed = [path for path, content in images.items() if content and path in known and known[path].sha256 != content]
     if changed:
         todo = "run the stages again from ingest on: `dvc repro`, or `capnet ingest` and what follows"
         others = [Problem(f"picture {path!r} is not the one that ingest saw", source.name, todo) for path in changed]

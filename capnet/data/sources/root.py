@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from capnet.config import Data
-from capnet.data.images.shards import file_of
 from capnet.data.sources.cache import Cache
 from capnet.errors import ConfigError
 from capnet.state import state_dir
@@ -68,15 +67,15 @@ def local_root(settings: Data, location: Path, rows: pd.DataFrame | None = None,
     """
     if not is_remote(settings, location):
         return location
-    files: dict[str, str | None] | None = None
+    images: dict[str, str | None] | None = None
     if rows is not None:
-        files = dict.fromkeys(map(file_of, rows["path"]))
-        if "sha256" in rows:  # of the picture, so a shard that holds it has another
-            pairs = zip(rows["path"], rows["sha256"], strict=True)
-            files |= {path: value for path, value in pairs if isinstance(value, str) and path in files}
+        hashes = rows["sha256"] if "sha256" in rows else [None] * len(rows)
+        images = {
+            path: value if isinstance(value, str) else None for path, value in zip(rows["path"], hashes, strict=True)
+        }
     try:
         with closing(open_source(settings)) as source:
-            return open_cache(settings).bring(source, files, strict)
+            return open_cache(settings).bring(source, images, strict)
     except ModuleNotFoundError as error:
         what = f"data.root needs the package {error.name}, which is not installed"
         raise ConfigError(what, "environment", "pip install 'capnet[data]'") from None

@@ -166,6 +166,24 @@ def test_parts_of_other_images_with_the_same_names_are_not_used(
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
+def test_parts_with_an_image_that_was_written_over_are_not_used(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that is called as shards are, and does not change itself."""
+    image = tmp_path / "cards" / "first.tar" / "1.png"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 50), (0, 0, 200)).save(image)
+    source = list_images(str(tmp_path / "cards"))
+    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", source, tmp_path / "out.csv")
+    monkeypatch.undo()
+    Image.new("RGB", (40, 60), (200, 0, 0)).save(image)
+    predict(served, "m", source, tmp_path / "expected.csv")
+    predict(served, "m", source, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
 @pytest.mark.parametrize("images", ["camera 0", "camera 1"])
 def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
     served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path, images: str

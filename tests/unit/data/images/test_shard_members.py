@@ -38,11 +38,22 @@ def test_members_are_found_and_what_is_not_there_says_so(tmp_path: Path) -> None
     transform = Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1)
     with pytest.raises(DataError, match=r"9\.jpg"):
         transform.tensor(tmp_path, "a.tar/9.jpg", "0" * 64)
-    assert [file_of(path) for path in ("shards/a.tar/1.jpg", "images/1.jpg", "a.tar")] == [
-        "shards/a.tar",
-        "images/1.jpg",
-        "a.tar",
-    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("shards/a.tar/1.jpg", "shards/a.tar"),
+        ("shards/a.tar/x/1.jpg", "shards/a.tar"),
+        ("folder.tar/b.tar/1.jpg", "folder.tar/b.tar"),
+        ("folder.tar/1.jpg", "folder.tar/1.jpg"),
+        ("images/1.jpg", "images/1.jpg"),
+        ("gone.tar/1.jpg", "gone.tar/1.jpg"),
+        ("shards/a.tar", "shards/a.tar"),
+    ],
+)
+def test_the_file_that_holds_a_picture(path: str, file: str) -> None:
+    assert file_of(path, {"shards/a.tar", "folder.tar/b.tar", "folder.tar/1.jpg", "images/1.jpg"}) == file
 
 
 def test_a_shard_that_is_replaced_is_read_anew(tmp_path: Path) -> None:

@@ -49,19 +49,22 @@ def test_of_pictures_in_shards_their_shards_are_copied_once(tmp_path: Path, monk
                 content = f"{shard} {number}".encode()
                 add_member(tar, f"{number}.jpg", content)
                 rows.append((f"{shard}/{number}.jpg", hashlib.sha256(content).hexdigest()))
-    (remote.root / "plain.jpg").write_bytes(b"plain")
-    rows.append(("plain.jpg", hashlib.sha256(b"plain").hexdigest()))
+    (remote.root / "folder.tar").mkdir()
+    for name in ("plain.jpg", "folder.tar/plain.jpg"):
+        (remote.root / name).write_bytes(name.encode())
+        rows.append((name, hashlib.sha256(name.encode()).hexdigest()))
     monkeypatch.setattr(roots, "open_source", lambda settings: remote)
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     settings, table = Data(root="s3://bucket/x"), pd.DataFrame(rows, columns=["path", "sha256"])
     workspace = local_root(settings, Path(settings.root), table)
-    assert sorted(remote.fetched) == ["a.tar", "b.tar", "plain.jpg"]
+    assert sorted(remote.fetched) == ["a.tar", "b.tar", "folder.tar/plain.jpg", "plain.jpg"]
     assert [hashlib.sha256(read_bytes(workspace / path)).hexdigest() for path, _ in rows] == [
         content for _, content in rows
     ]
-    table.loc[6, "sha256"] = "0" * 64
-    with pytest.raises(DataError, match=r"plain\.jpg"):
+    table.loc[6:, "sha256"] = "0" * 64
+    with pytest.raises(DataError) as caught:
         local_root(settings, Path(settings.root), table)
+    assert [problem.what.split("'")[1] for problem in caught.value.problems] == ["plain.jpg", "folder.tar/plain.jpg"]
 
 
 @pytest.mark.parametrize("root", ["gs://bucket", "https://host/pictures.zip", "azure://x"])
