@@ -126,8 +126,8 @@ def _stage_command(name: str) -> click.Command:
             from capnet.commands.save_reference import split_and_save, validate_and_save
 
             save = split_and_save if name == "split" else validate_and_save
-            folder = Path((targets if name == "split" else sources)["split"])
-            metrics = save(loaded, folder, lambda params: run(name, params, sources, targets))
+            folders = {key: Path(path) for key, path in {**sources, **targets}.items()}
+            metrics = save(loaded, folders, lambda params: run(name, params, sources, targets))
         else:
             metrics = run(name, loaded, sources, targets)
         if process_rank() == 0:

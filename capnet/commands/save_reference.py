@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from capnet.config import Params
-from capnet.contracts import read_classes, read_split, replace_file, write_json
+from capnet.contracts import read_classes, read_manifest, read_split, replace_file, write_json
 from capnet.errors import ConfigError
 from capnet.inline import MOST_TABLE, TEXT, content_of, text_and_path
 
 Run = Callable[[Params], dict[str, float]]
 
 
-def validate_and_save(params: Params, split: Path, validate: Run) -> dict[str, float]:
+def validate_and_save(params: Params, folders: Mapping[str, Path], validate: Run) -> dict[str, float]:
     """Run stage validate against the reference that the split itself gives, and write that to the file
     ``validate.reference`` once the stage has accepted the split.
 
     Args:
         params: all settings.
-        split: the folder of the split.
+        folders: ``split``.
         validate: runs the stage with settings.
 
     Returns:
@@ -34,6 +34,7 @@ def validate_and_save(params: Params, split: Path, validate: Run) -> dict[str, f
     from capnet.data.checks.drift import drift_counts
 
     path = reference_file("validate.reference", params.validate_.reference, "reference/validation.json")
+    split = folders["split"]
     content = drift_counts(read_split(split / "split.parquet"), read_classes(split / "classes.json"))
     own = params.validate_.model_copy(update={"reference": TEXT + json.dumps(content)})
     figures = validate(params.model_copy(update={"validate_": own}))
@@ -42,12 +43,13 @@ def validate_and_save(params: Params, split: Path, validate: Run) -> dict[str, f
     return figures
 
 
-def split_and_save(params: Params, out: Path, split: Run) -> dict[str, float]:
-    """Run stage split, and write which images are in test to the file ``split.reference``.
+def split_and_save(params: Params, folders: Mapping[str, Path], split: Run) -> dict[str, float]:
+    """Run stage split, and write which images are in test, and which of all others are not, to the file
+    ``split.reference``.
 
     Args:
         params: all settings.
-        out: the folder of the split, which the stage writes.
+        folders: ``manifest``, which also has the images that a draw leaves over, and ``split``, which the stage writes.
         split: runs the stage with settings.
 
     Returns:
@@ -61,7 +63,9 @@ def split_and_save(params: Params, out: Path, split: Run) -> dict[str, float]:
     path = reference_file("split.reference", params.split.reference, "reference/split.csv")
     before = read_split_reference(str(path))  # another table is not written over
     figures = split(params)
-    replace_file(path, reference_text(read_split(out / "split.parquet"), before))
+    images = read_manifest(folders["manifest"] / "manifest.parquet")
+    splits = read_split(folders["split"] / "split.parquet").set_index("image_id")["split"]
+    replace_file(path, reference_text(images.assign(split=images["image_id"].map(splits)), before))
     click.echo(f"split: wrote {path}; commit it, so that test images stay test images when others are added")
     return figures
 

@@ -35,7 +35,7 @@ def file_of(path: str, files: Container[str]) -> str:
 
 def shard_of(path: Path) -> Path | None:
     """The shard that ``path`` lies in; None for a plain file."""
-    if f"{ENDING}/" not in path.as_posix():  # a glance, where parents take 50 microseconds
+    if f"{ENDING}/" not in path.as_posix():  # parents take 50 microseconds
         return None
     return next((parent for parent in path.parents if parent.suffix == ENDING and parent.is_file()), None)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEADER = ("image_id", "split", "group")
 OLD_HEADER = HEADER[:2]  # of files from before groups were remembered
 MOST_IMAGES = 2_000_000  # they take 700 MB
-TRAIN, TEST = "train", "test"  # train: also the validation rows, which are drawn anew each time
+TRAIN, TEST = "train", "test"  # train: also validation rows, which are drawn anew each time, and those left over
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def reference_text(table: pd.DataFrame, before: Reference) -> str:
     """The file's content for a split: image ids in order, each train or test, with its hashed group.
 
     Args:
-        table: columns image_id, split and group.
+        table: columns image_id, split (None where a draw left a row over) and group.
         before: what the file holds; images that ``table`` does not have stay in it.
     """
     rows = {image: (image, split, before.group_of[image]) for image, split in before.images.items()}

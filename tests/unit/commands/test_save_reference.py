@@ -5,6 +5,7 @@ are added.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -108,7 +109,7 @@ def test_a_stage_that_was_stopped_leaves_no_reference(workspace: Path, stop: Bas
         raise stop
 
     with pytest.raises(type(stop)):
-        validate_and_save(load(workspace / "params.yaml", []), workspace / "outputs/split", stopped)
+        validate_and_save(load(workspace / "params.yaml", []), {"split": workspace / "outputs/split"}, stopped)
     assert not (workspace / "reference").exists()
 
 
@@ -127,7 +128,7 @@ def test_only_json_is_overwritten_and_a_folder_is_no_reference(workspace: Path) 
         validate("--set", "validate.reference=folder")
 
 
-def add_images(root: Path, count: int) -> None:
+def add_images(root: Path, count: int, groups: Sequence[str | None] | None = None) -> None:
     """A manifest of so many images, of which one in four is a cat."""
     ids = [f"p{number:03d}" for number in range(count)]
     frame = pd.DataFrame(
@@ -139,7 +140,8 @@ def add_images(root: Path, count: int) -> None:
             "width": 64,
             "height": 64,
             "sha256": [f"{number:064x}" for number in range(count)],
-            **{name: pd.Series([None] * count, dtype=object) for name in ("group", "slice", "given_split")},
+            "group": pd.Series(groups or [None] * count, dtype=object),
+            **{name: pd.Series([None] * count, dtype=object) for name in ("slice", "given_split")},
         }
     )
     write_manifest(root / "outputs/manifest/manifest.parquet", frame)
@@ -168,6 +170,16 @@ def test_a_saved_split_is_kept_and_grows(workspace: Path) -> None:
     add_images(workspace, 141)
     assert run_split() == second
     assert run_split("--set", 'split.reference=""') != second
+
+
+def test_images_that_a_draw_left_over_do_not_fill_up_test(workspace: Path) -> None:
+    """Groups of 19 and of 5 in turn: test has fewer than 20 images, and groups that the draw does without would fit."""
+    add_images(workspace, 96, groups=[f"g{number // 24}, {number % 24 < 19}" for number in range(96)])
+    options = ("--set", "split.method=pareto", "--set", "split.pareto.max=10", "--set", "split.pareto.min=1")
+    first = run_split(*options)
+    assert len(first) < 19
+    for _ in range(2):
+        assert run_split("--save-reference", *options) == first
 
 
 def test_a_table_of_ones_own_is_not_written_over(workspace: Path) -> None:
