@@ -109,6 +109,10 @@ def assign_splits(
         warnings.append(f"{what}, so the last epoch is kept")
         source = "none"
     held_out = np.isin(train, val)
+    if held_out.all():
+        counts = f"{len(train)} of {len(frame)} rows"
+        where = f"split.validation.share = {settings.validation.share} holds out every training row: {counts}"
+        raise DataError("no rows for train", where, "lower split.validation.share, or give more rows")
     held_out_of_given = int((given_split[train[held_out]] == "train").sum())
     rows = (train[~held_out].tolist(), val.tolist(), test)
     return Assignment(*rows, source, test_source, followed, held_out_of_given, test_kept, draw, warnings)

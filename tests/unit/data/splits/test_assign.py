@@ -205,6 +205,9 @@ def test_no_rows_for_train_names_what_took_them() -> None:
     assert len(assign_splits(by_group, labels, Split(validation=Validation(source="none"))).train) == 10
     shared = refused(frame, labels, test_share=1.0)
     assert "lower split.test_share" in shared
+    held_out = refused(frame[:10], labels[:10], test_share=0.9, validation=Validation(share=0.9))
+    assert "split.validation.share = 0.9 holds out every training row: 1 of 10 rows" in held_out
+    assert "lower split.validation.share" in held_out
     for method in ("pareto", "exponential"):
         drawn = refused(frame, np.zeros_like(labels), method=method)
         assert "none of the 80 rows that are left for it has a label" in drawn
