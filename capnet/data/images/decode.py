@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -154,7 +153,8 @@ def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
     """
     width, height = image.size
     is_scanned = _is_scanned(image, source)
-    if width * height > MOST_PIXELS and (is_scanned or not _is_reducible(image)):
+    is_reducible = not is_scanned and image.format == "JPEG" and image.mode in ("RGB", "L")  # to half, by its decoder
+    if width * height > MOST_PIXELS and not is_reducible:
         return str(_too_many(MOST_PIXELS))
     if max(width, height) > MOST_ASPECT * min(width, height):
         return f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
@@ -195,11 +195,9 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
 
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises Unusable where a picture is another one than its row says."""
-    with file_faults():
-        source = file_or_bytes(path)
-        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise Unusable("another file than ingest saw; run `capnet ingest` again, or put the old file back")
+    with file_faults(), _opened(file_or_bytes(path)) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise Unusable("another file than ingest saw; run `capnet ingest` again, or put the old file back")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -221,12 +219,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _is_reducible(image: Image.Image) -> bool:
-    """Can its decoder give half the size for a quarter of the memory? A JPEG's can that has one scan."""
-    return image.format == "JPEG" and image.mode in ("RGB", "L")
-
-
-def _opened(source: Path | bytes) -> BinaryIO:
+def _opened(source: Path | bytes) -> io.BufferedReader | io.BytesIO:
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
