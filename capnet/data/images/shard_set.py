@@ -21,7 +21,7 @@ from capnet.contracts import SPLITS, Classes, csv_text, replace_file
 from capnet.contracts.files import CsvLines
 from capnet.data.annotations.class_list import CLASS_COLUMNS
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
-from capnet.data.images.decode import SUFFIXES, Unusable, open_image, to_rgb
+from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
@@ -111,37 +111,28 @@ def _rows_of(rows: pd.DataFrame, split: str) -> Iterator[dict[str, Any]]:
 
 def _image(root: Path, row: dict[str, Any], shorter: int, problems: list[Problem]) -> bytes | None:
     """The bytes that are stored of an image; None where that is a problem."""
-    data = _unchanged(root, row, problems)
     try:
-        return None if data is None else _bounded(data, row, shorter)
-    except Unusable as error:  # where ingest did not decode it
-        todo = "replace the file, or take its row out of the label table; then run `capnet ingest` again"
+        return _bounded(_unchanged(root / row["path"], row), row, shorter)
+    except Unusable as error:
+        todo = "put the image back (dvc checkout), or take its row out of the label table and run `capnet ingest` again"
         problems.append(Problem(f"image {row['path']!r}: {error}", str(root), todo))
         return None
 
 
-def _unchanged(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | None:
+def _unchanged(path: Path, row: dict[str, Any]) -> bytes:
     """The bytes of an image, the very ones that were ingested; size and hash are filled in where ingest did not
     measure them.
     """
-    path = root / row["path"]
-    todo = "put the image back (dvc checkout), or run `capnet ingest` again"
-    if row["sha256"]:
-        try:
-            data = read_bytes(path)
-        except (OSError, ValueError) as error:
-            problems.append(Problem(f"image {row['path']!r} cannot be read: {error}", str(root), todo))
-            return None
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            problems.append(Problem(f"image {row['path']!r} is not the one that was ingested", str(root), todo))
-            return None
-        return data
-    image = inspect_image(path)
-    if image.fault:
-        problems.append(Problem(f"image {row['path']!r}: {image.fault}", str(root), todo))
-        return None
-    row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
-    return read_bytes(path)
+    if not row["sha256"]:
+        image = inspect_image(path)
+        if image.fault:
+            raise Unusable(image.fault)
+        row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
+    with file_faults():
+        data = read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise Unusable("not the one that was ingested")
+    return data
 
 
 def _bounded(data: bytes, row: dict[str, Any], shorter: int) -> bytes:
