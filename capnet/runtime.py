@@ -70,12 +70,17 @@ def workers(settings: Runtime) -> int:
     """
     if settings.workers >= 0:
         return settings.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # a container's share of the processors; "max 100000" where there is none
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(share, MOST_WORKERS) if share > 1 else 0
+
+
+def cores() -> int:
+    """Cores that this process may use, whole ones of a container's share among them; 1 at least."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # the container's share; "max 100000" where there is none
         quota, period = map(int, CPU_LIMIT.read_text().split())
-        cores = min(cores, quota // period)
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(cores, MOST_WORKERS) if cores > 1 else 0
+        count = min(count, quota // period)
+    return max(1, count)
 
 
 def _has_bf16(device: torch.device) -> bool:

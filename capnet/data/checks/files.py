@@ -80,7 +80,7 @@ def in_processes(
     Args:
         function: must raise nothing, and be picklable.
         items: up to FEW of them are computed in this process.
-        processes: 0: one for each CPU that this process may use, MOST_PROCESSES at most.
+        processes: 0: one for each core that this process may use, MOST_PROCESSES at most.
         description: of the progress bar.
         crashed: result of an item of which a process dies.
 
@@ -90,9 +90,9 @@ def in_processes(
     Raises:
         CapnetError: no process can be started.
     """
-    workers = processes or min(
-        MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    from capnet.runtime import cores  # not in each of the processes
+
+    workers = processes or min(MOST_PROCESSES, cores())
     return list(track(_computed(function, items, workers, crashed), description, len(items)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import platform
 import signal
 import sys
@@ -88,12 +87,14 @@ def write_set(folder: Path, seed: int, advance: Advance) -> None:
         seed: of the set.
         advance: called with the number of images that were drawn.
     """
+    from capnet.runtime import cores  # not in each of the processes
+
     font_path()  # a missing package is said once, not by every process
     (folder / "images").mkdir()
     chunks = [range(start, min(start + CHUNK, total())) for start in range(0, total(), CHUNK)]
     rows: list[list[str]] = []
     # their number changes no byte
-    pool = ProcessPoolExecutor(min(MOST_PROCESSES, os.cpu_count() or 1), get_context("spawn"))
+    pool = ProcessPoolExecutor(min(MOST_PROCESSES, cores()), get_context("spawn"))
     try:
         with deaf_children():
             parts = pool.map(write_images, [folder] * len(chunks), [seed] * len(chunks), chunks)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
+from capnet import runtime
 from capnet.contracts import sha256_file
 from capnet.data.checks.files import FEW, in_processes, see, see_all
 from capnet.data.images.near_duplicates import NO_DHASH
@@ -85,6 +86,13 @@ def test_the_work_is_shared_out() -> None:
     assert os.getpid() not in used
     assert set(in_processes(process_id, range(10), 2, "counting", -1)) == {os.getpid()}
     assert set(in_processes(process_id, range(FEW * 2), 1, "counting", -1)) == {os.getpid()}
+
+
+def test_a_container_with_one_core_gets_no_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    monkeypatch.setattr(runtime, "CPU_LIMIT", tmp_path / "cpu.max")
+    assert set(in_processes(process_id, range(FEW * 2), 0, "counting", -1)) == {os.getpid()}
 
 
 @pytest.mark.slow
