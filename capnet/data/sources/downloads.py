@@ -15,7 +15,7 @@ from capnet.errors import ConfigError, DataError
 from capnet.progress import bar
 
 ATTEMPTS = 6  # counted anew whenever more is here than ever
-LONGEST_WAIT = 30.0  # seconds between two attempts
+LONGEST_WAIT = 30  # seconds between two attempts
 LATER = "try again later, or another mirror with --base-url"
 NUMBER = re.compile("[0-9]{1,18}")
 TIMEOUT = (10.0, 60.0)  # seconds until a connection, and between two pieces
@@ -138,20 +138,20 @@ def _fill(url: str, part: Path, size: int) -> None:
 
 
 def _session() -> Any:
-    """A session that repeats what the server asks to repeat later."""
+    """A session that repeats what the server asks to repeat later, and does not wait for years."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
 
-    class Patient(Retry):
-        """Waits as long as the server asks, and not for years."""
-
-        def get_retry_after(self, response: Any) -> float | None:
-            asked = super().get_retry_after(response)
-            return None if asked is None else min(asked, LONGEST_WAIT)
-
-    later = (429, 500, 502, 503, 504)
-    retry = Patient(total=3, connect=0, read=0, status_forcelist=later, backoff_factor=0.5, raise_on_status=False)
+    retry = Retry(
+        total=3,
+        connect=0,
+        read=0,
+        status_forcelist=(429, 500, 502, 503, 504),
+        backoff_factor=0.5,
+        raise_on_status=False,
+        retry_after_max=LONGEST_WAIT,
+    )
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
