@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,22 +77,23 @@ def read_split_reference(setting: str) -> Reference:
     if text is None:
         return NOTHING
     todo = "write it anew with `capnet split --save-reference`"
-    images, group_of, names = dict[str, str](), dict[str, str](), {name: name for name in (TRAIN, TEST, "")}
+    images, group_of = dict[str, str](), dict[str, str]()
     try:
         rows = csv.reader(io.StringIO(text), strict=True)
         head = next(rows, [])
         if tuple(head) not in (HEADER, OLD_HEADER):
             raise ConfigError(f"its first line is not {','.join(HEADER)}", str(path), todo)
         for number, row in enumerate(rows, start=2):
-            if len(row) != len(head) or row[1] not in (TRAIN, TEST) or row[0] in images or len(images) >= MOST_IMAGES:
-                repeated = len(row) == len(head) and row[0] in images
-                what = "an image id that is there already" if repeated else "no id and train or test"
-                if len(images) >= MOST_IMAGES:
-                    what = f"more than {MOST_IMAGES:,} images"
+            what = ""
+            if len(images) >= MOST_IMAGES:
+                what = f"more than {MOST_IMAGES:,} images"
+            elif len(row) != len(head) or row[1] not in (TRAIN, TEST):
+                what = "no id and train or test"
+            elif row[0] in images:
+                what = "an image id that is there already"
+            if what:
                 raise ConfigError(what, f"{path}, line {number}", todo)
-            images[row[0]] = names[row[1]]
-            group = "".join(row[2:])
-            group_of[row[0]] = names.setdefault(group, group)
+            images[row[0]], group_of[row[0]] = sys.intern(row[1]), sys.intern("".join(row[2:]))
     except csv.Error as error:
         raise ConfigError(f"no CSV: {error}", str(path), todo) from None
     return Reference(images, group_of)
