@@ -142,13 +142,12 @@ def _take_test(
     split[old] = "test"
     listed = {image for image, name in reference.images.items() if name == TEST}
     absent = len(listed.difference(frame["image_id"]))
-    if 2 * absent <= len(listed) or 2 * int(new.sum()) <= len(frame):
-        return test_kept, warnings
-    warnings.append(
-        f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
-        " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
-        " without the ending into the column image_id"
-    )
+    if 2 * absent > len(listed) and 2 * int(new.sum()) > len(frame):
+        warnings.append(
+            f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
+            " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
+            " without the ending into the column image_id"
+        )
     return test_kept, warnings
 
 
@@ -244,7 +243,7 @@ def _from_train(
     """
     size = round(settings.validation.share * len(train))
     free = train[~_grouped_with(groups, given_split == "train")[train]]  # a group with a row given as train stays whole
-    for rows in (np.sort(free) if len(free) >= size else free[:0], np.sort(train)):
+    for rows in map(np.sort, [free, train] if len(free) >= size else [train]):
         held_out = rows[stratified_holdout(labels[rows], min(size, len(rows)), settings.seed, groups[rows])]
         if len(held_out):
             return held_out
