@@ -6,10 +6,8 @@ import torch
 from PIL import Image
 
 from capnet.data.images.decode import read_rgb
-from capnet.data.images.transform import Transform
 from capnet.data.images.views import MIN_AREA, centre_index, random_view, to_tensor
 from capnet.data.images.views import test_canvas as canvas_for_test
-from capnet.errors import DataError
 from capnet.progress import in_threads
 
 
@@ -86,17 +84,6 @@ def test_every_picture_mode_becomes_rgb(mode, tmp_path):
     path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
     Image.new(mode, (5, 3)).save(path)
     assert read_rgb(path).mode == "RGB"
-
-
-def test_missing_and_truncated_pictures_are_named(tmp_path):
-    transform = Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1)
-    with pytest.raises(DataError, match=r"gone\.jpg"):
-        transform.tensor(tmp_path, "gone.jpg", "0" * 64)
-    path = tmp_path / "cut.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(DataError, match=r"cut\.jpg"):
-        transform.tensor(tmp_path, "cut.jpg", "0" * 64)
 
 
 def test_threads_keep_the_order_and_pass_errors_on():
