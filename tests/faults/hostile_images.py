@@ -9,10 +9,9 @@ import zlib
 from collections.abc import Iterator
 
 from PIL import Image
-from unit.data.hostile import png_chunk
+from unit.data import hostile
 
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def whole(kind: str, size: tuple[int, int] = (61, 47), **more: object) -> bytes:
@@ -43,9 +42,7 @@ def damaged(each: int) -> Iterator[tuple[str, bytes]]:
 
 
 def png(width: int, height: int, bits: int, colour: int, *chunks: tuple[bytes, bytes], data: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", data or zlib.compress(b"")), (b"IEND", b"")]
-    return SIGNATURE + b"".join(png_chunk(kind, body) for kind, body in parts)
+    return hostile.png(width, height, *chunks, (b"IDAT", data or zlib.compress(b"")), bits=bits, colour=colour)
 
 
 def tiff(*tags: tuple[int, int, int, int], after: int = 0) -> bytes:
@@ -81,7 +78,7 @@ def made() -> Iterator[tuple[str, bytes]]:
     yield "a PNG with a colour profile that is a bomb", png(4, 4, 8, 2, (b"iCCP", b"a\0\0" + bomb))
     yield "a PNG of unknown bits", png(4, 4, 3, 2)
     yield "a PNG with a palette that is missing", png(4, 4, 8, 3, data=zlib.compress(bytes(20)))
-    yield "a PNG whose chunk is 2 GB", SIGNATURE + struct.pack(">I", 2**31 - 1) + b"IDAT"
+    yield "a PNG whose chunk is 2 GB", hostile.SIGNATURE + struct.pack(">I", 2**31 - 1) + b"IDAT"
     yield "a PNG that turns 90,000 frames", png(4, 4, 8, 2, (b"acTL", struct.pack(">II", 90_000, 0)))
     yield "a GIF of 65,535 x 65,535", b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6) + b","
     yield "a BMP of 2^31 rows", b"BM" + struct.pack("<IIIIiiHH", 100, 0, 54, 40, 100, -(2**31), 1, 24) + bytes(60)

@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"  # of a PNG
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes], bits: int = 8, colour: int = 2) -> bytes:
+    """A PNG with these chunks between header and end; ``colour`` 0 is grey, 2 RGB, 3 a palette, 6 RGBA."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), *chunks, (b"IEND", b""))
+    )
 
 
 def bomb(path: Path, side: int) -> None:
@@ -26,13 +33,7 @@ def bomb(path: Path, side: int) -> None:
             yield packer.compress(row * 1000)
         yield packer.compress(row * (side % 1000)) + packer.flush()
 
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", header)
-        + png_chunk(b"IDAT", b"".join(packed()))
-        + png_chunk(b"IEND", b"")
-    )
+    path.write_bytes(png(side, side, (b"IDAT", b"".join(packed())), bits=1, colour=0))
 
 
 def arrow(size: tuple[int, int] = (60, 40)) -> Image.Image:

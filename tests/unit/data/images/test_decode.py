@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from unit.data.hostile import animated_gif, arrow, bomb, png_chunk, truncated_jpeg, turned
+from unit.data.hostile import animated_gif, arrow, bomb, png, truncated_jpeg, turned
 
 from capnet.data.images.decode import FORMATS, Unusable, open_image, read_rgb, to_rgb
 from capnet.data.images.image_files import inspect_image
@@ -56,17 +56,14 @@ def test_a_tiff_in_which_0_is_white_is_no_negative(tmp_path: Path, bits: int, or
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), expected)
 
 
-def png(path: Path, row: bytes, width: int, bits: int, colour: int, transparent: bytes = b"") -> None:
-    """A PNG of one row, of grey (colour 0) or RGB (2), with a transparent colour or none."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))]
-    chunks += [(b"tRNS", transparent)] if transparent else []
-    chunks += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks))
+def pixel_row(row: bytes) -> tuple[bytes, bytes]:
+    """The chunk of a PNG's only row."""
+    return b"IDAT", zlib.compress(b"\0" + row)
 
 
 def test_16_bits_a_channel_are_scaled(tmp_path: Path) -> None:
     stored = np.linspace(0, 65535, 3 * 64).round().astype(">u2").reshape(1, 64, 3)
-    png(tmp_path / "rgb16.png", stored.tobytes(), 64, 16, 2)
+    (tmp_path / "rgb16.png").write_bytes(png(64, 1, pixel_row(stored.tobytes()), bits=16))
     np.testing.assert_allclose(pixels(tmp_path / "rgb16.png"), stored / 257, atol=1)
 
 
@@ -84,7 +81,8 @@ def test_16_bits_a_channel_are_scaled(tmp_path: Path) -> None:
 def test_one_transparent_grey_is_white_whatever_the_bits(
     tmp_path: Path, row: bytes, bits: int, transparent: int, seen: list[int]
 ) -> None:
-    png(tmp_path / "a.png", row, 4, bits, 0, struct.pack(">H", transparent))
+    clear = (b"tRNS", struct.pack(">H", transparent))
+    (tmp_path / "a.png").write_bytes(png(4, 1, clear, pixel_row(row), bits=bits, colour=0))
     assert pixels(tmp_path / "a.png")[0, :, 0].tolist() == seen
     assert inspect_image(tmp_path / "a.png").fault == ""
 
@@ -94,7 +92,8 @@ def test_one_transparent_colour_of_16_bits_a_channel_is_white(
     tmp_path: Path, transparent: tuple[int, ...], is_white: bool
 ) -> None:
     """Compared at the 8 bits that pixels are read with."""
-    png(tmp_path / "a.png", struct.pack(">3H", 30_000, 2, 771), 1, 16, 2, struct.pack(">3H", *transparent))
+    clear = (b"tRNS", struct.pack(">3H", *transparent))
+    (tmp_path / "a.png").write_bytes(png(1, 1, clear, pixel_row(struct.pack(">3H", 30_000, 2, 771)), bits=16))
     assert pixels(tmp_path / "a.png").tolist() == [[[255] * 3 if is_white else [117, 0, 3]]]
 
 

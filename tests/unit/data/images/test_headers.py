@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults.bounded import bounded
 from PIL import Image
-from unit.data.hostile import png_chunk
+from unit.data import hostile
 
 from capnet.data.images.decode import Unusable, open_image, read_rgb
 from capnet.data.images.image_files import inspect_image
@@ -65,9 +65,7 @@ def big_tiff(order: str) -> bytes:
 
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    head = (b"IHDR", struct.pack(">IIBBBBB", 8, 4, 8, 2, 0, 0, 0))
-    parts = [head, *chunks, (b"IDAT", zlib.compress(bytes(4 * 25))), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in parts)
+    return hostile.png(8, 4, *chunks, (b"IDAT", zlib.compress(bytes(4 * 25))))
 
 
 def turned(kind: int, count: int, size: int) -> bytes:

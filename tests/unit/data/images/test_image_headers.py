@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from unit.data.hostile import png_chunk
+from unit.data import hostile
 
 from capnet.data.images.decode import Unusable, read_rgb
 from capnet.data.images.image_files import inspect_image
@@ -24,9 +24,7 @@ def saved(kind: str, size: tuple[int, int] = (64, 48), **more: object) -> bytes:
 
 
 def png(*chunks: tuple[bytes, bytes], behind: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
-    pixels = (b"IDAT", zlib.compress(bytes(48 * (1 + 64 * 3))))
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)), *chunks, pixels, *behind, (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in parts)
+    return hostile.png(64, 48, *chunks, (b"IDAT", zlib.compress(bytes(48 * (1 + 64 * 3)))), *behind)
 
 
 def jpeg(segment: bytes) -> bytes:
@@ -124,15 +122,9 @@ def test_no_file_stays_open(tmp_path: Path, recwarn: pytest.WarningsRecorder) ->
 
 
 def test_pixels_that_decode_and_have_no_colour_are_that_images_fault(tmp_path: Path) -> None:
-    parts = [
-        (b"IHDR", struct.pack(">IIBBBBB", 64, 48, 8, 3, 0, 0, 0)),
-        (b"PLTE", bytes(9)),
-        (b"tRNS", bytes(4000)),
-        (b"IDAT", zlib.compress(bytes(48 * 65))),
-        (b"IEND", b""),
-    ]
+    chunks = ((b"PLTE", bytes(9)), (b"tRNS", bytes(4000)), (b"IDAT", zlib.compress(bytes(48 * 65))))
     path = tmp_path / "a.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in parts))
+    path.write_bytes(hostile.png(64, 48, *chunks, colour=3))
     with pytest.raises(Unusable) as caught:
         read_rgb(path)
     assert inspect_image(path).fault == str(caught.value) == "does not decode: palette index out of range"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 import tarfile
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from unit.data.hostile import png_chunk
+from unit.data.hostile import png
 
 from capnet.config import Runtime
 from capnet.data.images import transform as transform_module
@@ -48,9 +47,7 @@ def grey_png(path: Path, width: int, height: int, bits: int = 1, colour: int = 0
     row = b"\0" + bytes((width * bits * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    path.write_bytes(png(width, height, (b"IDAT", packed), bits=bits, colour=colour))
 
 
 @pytest.mark.parametrize("size", [(2000, 1), (1, 2000), (1_000_000, 8), (8, 1_000_000), (30_000, 299)])
