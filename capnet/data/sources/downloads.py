@@ -82,19 +82,17 @@ def download(url: str, target: Path, md5: str, size: int = 0) -> None:
         return
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    for fresh in (False, True):  # a wrong sum after a continued download: once more from the start
-        continued = part.is_file() and part.stat().st_size > 0
-        if fresh:
-            part.unlink(missing_ok=True)
+    continued = part.is_file() and part.stat().st_size > 0
+    _fill(url, part, size)
+    content = md5_file(part)
+    if continued and content != md5:  # it began with bytes of another file: once more from the start
+        part.unlink()
         _fill(url, part, size)
         content = md5_file(part)
-        if content == md5:
-            os.replace(part, target)
-            return
-        if not continued:
-            break
-    part.unlink()
-    raise DataError(f"the file has md5 {content}, expected is {md5}; it was removed", url, LATER)
+    if content != md5:
+        part.unlink()
+        raise DataError(f"the file has md5 {content}, expected is {md5}; it was removed", url, LATER)
+    os.replace(part, target)
 
 
 def _fill(url: str, part: Path, size: int) -> None:
