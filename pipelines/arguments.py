@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 from capnet.config import Data, Params
@@ -75,8 +74,8 @@ def data_version(data: Data) -> str:
 
     if kind_of(data.root) != "folder":
         try:
-            with closing(open_source(data)) as source:
+            with open_source(data) as source:
                 return str(getattr(source, "commit", "")) or digest(source.entries())
-        except (CapnetError, ModuleNotFoundError):  # this machine may lack the credentials that the cluster has
+        except CapnetError:  # this machine may lack the credentials that the cluster has
             pass
     return f"unknown, asked at {time.time_ns()}"

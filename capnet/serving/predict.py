@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -139,7 +139,7 @@ def remote_images(settings: Data, choose: Callable[[list[str]], list[str]] = lis
     """
     from capnet.data.sources.root import open_cache, open_source
 
-    with closing(open_source(settings)) as source:
+    with open_source(settings) as source:
         names = sorted(path for path in source.entries() if path.lower().endswith(SUFFIXES))
         if not names:
             raise DataError("there are no images", settings.root, ENDINGS)

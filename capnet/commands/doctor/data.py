@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +93,7 @@ def check_root(data: Data) -> Iterable[Finding]:
         problem = answer.problem or (None if answer.has_object else empty)
         yield Finding("data", f"{data.root} answers at {answer.endpoint}, credentials: {answer.credentials}", problem)
         return
-    with closing(open_source(data)) as source:
+    with open_source(data) as source:
         yield Finding("data", f"{source.name} has {len(source.entries())} files")
 
 

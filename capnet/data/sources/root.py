@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from capnet.config import Data
 from capnet.data.sources.cache import Cache
+from capnet.data.sources.dvc_versions import DvcSource
+from capnet.data.sources.s3 import S3Source
 from capnet.errors import ConfigError
 from capnet.state import state_dir
 
@@ -35,15 +38,24 @@ def kind_of(root: str) -> Kind:
     return "folder"
 
 
-def open_source(settings: Data) -> Source:
-    """The remote that ``settings.root`` names."""
+@contextmanager
+def open_source(settings: Data) -> Iterator[Source]:
+    """The remote that ``settings.root`` names, closed at the end.
+
+    Raises:
+        ConfigError: a package for such a root is not installed.
+    """
+    source: Source
     if kind_of(settings.root) == "s3":
-        from capnet.data.sources.s3 import S3Source
-
-        return S3Source(settings.root, settings.connections, settings.anonymous)
-    from capnet.data.sources.dvc_versions import DvcSource
-
-    return DvcSource(settings.root, settings.revision, settings.path)
+        source = S3Source(settings.root, settings.connections, settings.anonymous)
+    else:
+        source = DvcSource(settings.root, settings.revision, settings.path)
+    try:
+        with closing(source):
+            yield source
+    except ModuleNotFoundError as error:
+        what = f"data.root needs the package {error.name}, which is not installed"
+        raise ConfigError(what, "environment", "pip install 'capnet[data]'") from None
 
 
 def open_cache(settings: Data) -> Cache:
@@ -73,12 +85,8 @@ def local_root(settings: Data, location: Path, rows: pd.DataFrame | None = None,
         images = {
             path: value if isinstance(value, str) else None for path, value in zip(rows["path"], hashes, strict=True)
         }
-    try:
-        with closing(open_source(settings)) as source:
-            return open_cache(settings).bring(source, images, strict)
-    except ModuleNotFoundError as error:
-        what = f"data.root needs the package {error.name}, which is not installed"
-        raise ConfigError(what, "environment", "pip install 'capnet[data]'") from None
+    with open_source(settings) as source:
+        return open_cache(settings).bring(source, images, strict)
 
 
 def is_remote(settings: Data, location: Path) -> bool:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from capnet.config import Data
 from capnet.contracts import SCHEMA, read_document, write_json
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.sources.remote import Entry, is_label_file
-from capnet.data.sources.root import kind_of, local_root, open_source
+from capnet.data.sources.root import kind_of, open_cache, open_source
 from capnet.errors import ContractError, DataError, Problem, Problems
 
 NAME = "source.json"
@@ -57,9 +57,8 @@ def write_source(data: Data, folder: Path, volume: str = "") -> DataSource:
     if kind_of(data.root) == "folder":
         source = _folder(data, folder, volume)
     else:
-        # the label files: a wrong address or missing credentials show here, in seconds
-        local_root(data, Path(data.root))
-        with closing(open_source(data)) as remote:
+        with open_source(data) as remote:
+            open_cache(data).bring(remote)  # label files: a wrong address or missing credentials show in seconds
             entries = remote.entries()
             revision = str(getattr(remote, "commit", ""))
         source = DataSource(data.root, revision, data.path, digest(entries), len(entries))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -53,7 +55,7 @@ def test_of_pictures_in_shards_their_shards_are_copied_once(tmp_path: Path, monk
     for name in ("plain.jpg", "folder.tar/plain.jpg"):
         (remote.root / name).write_bytes(name.encode())
         rows.append((name, hashlib.sha256(name.encode()).hexdigest()))
-    monkeypatch.setattr(roots, "open_source", lambda settings: remote)
+    monkeypatch.setattr(roots, "open_source", lambda settings: nullcontext(remote))
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     settings, table = Data(root="s3://bucket/x"), pd.DataFrame(rows, columns=["path", "sha256"])
     workspace = local_root(settings, Path(settings.root), table)
@@ -65,6 +67,15 @@ def test_of_pictures_in_shards_their_shards_are_copied_once(tmp_path: Path, monk
     with pytest.raises(DataError) as caught:
         local_root(settings, Path(settings.root), table)
     assert [problem.what.split("'")[1] for problem in caught.value.problems] == ["plain.jpg", "folder.tar/plain.jpg"]
+
+
+@pytest.mark.parametrize(("root", "package"), [("s3://bucket/x", "boto3"), ("git+https://host/a", "dvc")])
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, root: str, package: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package] or [package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    expected = pytest.raises(ConfigError, match=rf"needs the package {package}[\s\S]*capnet\[data\]")
+    with expected, roots.open_source(Data(root=root)) as source:
+        source.entries()
 
 
 @pytest.mark.parametrize("root", ["gs://bucket", "https://host/pictures.zip", "azure://x"])
