@@ -21,7 +21,10 @@ NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
 
 def slices(rows: pd.DataFrame) -> dict[str, Bools]:
     """Row masks, bool [row], by slice, sorted by name; empty unless there is more than one value."""
-    column = rows["slice"].fillna("").astype(str).replace("", NO_SLICE).to_numpy()
+    column, without = rows["slice"].fillna("").astype(str).to_numpy(), NO_SLICE
+    while without in column:  # a slice of the user's has that name
+        without = f"({without})"
+    column = np.where(column == "", without, column)
     names = sorted(set(column))
     return {name: column == name for name in names} if len(names) > 1 else {}
 

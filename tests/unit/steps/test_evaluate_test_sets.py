@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
 from capnet.config import Evaluate
 from capnet.errors import ContractError, DataError
+from capnet.evaluation.results import slices
 from capnet.steps.evaluate import write_results
 from tests.unit.steps.made_case import make_case, stored
 
@@ -31,6 +33,17 @@ def test_slices_are_measured_apart_and_only_where_there_are_several() -> None:
     assert info["test_rows"] == rows.sum()
     assert "mAP_low" in info["differences"]["capnet-zero_shot"]
     assert make_case(slices=("only",)).evaluate()["evaluation"]["slices"] == {}
+
+
+def test_a_slice_that_is_named_no_slice_is_measured_apart_from_rows_without_one() -> None:
+    rows = pd.DataFrame({"slice": ["no slice", None, "unseen", "", "no slice", "(no slice)"]})
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in slices(rows).items()} == {
+        "no slice": [0, 4],
+        "((no slice))": [1, 3],
+        "unseen": [2],
+        "(no slice)": [5],
+    }
+    assert set(slices(rows.iloc[[0, 1]])) == {"no slice", "(no slice)"}
 
 
 def test_a_slice_without_positives_has_its_rows_counted_and_no_measures() -> None:
