@@ -84,7 +84,7 @@ def assemble(
 
     Args:
         model: open_clip's CLIP or CustomTextCLIP.
-        tokenizer: texts -> token ids [text, length].
+        tokenizer: texts and, where it is another than the tower's, the length -> token ids [text, length].
         preprocess: what the image tower takes.
         weight_hash: sha256 that identifies the weights.
         architecture: see ``Towers``.

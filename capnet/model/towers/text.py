@@ -45,11 +45,13 @@ class TextTower(nn.Module):
         Raises:
             ConfigError: a text is that long; names the first classes.
         """
-        longer, own = self.tokenizer([f"{text} cat" for text in texts]), self.tokenizer(list(texts))
-        cut = [name for name, a, b in zip(names, longer, own, strict=True) if bool((a == b).all())]
+        length = self.tokenizer(["cat"]).shape[1]
+        # a text that is cut fills a context of one token more, too: there another word behind it changes nothing
+        own, more = (self.tokenizer([text + end for text in texts], length + 1) for end in ("", " cat"))
+        cut = [name for name, a, b in zip(names, own, more, strict=True) if bool((a == b).all())]
         if cut:
             raise ConfigError(
-                f"prompts are longer than the text tower's {own.shape[1]} tokens: {', '.join(cut[:5])}",
+                f"prompts are longer than the text tower's {length} tokens: {', '.join(cut[:5])}",
                 f"classes.csv, {setting}",
                 f"shorten prompt_name in data/classes.csv or {setting}",
             )
@@ -180,7 +182,7 @@ def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:
 
     Args:
         model: open_clip's CLIP or CustomTextCLIP.
-        tokenizer: texts -> token ids [text, length].
+        tokenizer: texts and, where it is another than the tower's, the length -> token ids [text, length].
     """
     tower = model.text if hasattr(model, "text") else _TextParts(model)
     if hasattr(tower, "pooler"):

