@@ -46,22 +46,33 @@ def prepare(settings: Runtime) -> Machine:
     import torch
 
     torch.set_num_threads(settings.threads)
-    has_gpu = torch.cuda.is_available()
-    if settings.device == "cuda" and not has_gpu:
+    if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "runtime.device = 'cuda', but torch sees no GPU",
             "params.yaml",
             "set runtime.device: auto or cpu, or give the task a GPU",
         )
-    device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
+    settings = resolved(settings)
+    device, bf16 = torch.device(settings.device), settings.precision == "bf16"
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, on every card: features are stored by precision
-    fast = _has_bf16(device)
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast)
-    if bf16 and not fast:
-        log.warning("bf16 is slow on this %s; runtime.precision: fp32 gives other scores", device.type)
+    if bf16 and not _has_bf16(settings.device):
+        log.warning("bf16 is slow on this %s; runtime.precision: fp32 gives other scores", settings.device)
     return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))
+
+
+def resolved(settings: Runtime) -> Runtime:
+    """The section with what ``auto`` is on this machine: a training goes on from a checkpoint of the same alone."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(device) else "fp32"
+    return settings.model_copy(update={"device": device, "precision": precision})
 
 
 def workers(settings: Runtime) -> int:
@@ -83,14 +94,14 @@ def cores() -> int:
     return max(1, count)
 
 
-def _has_bf16(device: torch.device) -> bool:
+def _has_bf16(device: str) -> bool:
     """True on the kinds of hardware where bf16 autocast was measured to be faster (docs/performance.md).
 
     Nothing is timed here: that would choose another precision on a busy day.
     """
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     abilities: Mapping[str, object] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(abilities.get("avx512_bf16"))  # also of every CPU with amx_bf16

@@ -34,7 +34,7 @@ from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
-from capnet.runtime import Machine, prepare
+from capnet.runtime import Machine, prepare, resolved
 from capnet.state import state_dir
 from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
 from capnet.training.checkpoint import lock
@@ -187,8 +187,8 @@ def _trainer(
 
 
 def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
-    """Of this training's checkpoints: no other settings, data or weights lead to it, but for settings that change no
-    result, so that a training goes on with fewer workers.
+    """Of this training's checkpoints: no other settings, data or weights lead to it, nor another device or precision
+    that is ``auto``, but for settings that change no result, so that a training goes on with fewer workers.
     """
     contents = {
         "split": sha256_file(inputs["split"] / "split.parquet"),
@@ -196,7 +196,8 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
         "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
         "weights": trainer.towers.weight_hash,
     }
-    settings = trainer.params.subset(("backbone", "train", "tte")) | {"runtime": trainer.params.runtime.with_effect()}
+    settings = trainer.params.subset(("backbone", "train", "tte"))
+    settings["runtime"] = resolved(trainer.params.runtime).with_effect()
     return state_dir("train") / settings_hash(settings, contents)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Params, settings_hash
 from capnet.contracts import read_classes, sha256_file
+from capnet.runtime import resolved
 from capnet.tracking.provenance import fingerprints
 from capnet.tracking.store import experiment_id, quiet_environment, tracking_uri
 
@@ -161,5 +162,6 @@ class _Sender(Thread):
         tags = fingerprints(self._params.subset(("backbone", "tte", "train")), self._inputs["split"])
         graph = sha256_file(self._inputs["graph"] / "graph.safetensors")
         buckets = read_classes(self._inputs["split"] / "classes.json").buckets
-        training = settings_hash(tags, self._params.runtime.with_effect(), {"graph": graph, "buckets": buckets})
+        runtime = resolved(self._params.runtime).with_effect()
+        training = settings_hash(tags, runtime, {"graph": graph, "buckets": buckets})
         return {**tags, "training": training, "mlflow.source.name": "capnet"}

@@ -1,6 +1,7 @@
 """Which training goes on from the checkpoint of one that was killed, and which begins anew."""
 
 import pytest
+import torch
 
 from capnet.contracts import read_classes, write_classes
 from tests.unit.steps import small_training
@@ -33,6 +34,20 @@ def steps(made, tiny_backbone, monkeypatch):
 def test_a_training_goes_on_under_settings_that_change_no_result(runtime, left, steps, made, tiny_backbone):
     run_both(made[0], tiny_backbone, runtime, **SETTINGS)
     assert len(steps) == left
+
+
+@pytest.mark.parametrize(("fast", "left"), [(False, STEPS - DONE), (True, STEPS)])
+def test_a_training_does_not_go_on_where_auto_is_another_precision(fast, left, made, tiny_backbone, monkeypatch):
+    folder, frame = made
+    write_inputs(folder, frame)
+    epochs = stop_after(DONE, monkeypatch)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    with pytest.raises(KeyboardInterrupt):
+        run_both(folder, tiny_backbone, {"precision": "auto"}, **SETTINGS)
+    epochs.clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    run_both(folder, tiny_backbone, {"precision": "auto"}, **SETTINGS)
+    assert len(epochs) == left
 
 
 def test_means_of_other_buckets_do_not_get_into_one_history(steps, made, tiny_backbone):

@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from unit.registry.unreliable import Unreliable
 from unit.stores import Make
@@ -88,6 +89,20 @@ def test_the_run_of_a_killed_training_ends_when_one_goes_on_from_its_checkpoint(
     write_classes(paths["split"] / "classes.json", classes.with_counts(classes.train_counts.tolist(), buckets))
     train(paths, settings.model_copy(update={"runtime": Runtime(**runtime)}))
     assert MlflowClient(server).get_run(run_id).info.status == status
+
+
+def test_the_run_of_a_training_stays_open_where_auto_is_another_precision(
+    proxy: Unreliable, server: str, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths).model_copy(update={"runtime": Runtime(device="cpu")})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    run_id = _Sender("train", settings, inputs_of(paths))._begin(MlflowClient(server))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    train(paths, settings)
+    assert MlflowClient(server).get_run(run_id).info.status == "RUNNING"
+    train(paths, settings.model_copy(update={"runtime": Runtime(device="cpu", precision="bf16")}))
+    assert MlflowClient(server).get_run(run_id).info.status == "KILLED"
 
 
 def test_a_run_with_the_same_settings_and_another_curve_is_not_taken(
