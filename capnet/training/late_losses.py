@@ -25,7 +25,7 @@ class LateLosses:
     Args:
         device: that computes them.
         image_ids: of the training rows, for messages.
-        warns: whether this process says where scores start too high to be ranked.
+        warns: whether to say where the first step's scores are too high to be ranked.
     """
 
     def __init__(self, device: torch.device, image_ids: Sequence[str], warns: bool = True) -> None:
@@ -43,8 +43,8 @@ class LateLosses:
             logits: [image, class]; of these only whether they are finite is kept.
             batch: int [image], the rows of the training table.
         """
-        if self.saturated is None:
-            self.saturated = (logits.detach() > HIGHEST_LOGIT).float().mean()
+        if self.warns:
+            self.saturated, self.warns = (logits.detach() > HIGHEST_LOGIT).float().mean(), False
         self.waiting.append((loss.detach(), torch.isfinite(logits.detach()).all(dim=1), batch))
 
     @property
@@ -68,18 +68,13 @@ class LateLosses:
                     f"images {some([self.image_ids[row] for row in (rows if len(rows) else batch)], 8)}",
                     "check these images, or lower the learning rates in train.optimiser",
                 )
-        self._warn_once()
-        self.waiting = []
-        return values
-
-    def _warn_once(self) -> None:
-        share = float(self.saturated) if self.warns and self.saturated is not None else 0.0
-        self.warns = False
-        if share > MANY:
+        if self.saturated is not None and float(self.saturated) > MANY:
             logger.warning(
                 "%.0f %% of the first step's scores have a logit above %.0f, where float32 makes all of them 1: what is"
                 " equal has no order. Set train.head.start: data and train.head.bias: true, or lower"
                 " train.head.logit_scale or bias_init (docs/method.md, Logits)",
-                100 * share,
+                100 * float(self.saturated),
                 HIGHEST_LOGIT,
             )
+        self.saturated, self.waiting = None, []
+        return values

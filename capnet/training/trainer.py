@@ -140,13 +140,14 @@ class Trainer:
             self.towers.compile()
         on_device = labels.to(self.machine.device)
         optimiser, prompts = make_optimiser(model, settings), ClassSteps(model, self.machine, group)
-        losses = LateLosses(self.machine.device, labels.image_ids, group.is_main_process)
         steps, last = math.ceil(len(rows) / settings.batch_size), last_epoch or settings.epochs
         with lock(folder) if group.is_main_process else nullcontext(), bar(what, last * steps) as advance:
             path = folder / "checkpoint.safetensors"
             kept = {f"kept.{name}": tensor for name, tensor in prompts.kept.items()}
             checkpoint = Checkpoint(path, dict(model.named_parameters()) | kept, optimiser, group)
             progress = checkpoint.load()
+            begins = group.is_main_process and not progress.step
+            losses = LateLosses(self.machine.device, labels.image_ids, begins)
             schedule = make_schedule(optimiser, settings.optimiser.warmup, settings.epochs * steps, progress.step)
             if progress.step and group.is_main_process:
                 logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)

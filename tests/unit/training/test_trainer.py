@@ -16,7 +16,7 @@ from capnet.data.images.stored_features import join_views
 from capnet.errors import DataError
 from capnet.model.backbones import load_towers
 from capnet.runtime import Machine
-from capnet.training import trainer
+from capnet.training import checkpoint, trainer
 from capnet.training.images import CachedFeatures
 from capnet.training.late_losses import LateLosses
 from capnet.training.trainer import Trainer
@@ -128,6 +128,32 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
 )
 def test_scores_that_start_too_high_to_be_ranked_are_named_once(head, warned, lit, problem, tmp_path, caplog):
     run(lit, problem, tmp_path, head=head, epochs=2)
+    assert [record.levelname for record in caplog.records if "train.head" in record.message] == ["WARNING"] * warned
+
+
+@pytest.mark.parametrize(("start", "warned"), [("settings", 1), ("data", 0)])
+def test_a_training_that_goes_on_says_nothing_of_where_scores_started(
+    start, warned, lit, problem, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
+    settings = {"head": {"start": start, "logit_scale": 100.0, "bias_init": 10.0}}
+    step, steps = Trainer.step, []
+
+    def counted(self, model, *arguments):
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        steps.append(step(self, model, *arguments))
+        with torch.no_grad():
+            model.logit_scale.zero_()
+            model.logit_bias.fill_(50.0)  # from the second step on all scores are too high
+        return steps[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", counted)
+        with pytest.raises(KeyboardInterrupt):
+            run(lit, problem, tmp_path, **settings)
+    run(lit, problem, tmp_path, **settings)
     assert [record.levelname for record in caplog.records if "train.head" in record.message] == ["WARNING"] * warned
 
 
