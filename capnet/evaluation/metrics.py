@@ -49,13 +49,13 @@ def falling(scores: Floats) -> tuple[NDArray[np.int64], Bools]:
     return order, np.append(value[1:] != value[:-1], True)[: len(order)]
 
 
-def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
+def rank(labels: Bools, scores: Floats, known: Bools) -> Rankings:
     """Sort every class once, for any number of weightings.
 
     Args:
         labels: [image, class].
         scores: [image, class]; only their order within a class counts.
-        known: [image, class]; other entries are left out. None: all are known.
+        known: [image, class]; other entries are left out.
 
     Returns:
         What ``weighted_average_precision`` needs.
@@ -66,7 +66,7 @@ def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
     starts = np.zeros(n_classes + 1, dtype=np.int64)
     rows, columns, hits = [], [], []
     for c in range(n_classes):
-        chosen = np.arange(n_images) if known is None else np.flatnonzero(known[:, c])
+        chosen = np.flatnonzero(known[:, c])
         order, last = falling(scores[chosen, c])
         order = chosen[order]
         hit = labels[order, c]
@@ -113,7 +113,7 @@ def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
     return result
 
 
-def average_precision(labels: Bools, scores: Floats, known: Bools | None = None) -> Floats:
+def average_precision(labels: Bools, scores: Floats, known: Bools) -> Floats:
     """AP as scikit-learn's average_precision_score.
 
     Args:
@@ -134,21 +134,19 @@ class Counts:
     true: Floats
 
 
-def count(labels: Bools, predicted: Bools, weights: Floats, known: Bools | None = None) -> Counts:
+def count(labels: Bools, predicted: Bools, weights: Floats, known: Bools) -> Counts:
     """Count decisions under image weights.
 
     Args:
         labels: [image, class].
         predicted: [image, class], true where the label is given.
         weights: [image, draw].
-        known: [image, class]; other entries are left out. None: all are known.
+        known: [image, class]; other entries are left out.
 
     Returns:
         Counts [class, draw] in the weights' type.
     """
-    if known is not None:
-        labels, predicted = labels & known, predicted & known
-    kind = weights.dtype
+    labels, predicted, kind = labels & known, predicted & known, weights.dtype
     return Counts(*(part.T.astype(kind) @ weights for part in (labels & predicted, predicted, labels)))
 
 

@@ -132,7 +132,7 @@ def test_copies_in_one_group_do_not_make_held_out_scores_look_good() -> None:
     for units in (np.arange(180), groups):
         probe = fit_linear_probe(ProbeRows(features, labels, every), folds=stratified_folds(labels, units, 3, 0))
         assert probe.held_out is not None
-        reached.append(float(mean_over(average_precision(labels, probe.held_out))))
+        reached.append(float(mean_over(average_precision(labels, probe.held_out, every))))
     assert reached[0] > 0.7, "labels are noise, and the copies of a row are known"
     assert reached[1] < 0.5
 
@@ -206,7 +206,8 @@ def test_float32_scores_keep_the_ranks_of_the_logits(monkeypatch: pytest.MonkeyP
     assert np.abs(logits).max() > 40
     assert (expit(logits).astype(np.float32) == 1).sum() > 10, "a plain float32 sigmoid makes equal scores"
     np.testing.assert_array_equal(logits > 0, scores > 0.5)
-    np.testing.assert_allclose(average_precision(new_labels, scores), average_precision(new_labels, logits), atol=1e-3)
+    first, second = (average_precision(new_labels, item, np.ones_like(new_labels)) for item in (scores, logits))
+    np.testing.assert_allclose(first, second, atol=1e-3)
     for c in range(4):
         assert len(np.unique(scores[:, c])) > 0.99 * len(new)
 
@@ -217,10 +218,11 @@ def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
     """
     rng = np.random.default_rng(8)
     features, labels = rng.normal(size=(150, VIEWS, 400)).astype(np.float32), rng.random((150, 6)) < 0.3
-    probe = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)), folds=np.arange(150) % 3)
+    every = np.ones_like(labels)
+    probe = fit_linear_probe(ProbeRows(features, labels, every), folds=np.arange(150) % 3)
     assert probe.held_out is not None
-    assert float(mean_over(average_precision(labels, probe_scores(probe.probe, features)))) > 0.99
-    assert float(mean_over(average_precision(labels, probe.held_out))) < 0.42
+    assert float(mean_over(average_precision(labels, probe_scores(probe.probe, features), every))) > 0.99
+    assert float(mean_over(average_precision(labels, probe.held_out, every))) < 0.42
 
 
 def test_a_constant_feature_does_no_harm() -> None:

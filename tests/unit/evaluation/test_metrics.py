@@ -38,6 +38,7 @@ def reference(shared: Path) -> dict[str, Any]:
     buckets = ["head" if n >= 100 else "tail" if n < 20 else "medium" for n in counts]
     return {
         "labels": labels,
+        "known": np.ones_like(labels),
         "logits": logits,
         "buckets": buckets,
         "groups": content["groups"],
@@ -73,7 +74,7 @@ def test_weighted_ap_is_that_of_repeated_rows(levels: int) -> None:
 def test_weighted_ap_takes_any_weights() -> None:
     made = make(50, 4, seed=3, levels=6, rarest=0.2)
     weights = np.random.default_rng(4).random((50, 3))
-    ap = weighted_average_precision(rank(made.labels, made.scores), weights)
+    ap = weighted_average_precision(rank(made.labels, made.scores, np.ones_like(made.labels)), weights)
     for draw in range(3):
         for c in range(4):
             assert ap[c, draw] == pytest.approx(
@@ -84,7 +85,7 @@ def test_weighted_ap_takes_any_weights() -> None:
 def test_ap_at_the_edges() -> None:
     labels = np.array([[1, 0, 1, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0]], dtype=bool)
     scores = np.array([[0.5, 0.1, 0.2, 0.1], [0.5, 0.3, 0.4, 0.2], [0.5, 0.2, 0.9, 0.3], [0.5, 0.2, 0.1, 0.4]])
-    ap = average_precision(labels, scores)
+    ap = average_precision(labels, scores, np.ones_like(labels))
     assert ap[0] == pytest.approx(0.5)  # all scores equal: the share of positives
     assert np.isnan(ap[1])  # no positive
     assert ap[2] == pytest.approx(1.0)  # nothing but positives
@@ -96,7 +97,7 @@ def test_ap_at_the_edges() -> None:
 def test_a_draw_without_positives_is_nan_and_not_zero() -> None:
     labels = np.array([[True], [False], [False]])
     weights = np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
-    ap = weighted_average_precision(rank(labels, np.array([[0.9], [0.5], [0.1]])), weights)
+    ap = weighted_average_precision(rank(labels, np.array([[0.9], [0.5], [0.1]]), np.ones_like(labels)), weights)
     assert np.isnan(ap[0, 0])
     assert ap[0, 1] == 1.0
 
@@ -120,7 +121,7 @@ def test_f1_is_scikit_learns_under_weights() -> None:
     made = make(120, 5, seed=7, rarest=0.2)
     weights = np.random.default_rng(8).integers(0, 3, (120, 4)).astype(np.float64)
     predicted = made.scores >= 0.4
-    counts = count(made.labels, predicted, weights)
+    counts = count(made.labels, predicted, weights, np.ones_like(predicted))
     for draw in range(4):
         sample = weights[:, draw]
         for c in range(5):
@@ -137,13 +138,14 @@ def test_f1_is_scikit_learns_under_weights() -> None:
 def test_f1_of_a_class_without_positives_is_left_out_of_cf1_but_its_errors_count_in_of1() -> None:
     labels = np.array([[1, 0], [0, 0]], dtype=bool)
     predicted = np.array([[1, 1], [0, 0]], dtype=bool)
-    counts = count(labels, predicted, np.ones((2, 1)))
+    one, every = np.ones((2, 1)), np.ones_like(labels)
+    counts = count(labels, predicted, one, every)
     result = means(np.array([[1.0], [np.nan]]), {"": counts}, bucket_masks(["head", "tail"]))
     assert result["CF1"][0] == 1.0
     assert result["OF1"][0] == pytest.approx(2 / 3)
     assert np.isnan(result["tail"][0])
     assert result["mAP"][0] == 1.0
-    assert precision(count(labels, np.zeros_like(predicted), np.ones((2, 1))))[0, 0] == 0.0
+    assert precision(count(labels, np.zeros_like(predicted), one, every))[0, 0] == 0.0
 
 
 def test_mean_leaves_nan_out_and_buckets_without_classes_have_no_name() -> None:
@@ -156,7 +158,7 @@ def test_mean_leaves_nan_out_and_buckets_without_classes_have_no_name() -> None:
 def test_reference_ap(reference: dict[str, Any]) -> None:
     expected, masks = reference["expected"], bucket_masks(reference["buckets"])
     assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items() if name != "mAP"} == reference["groups"]
-    ap = average_precision(reference["labels"], reference["logits"])
+    ap = average_precision(reference["labels"], reference["logits"], reference["known"])
     np.testing.assert_allclose(ap, expected["ap_per_class"], atol=1e-12)
     distinct = np.array([len(set(column)) == len(column) for column in reference["logits"].T])
     assert distinct.sum() >= 6, "the SCPNet-style AP depends on the order of equal scores"
@@ -171,7 +173,7 @@ def test_reference_ap(reference: dict[str, Any]) -> None:
 
 def test_reference_ap_on_a_softmax_over_classes(reference: dict[str, Any]) -> None:
     expected, masks = reference["expected"], bucket_masks(reference["buckets"])
-    ap = average_precision(reference["labels"], softmax(reference["logits"], axis=1))
+    ap = average_precision(reference["labels"], softmax(reference["logits"], axis=1), reference["known"])
     np.testing.assert_allclose(ap, expected["softmax_over_classes_ap_per_class"], atol=1e-12)
     assert float(mean_over(ap)) == pytest.approx(expected["softmax_over_classes_map"], abs=1e-12)
     for name, value in expected["softmax_over_classes_map_groups"].items():
@@ -183,7 +185,7 @@ def test_reference_ap_on_a_softmax_over_classes(reference: dict[str, Any]) -> No
 )
 def test_reference_f1(reference: dict[str, Any], key: str, transform: Any, cut: float) -> None:
     scores = transform(reference["logits"], **({"axis": 1} if transform is softmax else {}))
-    counts = count(reference["labels"], scores > cut, ONE)
+    counts = count(reference["labels"], scores > cut, ONE, reference["known"])
     expected = reference["expected"][key]
     cp, cr = (np.nan_to_num(measure(counts)[:, 0]).mean() for measure in (precision, recall))
     op, part = counts.hit.sum() / counts.predicted.sum(), counts.hit.sum() / counts.true.sum()
