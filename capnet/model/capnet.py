@@ -239,11 +239,6 @@ class CapNet(nn.Module):
         weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
         return torch.stack(weighted).sum(dim=0)
 
-    def score(self, pooled: Tensor, classes: ClassFeatures, plain: Tensor) -> tuple[Tensor, Tensor]:
-        """Served and zero-shot logits, each [image, class], of what ``members`` takes."""
-        members = self.members(pooled, classes, plain)
-        return self.served(members), members["zero_shot"]
-
     @torch.no_grad()
     def ensemble(self, views: Tensor, classes: ClassFeatures, average: str, plain: Tensor) -> tuple[Tensor, Tensor]:
         """Served and zero-shot scores of images, averaged over their views.
@@ -257,10 +252,9 @@ class CapNet(nn.Module):
         Returns:
             Each float32 [image, class] in [0, 1].
         """
-        served, zero_shot = (
-            average_views(logits.view(*views.shape[:2], -1), average)
-            for logits in self.score(views.flatten(0, 1), classes, plain.flatten(0, 1))
-        )
+        members = self.members(views.flatten(0, 1), classes, plain.flatten(0, 1))
+        both = (logits.view(*views.shape[:2], -1) for logits in (self.served(members), members["zero_shot"]))
+        served, zero_shot = (average_views(logits, average) for logits in both)
         return served, zero_shot
 
     def forward(self, images: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Graph(nn.Module):
         assert isinstance(zero_shot, Tensor)
         pooled = model.pooled(images)
         plain = model.pooled(images, adapted=False) if model.needs_plain_features else pooled
-        return model.score(pooled, ClassFeatures(refined, zero_shot), plain)[0]
+        return model.served(model.members(pooled, ClassFeatures(refined, zero_shot), plain))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def test_a_trained_tower_scores_many_images_at_once_and_encodes_its_classes_once
         with torch.no_grad():
             adapted, plain = model.pooled(images), model.pooled(images, adapted=False)
             plain = plain.half().float()  # as the feature store keeps them
-            served, zero_shot = (item.double() for item in model.score(adapted, model.class_features(), plain))
+            members = model.members(adapted, model.class_features(), plain)
+        served, zero_shot = (item.double() for item in (model.served(members), members["zero_shot"]))
         expected = {
             "capnet": served.mean(dim=0),
             "zero_shot": zero_shot.mean(dim=0),

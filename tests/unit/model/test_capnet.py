@@ -42,7 +42,7 @@ def test_zero_shot_ranks_as_plain_cosine_even_with_the_centring_projector(lit):
     pixels = images(lit, 6)
     with torch.no_grad():
         pooled = model.pooled(pixels)
-        _, zero_shot = model.score(pooled, model.class_features(), pooled)
+        zero_shot = model.members(pooled, model.class_features(), pooled)["zero_shot"]
         cosine = (
             torch.nn.functional.normalize(lit.image.project(pooled), dim=-1)
             @ torch.nn.functional.normalize(lit.text([f"a photo of a {name}." for name in NAMES]), dim=-1).T
