@@ -112,14 +112,11 @@ class CausalTextTower(OpenClipTextTower):
 
     def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
         super().__init__(tower, tokenizer)
-        self.pool_type = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
-        self.end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+        self.pool_type, self.end_id = tower.pool_type, tower.eos_id
 
     def end_positions(self, tokens: Tensor) -> Tensor:
         """Index [text] of the end-of-text token."""
-        return (
-            tokens.argmax(dim=1) if self.pool_type == "argmax" else tokens.eq(int(self.end_id or 0)).int().argmax(dim=1)
-        )
+        return tokens.argmax(dim=1) if self.pool_type == "argmax" else tokens.eq(self.end_id).int().argmax(dim=1)
 
     def used_length(self, tokens: Tensor) -> int:
         return int(self.end_positions(tokens).max()) + 1
@@ -187,8 +184,7 @@ def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:
     tower = model.text if hasattr(model, "text") else _TextParts(model)
     if hasattr(tower, "pooler"):
         return MaskedTextTower(tower, tokenizer)
-    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
-    causal = getattr(tower, "attn_mask", None) is not None and pool in ("argmax", "eos")
+    causal = tower.attn_mask is not None and tower.pool_type in ("argmax", "eos")
     plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
     return CausalTextTower(tower, tokenizer) if causal and plain else OtherTextTower(tower, tokenizer)
 
@@ -201,7 +197,8 @@ class _TextParts(nn.Module):
         for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
             setattr(self, name, getattr(model, name))
         self.register_buffer("attn_mask", model.attn_mask, persistent=False)
-        self.text_pool_type, self.text_eos_id = model.text_pool_type, model.text_eos_id
+        self.pool_type = self.text_pool_type = model.text_pool_type
+        self.eos_id = self.text_eos_id = model.text_eos_id
 
     def forward(self, tokens: Tensor) -> Tensor:
         from open_clip import CLIP
