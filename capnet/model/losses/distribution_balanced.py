@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def rebalanced_weight(
-    targets: Tensor, counts: Tensor, alpha: float, beta: float, mu: float, blank: str = "db"
-) -> Tensor:
+def rebalanced_weight(targets: Tensor, counts: Tensor, alpha: float, beta: float, mu: float, blank: str) -> Tensor:
     """Re-balanced weight alpha + sigmoid(beta * (r_hat - mu)) (Wu et al., section 3.2).
 
     r_hat = (1 / n_c) / sum_j(y_j / n_j) compares class-level with instance-level sampling.

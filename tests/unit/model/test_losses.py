@@ -63,7 +63,7 @@ def test_weights_and_shift_match_the_reference(cases):
         config, expected = case["config"], case["expected_float64"]
         targets = torch.tensor(case["labels"], dtype=torch.float64)
         counts = torch.tensor(case["class_freq"], dtype=torch.float64)
-        weight = rebalanced_weight(targets, counts, config["alpha"], config["beta"], config["mu"])
+        weight = rebalanced_weight(targets, counts, config["alpha"], config["beta"], config["mu"], "db")
         np.testing.assert_allclose(weight, expected["class_weight_r"], atol=1e-12)
         if config["kappa_init_bias"] is not None:
             shift = negative_tolerant_shift(
