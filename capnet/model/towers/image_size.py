@@ -54,7 +54,7 @@ def _set_timm(visual: Any, size: int, name: str) -> None:
 
 def _cells(size: int, step: int, name: str) -> int:
     """Patches in a row, for a patch size of ``step`` pixels."""
-    if size % step or not size:
+    if size % step:
         below = max(step, size // step * step)
         what = f"tte.size = {size}: {name} cuts images into squares of {step} pixels"
         raise ConfigError(what, "settings", f"set tte.size to a multiple of {step}, such as {below} or {below + step}")
