@@ -43,7 +43,7 @@ def measure(backbone: str, classes: int, chunk: int, threads: int, clock: str, r
     return {
         "classes": classes,
         "chunk": chunk,
-        "precision": "bf16" if machine.bf16 else "fp32",
+        "precision": machine.precision,
         "seconds": spread(taken),
         "bytes before the first step": before,
         "bytes": _peak_bytes(),

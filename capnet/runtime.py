@@ -30,6 +30,11 @@ class Machine:
     workers: int = 0  # processes that decode images; 0: threads of this one do
     feature_bytes: int = 20 * 10**9  # size that the feature store may reach
 
+    @property
+    def precision(self) -> str:
+        """bf16 or fp32."""
+        return "bf16" if self.bf16 else "fp32"
+
     def autocast(self) -> AbstractContextManager[object]:
         import torch
 

@@ -168,15 +168,15 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     if problems:
         raise ContractError(problems=problems)
     scorer, chosen = Scorer(model, runtime or Runtime()), config.get("precision")
-    if chosen and scorer.machine.bf16 != (chosen == "bf16"):
+    if chosen and scorer.machine.precision != chosen:
         log.warning(
             "the model's thresholds were chosen on scores in %s, and it works in %s here: labels whose scores are close"
             " to a threshold may be others. To have the same, set runtime.precision to %s here (export knows only fp32)"
             " or to %s in training",
-            *2 * (chosen, "bf16" if scorer.machine.bf16 else "fp32"),
+            *2 * (chosen, scorer.machine.precision),
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
-    return Served(scorer, classes.names, content, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
+    return Served(scorer, classes.names, content, f"{sha256_files(files)} {scorer.machine.precision}")
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:

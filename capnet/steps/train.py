@@ -255,7 +255,7 @@ def _config(trainer: Trainer, result: Fit, val: pd.DataFrame, split_dir: Path) -
     return {
         **trainer.params.subset(("backbone", "tte", "train")),
         "weight_hash": trainer.towers.weight_hash,
-        "precision": "bf16" if trainer.machine.bf16 else "fp32",
+        "precision": trainer.machine.precision,
         "selected_epoch": result.selected_epoch,
         "validation_rows": len(val),
         "validation_extra_labels": bool(read_json(note).get("extra_labels", False)) if note.is_file() else False,
