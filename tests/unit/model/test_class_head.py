@@ -11,7 +11,6 @@ from unit.model.test_capnet import OFF, build, images
 from capnet.model import capnet
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.losses import LOSSES, multilabel_loss
-from capnet.training.optimiser import make_optimiser
 
 HEAD = {"class_head": {"enabled": True}}
 
@@ -76,23 +75,6 @@ def test_the_head_and_the_five_parts_do_not_train_each_other(tower, make_towers,
     for name, gradient in plain.items():
         torch.testing.assert_close(with_head[name], gradient, msg=name)
     assert all(with_head[name].abs().sum() > 0 for name in set(with_head) - set(plain))
-
-
-def test_only_the_heads_matrix_has_its_weight_decay(lit):
-    model = build(
-        lit,
-        class_head={"enabled": True, "weight_decay": 3.0},
-        optimiser={"weight_decay": 0.5, "lr_class_head": 0.02, "lr_head": 0.03},
-    )
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    result = {
-        names[id(group["params"][0])]: (group["lr"], group["weight_decay"])
-        for group in make_optimiser(model, model.settings).param_groups
-    }
-    assert result["class_head.weight"] == (0.02, 3.0)
-    assert result["class_head.logit_scale"] == result["class_head.logit_bias"] == (0.03, 0.0)
-    assert result["gcn.weights.0"][1] == 0.5
-    assert not {"class_head.mean", "class_head.spread"} & set(result)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"db_focal_lmpt"}))

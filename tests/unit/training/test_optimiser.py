@@ -32,7 +32,7 @@ def test_weight_decay_is_on_matrices_only_and_each_part_has_its_rate(lit, tmp_pa
     assert result["adapter.down_proj.bias"] == (0.3, 0.0)
     assert result["logit_scale"] == result["logit_bias"] == (0.4, 0.0)
     assert result["class_head.weight"] == (0.6, 0.7)
-    assert result["class_head.logit_scale"] == (0.4, 0.0)
+    assert result["class_head.logit_scale"] == result["class_head.logit_bias"] == (0.4, 0.0)
     assert "linear_probe.weight" not in result
 
 
