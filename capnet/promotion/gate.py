@@ -44,6 +44,7 @@ from capnet.promotion.verdict import (
 
 FOLDER = "gate"  # among the artifacts of a run
 TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
+NO_CHAMPION = "there is no champion to compare with"
 Rescore = Callable[[pd.DataFrame], np.ndarray]
 
 
@@ -155,7 +156,7 @@ def gate_verdict(
     rules = minimum(_rows(candidate, np.ones(count, dtype=bool)), _scores(candidate.test), policy) if count else []
     alone = Verdict(tuple(rules), tuple(notes), not count, count)
     if champion is None or measured is None:
-        last = "there is no champion to compare with" if count else "no test picture is left"
+        last = NO_CHAMPION if count else "no test picture is left"
         return replace(alone, notes=(*notes, last))
     compare = _compare if champion.names == candidate.names else _compare_critical
     return compare(alone, candidate, champion, measured, policy, rescore)

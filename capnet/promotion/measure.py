@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from capnet.errors import ContractError
 from capnet.promotion.champion import identity
 from capnet.promotion.copies import copied_from, refused_at_home
-from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, read_gate
+from capnet.promotion.gate import FOLDER, NO_CHAMPION, GateScores, Rescore, gate_verdict, read_gate
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import loosened
 from capnet.promotion.verdict import Verdict
@@ -68,7 +68,8 @@ def verdict_on(
         theirs = scores_of(client, champion)
     except ContractError as error:
         verdict, why = gate_verdict(candidate, None, policy), f"not comparable: {error.problems[0].what}"
-        verdict = replace(verdict, notes=(), asks=(why,), doubtful=True)
+        notes = tuple(note for note in verdict.notes if note != NO_CHAMPION)
+        verdict = replace(verdict, notes=notes, asks=(why,), doubtful=True)
     else:
         verdict = gate_verdict(candidate, theirs, policy, rescore)
     return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from unit.promotion.promoting import POLICY, champion, champion_scores, click, moves, never, promote, submit
@@ -184,6 +185,18 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
         workspace.with_name("lost").rename(workspace)
     assert moves(client)[-1] == ("promoted", "1", "3", "inconclusive")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
+
+
+def test_a_verdict_without_the_champions_scores_says_which_pictures_are_left_out(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = client.get_model_version("capnet", "1")
+    ours = measure.scores_of(client, client.get_model_version("capnet", "3"))
+    twice = replace(ours, test=pd.concat([ours.test, ours.test[:5]], ignore_index=True))
+    monkeypatch.setattr(client, "download_artifacts", lambda *_: "no folder")
+    verdict = measure.verdict_on(client, twice, version, POLICY)
+    assert verdict.notes == (f"5 of {len(twice.test)} test pictures are left out: they are there more than once",)
+    assert "no scores for the gate" in verdict.asks[0]
 
 
 def test_scores_that_cannot_be_fetched_are_not_missing(
