@@ -132,8 +132,11 @@ def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measu
         if not worst <= PARITY:
             what = f"scores of the ONNX graph differ by {worst:.2g}, allowed are {PARITY:.0e}"
             raise ContractError(what, str(out), "use the versions in constraints.txt; nothing was written")
-        write_json(out.with_suffix(".json"), described)
+        write_json(temporary.with_suffix(".json"), described)
+        # a kill in between leaves no description without its graph
+        out.with_suffix(".json").unlink(missing_ok=True)
         temporary.replace(out)
+        temporary.with_suffix(".json").replace(out.with_suffix(".json"))
     return measured
 
 

@@ -134,6 +134,32 @@ def test_a_graph_that_scores_otherwise_is_not_written(
         export(served, "capnet version 1", tmp_path / "model.pt", pictures)
 
 
+@pytest.mark.parametrize("moved", [0, 1])
+def test_an_export_that_is_killed_leaves_no_description_without_its_graph(
+    make_outputs: Make, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """Killed before it moves a file to its own name, the first or the second."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    served, out = load(make_outputs()), tmp_path / "there" / "model.onnx"
+    out.parent.mkdir()
+    for path in (out, out.with_suffix(".json")):
+        path.write_text("of an earlier export")
+    done, replace = [], os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).parent == out.parent:
+            if len(done) == moved:
+                raise KeyboardInterrupt
+            done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export(served, "capnet version 1", out, pictures)
+    assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
+    assert (out.read_bytes() == b"of an earlier export") == (not moved)
+
+
 SESSION = """
 import sys
 from pathlib import Path
