@@ -210,6 +210,13 @@ def test_the_model_card_says_what_its_intervals_are_over(make_outputs: Make, boo
     assert f"In %, with {words}." in model_card(measured, "packed", Policy())
 
 
+def test_the_versions_page_names_intervals_only_where_there_are_some(make_outputs: Make) -> None:
+    candidate = read_candidate(**make_outputs())
+    assert "\n| In % (95 % interval) | &emsp; mAP |" in description(candidate)
+    one_group = candidate.metrics | {"bootstrap": {"draws": 1000, "unit": "group", "units": 1}}
+    assert "\n| In % | &emsp; mAP |" in description(replace(candidate, metrics=one_group))
+
+
 def test_the_data_card_claims_no_long_tail_of_balanced_data(make_outputs: Make) -> None:
     paths = make_outputs()
     frame = read_split(paths["split"] / "split.parquet")
