@@ -24,8 +24,15 @@ CLEAR_TRIES = 5  # a second apart
 Paths = Mapping[str, str | Path]
 
 
-def put(folder: Path, params: Mapping[str, Any], inputs: Paths, own_data: Path | None, accelerators: int) -> None:
-    """Copy the inputs for the nodes and say in job.json where they are.
+def put(
+    folder: Path,
+    params: Mapping[str, Any],
+    inputs: Paths,
+    own_data: Path | None,
+    accelerators: int,
+    certificates: Mapping[str, Path],
+) -> None:
+    """Copy inputs and certificates for the nodes and say in job.json where the inputs are.
 
     Args:
         folder: of the TrainJob; emptied first.
@@ -33,9 +40,12 @@ def put(folder: Path, params: Mapping[str, Any], inputs: Paths, own_data: Path |
         inputs: paths of the stage's inputs by name; images are named where they are.
         own_data: the task's own input, which no other pod sees: images that lie in it are copied. None for none.
         accelerators: GPUs of a node.
+        certificates: files of this pod, by the name that they get.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inputs").mkdir(parents=True)
+    for name, file in certificates.items():
+        shutil.copyfile(file, folder / name)
     copies = {}
     for name, path in inputs.items():
         copies[name] = str(path)

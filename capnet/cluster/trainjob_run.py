@@ -13,7 +13,7 @@ from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
 from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, silence, take
-from capnet.cluster.trainjob_spec import SETTINGS, Here, job_name, settings_of, train_job
+from capnet.cluster.trainjob_spec import SETTINGS, Here, certificates, job_name, settings_of, train_job
 from capnet.cluster.trainjob_state import true_conditions
 from capnet.cluster.trainjob_wait import Follower
 from capnet.cluster.trainjobs import Gone, TrainJobs
@@ -69,7 +69,8 @@ def train_on_nodes(
             clear_abandoned(jobs, folder)
             while True:
                 if not running:
-                    put(folder, settings, inputs, Path(own_data) if own_data else None, spec.accelerator_count)
+                    own = Path(own_data) if own_data else None
+                    put(folder, settings, inputs, own, spec.accelerator_count, certificates())
                     jobs.create(job)
                     log.info(
                         "TrainJob %s of %d nodes, %d process%s each",

@@ -26,6 +26,8 @@ MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a
 # what Kubeflow Pipelines tells its own pod: the run in MLflow, and the proxy, where the server has one
 PROXY = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE", *PROXY)
+# where the server has a CA bundle, its launcher sets them to a temporary file of the task's own pod
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 class Nodes(BaseModel):
@@ -174,7 +176,7 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": kind or "ClusterTrainingRuntime", "name": runtime},
             "activeDeadlineSeconds": int(nodes.hours * 3600),
-            "trainer": {**trainer, "env": environment(nodes, here, threads)},
+            "trainer": {**trainer, "env": environment(folder, nodes, here, threads)},
             "runtimePatches": [
                 {
                     "manager": MANAGER,
@@ -186,10 +188,17 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
     return known(job)
 
 
-def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
+def certificates() -> dict[str, Path]:
+    """Files of certificates that the environment names, by variable; another pod need not have them."""
+    files = {name: Path(os.environ.get(name, "")) for name in CERTIFICATES}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def environment(folder: Path, nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
     """Plain values, and keys of secrets by reference; what a secret lacks stays unset.
 
     Args:
+        folder: of the TrainJob, which has the certificates under their variables' names.
         nodes: with the secrets' names.
         here: with the state folder.
         threads: of the CPU.
@@ -197,9 +206,9 @@ def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
     Returns:
         Entries of a container's ``env``.
     """
-    values = {"CAPNET_STATE": str(here.state), "OMP_NUM_THREADS": str(threads)} | {
-        name: os.environ[name] for name in HANDED_ON if os.environ.get(name)
-    }
+    values = {"CAPNET_STATE": str(here.state), "OMP_NUM_THREADS": str(threads)}
+    values |= {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
+    values |= {name: str(folder / name) for name in certificates()}
     secrets = (
         (nodes.s3_secret, names.S3_KEYS),
         (nodes.git_secret, names.GIT_KEYS),

@@ -62,6 +62,26 @@ def test_the_nodes_reach_what_other_tasks_reach_through_a_proxy(task: Task, monk
     assert "HTTP_PROXY" not in env
 
 
+def test_the_nodes_get_the_certificates_of_the_tasks_own_pod(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as the launcher of Kubeflow Pipelines does before it starts a task: backend/src/v2/component/launcher_v2.go
+    own, variables = task.folder / "ca-bundle-1.crt", ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE")
+    own.write_text("certificates")
+    for name in variables:
+        monkeypatch.setenv(name, str(own))
+    seen: dict[str, str] = {}
+
+    def play(job: dict[str, Any], poll: int) -> Any:
+        env = {item["name"]: item.get("value", "") for item in job["spec"]["trainer"]["env"]}
+        paths = {name: Path(env[name]) for name in variables if name in env}
+        on_volume = {name: path for name, path in paths.items() if path.is_relative_to(task.folder / "state")}
+        seen.update({name: path.read_text() for name, path in on_volume.items()})
+        return good(job, 9)
+
+    task.cluster.play = play
+    task.run()
+    assert seen == dict.fromkeys(variables, "certificates")
+
+
 def test_the_trainjob_asks_for_what_the_pipeline_says(task: Task) -> None:
     changes = {
         "accelerator_count": 2,
