@@ -62,7 +62,7 @@ def sweep(folder: Path, form: re.Pattern[str]) -> None:
     """Remove what processes of this machine left that are gone; ``form`` has the process's id as its group."""
     for path in folder.iterdir():
         match = form.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])):
+        if match and not is_alive(int(match[1])):
             remove(path)
 
 
@@ -79,7 +79,8 @@ def host() -> str:
     return re.sub(r"[^\w-]", "-", os.uname().nodename)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether this machine has a process of that id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -25,10 +25,12 @@ from capnet.registry.candidate import Candidate, content_hash
 from capnet.registry.cards import card_links, card_texts, description
 from capnet.registry.run import (
     begun_run,
+    died_here,
     dvc_location,
     end_killed,
     fail_pending_models,
     log_data_set,
+    process_tag,
     put_tags,
     registering,
     run_tags,
@@ -96,7 +98,8 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
             advance(note="run")
             version = _new_version(client, settings, experiment, candidate, label, report, data_md5, policy, advance)
         # what was at work before this call, and is so after it, was killed
-        end_killed(client, before & registering(client, settings, candidate.content_hash, label))
+        still = before & registering(client, settings, candidate.content_hash, label)
+        end_killed(client, still | died_here(client, settings))
         if settings.alias not in version.aliases:
             insist(client.set_registered_model_alias, settings.name, settings.alias, version.version)
         if VERDICT not in version.tags:
@@ -162,7 +165,7 @@ def _new_version(
     location = dvc_location(Path(".dvc/config"), data_md5)
     cards = card_texts(candidate, form, data_md5, location, settings.data_licence, policy)
     notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate)}
-    notes |= {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
+    notes |= process_tag() | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
         experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside
         logged = client.create_logged_model(

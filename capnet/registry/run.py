@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import json
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Register
 from capnet.contracts import sha256_file
+from capnet.contracts.files import host, is_alive
 from capnet.redaction import redact
 from capnet.registry.candidate import Candidate, curves
 from capnet.tracking.live import MODEL_TAG, given_run
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 LONGEST_DIGEST = 36  # that MLflow keeps of a data set
+PROCESS = "registered_by"  # tag of a run: machine and id of the process that registers
 
 
 def run_tags(candidate: Candidate) -> dict[str, str]:
@@ -89,6 +93,29 @@ def _points(client: MlflowClient, run: Run, names: Iterable[str]) -> Iterator[Me
             yield from client.get_metric_history(run.info.run_id, name)
 
 
+def process_tag() -> dict[str, str]:
+    """What tells a later registration on this machine that this one died; none for a run that was given from outside,
+    which is left to whoever opened it.
+    """
+    return {} if given_run() else {PROCESS: f"{host()}.{os.getpid()}"}
+
+
+def died_here(client: MlflowClient, settings: Register) -> set[str]:
+    """The runs in which registrations on this machine, of whatever content, died without a word.
+
+    Args:
+        client: of the store.
+        settings: the section ``register``, which names the experiment.
+
+    Returns:
+        Their ids.
+    """
+    form = re.compile(rf"{re.escape(host())}\.(\d+)")
+    runs = _running(client, settings, f"tags.{PROCESS} LIKE '{host()}.%'")
+    processes = {str(run.info.run_id): form.fullmatch(run.data.tags[PROCESS]) for run in runs}
+    return {run_id for run_id, match in processes.items() if match and not is_alive(int(match[1]))}
+
+
 def registering(client: MlflowClient, settings: Register, content_hash: str, name: str) -> set[str]:
     """The runs in which registrations of a content are at work, or died without a word.
 
@@ -101,10 +128,14 @@ def registering(client: MlflowClient, settings: Register, content_hash: str, nam
     Returns:
         Their ids.
     """
-    experiment = client.get_experiment_by_name(settings.experiment)
-    query = f"tags.content_hash = '{content_hash}' and attributes.status = 'RUNNING'"
-    runs = client.search_runs([experiment.experiment_id], query) if experiment else []
+    runs = _running(client, settings, f"tags.content_hash = '{content_hash}'")
     return {str(run.info.run_id) for run in runs if run.info.run_name == name}
+
+
+def _running(client: MlflowClient, settings: Register, condition: str) -> list[Run]:
+    experiment = client.get_experiment_by_name(settings.experiment)
+    query = f"{condition} and attributes.status = 'RUNNING'"
+    return list(client.search_runs([experiment.experiment_id], query)) if experiment else []
 
 
 def end_killed(client: MlflowClient, run_ids: Iterable[str]) -> None:

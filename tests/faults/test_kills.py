@@ -148,6 +148,22 @@ def test_register_killed_at_random_moments(
         check(workspace)
 
 
+def test_the_run_of_a_killed_registration_ends_with_the_next_one_of_other_content(
+    workspace: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, workspace / "mlflow.db")
+    child = begin(workspace, "register")
+    while ("RUNNING",) not in query(workspace, "select status from runs"):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), output_of(workspace)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    assert end(child) == -signal.SIGKILL
+    shutil.rmtree(workspace / "outputs")
+    make_outputs(workspace / "outputs", mAP=0.6)
+    check(workspace)
+    assert query(workspace, "select status from runs") == [("FINISHED",), ("KILLED",)]
+
+
 @pytest.fixture
 def champion(imported: None, three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of settings, and a store with three versions, the first of which is the champion."""
