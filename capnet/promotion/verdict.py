@@ -19,6 +19,7 @@ from capnet.promotion.policy import Policy
 Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
 COVERAGE, CRITICAL = "coverage", "critical class"  # rules' names start with it
+FORMER_TAIL = "tail of the champion"
 NO_INTERVAL = (float("nan"), float("nan"))
 UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
@@ -175,38 +176,35 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
     rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
     masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
     if rows.former_tail is not None:
-        masks["tail of the champion"] = rows.former_tail
-    chosen = np.flatnonzero(rows.critical)
+        masks[FORMER_TAIL] = rows.former_tail
+    for c in np.flatnonzero(rows.critical):
+        masks[f"{CRITICAL} {rows.names[int(c)]}"] = np.arange(len(rows.names)) == c
 
-    def precisions(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
-        ap = weighted_average_precision(ranking, weights)
-        return {name: mean_over(ap, mask) for name, mask in masks.items()}, ap[chosen]
+    def means(ranking: Rankings, weights: Floats) -> dict[str, Floats]:
+        precisions = weighted_average_precision(ranking, weights)
+        return {name: mean_over(precisions, mask) for name, mask in masks.items()}
 
-    points = [precisions(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
+    ours, theirs = (means(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings)
     drawn: dict[str, list[Floats]] = {name: [] for name in masks}
-    drawn_classes: list[Floats] = []
     for weights in _weights(rows, rankings, policy):
-        (ours, our_classes), (theirs, their_classes) = (precisions(ranking, weights) for ranking in rankings)
-        for name in masks:
-            drawn[name].append(ours[name] - theirs[name])
-        drawn_classes.append(our_classes - their_classes)
+        our_draws, their_draws = (means(ranking, weights) for ranking in rankings)
+        for name, differences in drawn.items():
+            differences.append(our_draws[name] - their_draws[name])
 
-    margins, questions = policy.may_fall, times * (len(masks) + len(chosen))
+    fall, questions = policy.may_fall, times * len(masks)
+    margins = {"mAP": fall.mAP, "tail": fall.tail, FORMER_TAIL: fall.tail}  # the others are of critical classes
     same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
-    rules = []
-    for name, mask in masks.items():
-        value, against = (float(point[0][name][0]) for point in points)
-        margin = margins.mAP if name == "mAP" else margins.tail
-        evidence = Evidence.of(rows, mask, questions, same)
-        rules.append(_rule(name, value, against, np.concatenate(drawn[name]), margin, evidence))
-    by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
-    for index, c in enumerate(chosen):
-        value, against = (float(point[1][index, 0]) for point in points)
-        evidence = Evidence.of(rows, np.arange(len(rows.names)) == c, questions, same)
-        rules.append(
-            _rule(f"{CRITICAL} {rows.names[int(c)]}", value, against, by_class[index], margins.critical, evidence)
+    return [
+        _rule(
+            name,
+            float(ours[name][0]),
+            float(theirs[name][0]),
+            np.concatenate(drawn[name]),
+            margins.get(name, fall.critical),
+            Evidence.of(rows, mask, questions, same),
         )
-    return rules
+        for name, mask in masks.items()
+    ]
 
 
 def unseen(positives: int, chance: float = UNSEEN) -> float:
