@@ -135,15 +135,19 @@ def opening(version: ModelVersion, events: Sequence[history.Event], is_champion:
         notes.append(f"reason of a person: {tags[OVERRIDE]}")
     # no line of a stranger's, such as the name of an account, ends this one
     first = one_line(first)
-    lines = [f"- `{one_line(line).replace('`', chr(39))}`" for line in (*rules, *notes)]
-    cut = [line if len(line) <= LONGEST_NOTE else f"{line[:LONGEST_NOTE]}...`" for line in lines[len(rules) :]]
-    lines[len(rules) :] = cut
-    left = len(rules)
-    while left and sum(len(line) + 1 for line in (first, "", *lines[:left], *cut)) > room - LEFT_OUT:
-        left -= 1
-    if left < len(rules):
-        lines[left : len(rules)] = [f"- and {len(rules) - left} more, in the tag {VERDICT_RULES}"]
-    return "\n".join([first, *(["", *lines] if lines else [])])
+    shown, cut = [_item(line) for line in rules], [_item(line) for line in notes]
+    cut = [line if len(line) <= LONGEST_NOTE else f"{line[:LONGEST_NOTE]}...`" for line in cut]
+    while shown and sum(len(line) + 1 for line in (first, "", *shown, *cut)) > room - LEFT_OUT:
+        shown.pop()
+    left_out = len(rules) - len(shown)
+    more = [f"- and {left_out} more, in the tag {VERDICT_RULES}"] if left_out else []
+    lines = [*shown, *more, *cut]
+    return "\n".join([first, "", *lines] if lines else [first])
+
+
+def _item(line: str) -> str:
+    """An item of a list in Markdown, as code."""
+    return f"- `{one_line(line).replace('`', chr(39))}`"
 
 
 def body(description: str) -> str:
