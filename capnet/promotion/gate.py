@@ -71,14 +71,14 @@ class GateScores:
         return [item["name"] for item in self.classes["classes"] if item["bucket"] == "tail"]
 
 
-def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str = "") -> GateScores:
+def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str) -> GateScores:
     """The scores of one model, from the stages' folders.
 
     Args:
         split: folder of split.parquet.
         evaluation: folder of predictions.parquet.
         classes: of both.
-        content_hash: of the model; "" leaves it out.
+        content_hash: of the model.
 
     Raises:
         ContractError: a test row has no scores of the variant capnet.
@@ -92,10 +92,9 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     )
     others = table[table["split"].isin(("train", "val"))]
     items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
-    about = {"schema": SCHEMA, "classes": items} | ({"content_hash": content_hash} if content_hash else {})
-    return GateScores(
-        about, test, others[["sha256"]].assign(group=hashed_groups(others["group"])).reset_index(drop=True)
-    )
+    about = {"schema": SCHEMA, "classes": items, "content_hash": content_hash}
+    seen = others[["sha256"]].assign(group=hashed_groups(others["group"])).reset_index(drop=True)
+    return GateScores(about, test, seen)
 
 
 def write_gate(folder: Path, scores: GateScores) -> None:

@@ -57,7 +57,7 @@ def read_all(outputs: Path) -> None:
 
     paths = [outputs / name for name in ("split", "validation", "model", "evaluation")]
     candidate = read_candidate(*paths)
-    label_matrix(gate_scores(paths[0], paths[3], candidate.classes).test["labels"], len(candidate.classes))
+    label_matrix(gate_scores(paths[0], paths[3], candidate.classes, "").test["labels"], len(candidate.classes))
     load_model(paths[2], prepare(Runtime(threads=1)))
     load_served(paths[2], paths[3] / "thresholds.json", Runtime(threads=1))
 

@@ -257,6 +257,6 @@ def test_equal_ranks_on_few_pictures_are_no_proof() -> None:
 
 def test_the_files_of_the_stages_cover_themselves(make_outputs: Make) -> None:
     paths = make_outputs()
-    scores = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+    scores = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"), "")
     verdict = gate_verdict(scores, scores, POLICY)
     assert outcomes(verdict) == {"coverage": "pass", "coverage of the tail": "pass", "mAP": "pass", "tail": "pass"}

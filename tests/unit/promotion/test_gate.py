@@ -32,7 +32,7 @@ WRONG = [f"coverage: {value}" for value in ("1.1", "-0.1", "true", "99", "'0.9'"
 
 
 def _scores(paths: dict[str, Path]) -> GateScores:
-    return gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+    return gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"), "")
 
 
 def test_the_files_hold_test_rows_and_what_was_seen_without_names_of_groups(make_outputs: Make, tmp_path: Path) -> None:

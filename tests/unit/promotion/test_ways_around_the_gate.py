@@ -214,7 +214,7 @@ def test_scores_of_another_version_of_the_same_run_are_not_believed(
 def test_a_class_that_is_not_critical_any_more_needs_a_person(make_outputs: Make, tmp_path: Path) -> None:
     before, after = make_outputs(tmp_path / "before", critical=("cat",)), make_outputs(tmp_path / "after", skill=9.0)
     champion, candidate = (
-        gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+        gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"), "")
         for paths in (before, after)
     )
     verdict = gate_verdict(candidate, champion, POLICY)
@@ -230,7 +230,7 @@ def test_settings_of_a_candidate_do_not_choose_the_tail_that_it_is_asked_about(
     make_outputs: Make, tmp_path: Path, bucket: str
 ) -> None:
     paths = make_outputs(tmp_path / "outputs")
-    champion = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+    champion = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"), "")
     classes = {**champion.classes, "classes": [item | {"bucket": bucket} for item in champion.classes["classes"]]}
     tail = np.array([name in champion.tail for name in champion.names])
     assert 0 < tail.sum() < len(tail)
