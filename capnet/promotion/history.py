@@ -127,16 +127,16 @@ def found_key(events: Sequence[Event], current: str) -> str:
     return f"{PREFIX}found.{hashlib.sha256(f'{counting[-1:]} {current}'.encode()).hexdigest()[:16]}"
 
 
-def finish(client: MlflowClient, name: str, event: Event, done: str = "", overtaken: str = "") -> Event:
+def finish(client: MlflowClient, name: str, event: Event, done: str, overtaken: str = "") -> Event:
     """Write that the alias was moved.
 
     Args:
         client, name: as in ``begin``.
         event: from ``begin``.
-        done: when the alias had been moved; "" for now.
+        done: when the alias had been moved.
         overtaken: as in ``Event``.
     """
-    finished = replace(event, done=done or now(), overtaken=overtaken)
+    finished = replace(event, done=done, overtaken=overtaken)
     _write(client, name, finished)
     return finished
 
