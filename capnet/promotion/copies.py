@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 COPIED_FROM = "copied_from"
-TOLD = (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POLICY, OVERRIDE)  # a copy gets its own
+VERDICT_TAGS = (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POLICY, OVERRIDE)  # a copy gets its own
 
 
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
@@ -43,7 +43,7 @@ def _complete(client: MlflowClient, made: ModelVersion, home: str) -> None:
     """Say first where a copy comes from: one whose maker dies here is then no version that nobody refused elsewhere."""
     name, number = made.name, str(made.version)
     own = made.tags.get(VERDICT_OF) == identity(name, number)
-    theirs = [] if own else [key for key in TOLD if key in made.tags]
+    theirs = [] if own else [key for key in VERDICT_TAGS if key in made.tags]
     if COPIED_FROM in made.tags and not theirs:
         return
     client.set_model_version_tag(name, number, COPIED_FROM, home)
