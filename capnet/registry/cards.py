@@ -9,6 +9,7 @@ from typing import Any
 
 from capnet.contracts import VARIANTS, number
 from capnet.errors import counted, some
+from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import (
     VARIANT_NAMES,
@@ -31,7 +32,6 @@ from capnet.registry.data_card import buckets_in_words, data_card
 from capnet.registry.markdown import class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
-FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
 HALF = 0.5  # precision and recall below which a critical class is called weak
 
 
@@ -184,7 +184,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append("not measured: no positive test picture")
         elif ap < mean / 2:
             reasons.append(f"below half of the mean of {percent(mean)} %")
-        if ap is not None and positives is not None and positives < FEW:
+        if ap is not None and positives is not None and positives < MIN_POSITIVES:
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("no threshold of its own, most often for want of positives")
