@@ -94,9 +94,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
             _complete_twin(client, settings, candidate, version)
             complete_gate(client, str(version.run_id), candidate)
         else:
-            experiment = experiment_id(client, settings)
-            advance(note="run")
-            version = _new_version(client, settings, experiment, candidate, label, report, data_md5, policy, advance)
+            version = _new_version(client, settings, candidate, label, report, data_md5, policy, advance)
         # what was at work before this call, and is so after it, was killed
         still = before & registering(client, settings, candidate.content_hash, label)
         end_killed(client, still | died_here(client, settings))
@@ -144,7 +142,6 @@ def find_version(client: MlflowClient, settings: Register, expected_hash: str) -
 def _new_version(
     client: MlflowClient,
     settings: Register,
-    experiment: str,
     candidate: Candidate,
     label: str,
     report: Path,
@@ -152,6 +149,8 @@ def _new_version(
     policy: Policy,
     advance: Advance,
 ) -> ModelVersion:
+    experiment = experiment_id(client, settings)
+    advance(note="run")
     sources = {
         "class_fingerprint": candidate.classes.fingerprint,
         "weight_hash": str(candidate.config.get("weight_hash", "")),
