@@ -167,12 +167,12 @@ def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> Non
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > LARGEST:
         raise DataError(
-            f"the image tower has {size / 2**30:.1f} GB, one ONNX file can hold 2",
+            f"the image tower has {size / 2**30:.1f} GiB, one ONNX file can hold 2",
             str(path.name),
             "export a smaller backbone",
         )
-    side = served.scorer.loaded.model.towers.preprocess.size
-    example = torch.zeros(2, 3, side, side)
+    pixels = served.scorer.loaded.model.towers.preprocess.size
+    example = torch.zeros(2, 3, pixels, pixels)
     # the exporter tells much that no user can act on; errors still raise
     with warnings.catch_warnings(action="ignore"), quiet(EXPORTERS), torch.no_grad():
         program = torch.onnx.export(
