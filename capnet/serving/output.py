@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from capnet.serving.engine import Served
 
 FIRST = ["path", "labels", "fault"]  # columns of the table
+PART_COLUMNS = ["path", "fault", "scores"]  # of a part, as ``predict`` saves it
 PART_ROW = 16_384  # bytes of an image in a part beside its scores: a path and a fault
 SCORE = "score "  # columns of the table, before the class's name
 GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
@@ -183,10 +184,10 @@ def is_part(path: Path, names: Sequence[str], classes: int) -> bool:
             most = len(names) * (PART_ROW + 8 * classes) + PART_ROW
             if file.metadata.num_rows != len(names) or sum(group.total_byte_size for group in groups) > most:
                 return False
-            part = file.read(["path", "fault", "scores"])
+            part = file.read(PART_COLUMNS)
     except (*DAMAGED, ValueError):
         return False
-    if part.num_columns != 3:
+    if part.num_columns < len(PART_COLUMNS):
         return False
     scores, faults = part["scores"], part["fault"].to_pylist()
     is_floats = pa.types.is_list(scores.type) and pa.types.is_floating(scores.type.value_type)

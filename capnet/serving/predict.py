@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -22,7 +22,7 @@ from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar
-from capnet.serving.output import FORMATS, Writer, is_output, is_part
+from capnet.serving.output import FORMATS, PART_COLUMNS, Writer, is_output, is_part
 from capnet.serving.parts import parts_of
 
 if TYPE_CHECKING:
@@ -217,13 +217,13 @@ def predict(
         paths = [folder / f"{start:012}.parquet" for start in range(0, len(source.names), part)]
         every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
         missing = [n for n, path in enumerate(paths) if not is_part(path, every[n], len(served.names))]
-        chunks = [every[number] for number in missing]
-        total = sum(map(len, chunks))
+        images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
-            advance(len(source.names) - total)
-            parts = served.stream(chain.from_iterable(chunks), source.root, total)
-            for number, frame in zip(missing, frames(parts, [len(chunk) for chunk in chunks], advance), strict=True):
+            advance(len(source.names) - len(images))
+            rows = _rows(served.stream(images, source.root, len(images)), advance)
+            for number in missing:
                 temporary = paths[number].with_suffix(".tmp")
+                frame = pd.DataFrame([next(rows) for _ in every[number]], columns=PART_COLUMNS)
                 frame.to_parquet(temporary)
                 temporary.replace(paths[number])
         temporary = folder / out.name
@@ -244,30 +244,13 @@ def _key(identity: str, source: Source, part: int) -> str:
     return digest.hexdigest()
 
 
-def frames(parts: Iterator[ScoredPart], sizes: Sequence[int], advance: Advance) -> Iterator[pd.DataFrame]:
-    """Scored parts of any size as tables of given sizes.
-
-    Args:
-        parts: from ``Served.stream``; has as many images as the sizes together.
-        sizes: images of each table.
-        advance: called with the number of images of each part.
-
-    Yields:
-        Tables with columns path, fault ("" for none), scores (float32 [class]; None with a fault).
-    """
-    paths: list[str] = []
-    faults: list[str] = []
-    scores: list[np.ndarray | None] = []
-    for size in sizes:
-        while len(paths) < size:
-            part = next(parts)
-            rows = iter(part.scores)
-            paths += part.names
-            faults += part.faults
-            scores += [None if fault else next(rows) for fault in part.faults]
-            advance(len(part.names))
-        yield pd.DataFrame({"path": paths[:size], "fault": faults[:size], "scores": scores[:size]})
-        del paths[:size], faults[:size], scores[:size]
+def _rows(parts: Iterable[ScoredPart], advance: Advance) -> Iterator[tuple[str, str, np.ndarray | None]]:
+    """Path, fault ("" for none) and scores (float32 [class]; None with a fault) of every image."""
+    for part in parts:
+        advance(len(part.names))
+        scores = iter(part.scores)
+        for name, fault in zip(part.names, part.faults, strict=True):
+            yield name, fault, None if fault else next(scores)
 
 
 def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
@@ -279,12 +262,12 @@ def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
 def write(
     path: Path, writer: Writer, parts: Iterable[pd.DataFrame], served: Served, model_key: str, drift: Drift | None
 ) -> Predicted:
-    """Write tables of ``frames`` as one file.
+    """Write parts as one file.
 
     Args:
         path: of the file.
         writer: of its format.
-        parts: the tables, in order.
+        parts: in order; tables with PART_COLUMNS.
         served, model_key, drift: as in ``predict``.
     """
     result = Predicted()
