@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
@@ -19,7 +19,6 @@ from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow
 from capnet.promotion.versions import has_files, rival_of, same_content
-from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash
 from capnet.registry.cards import card_links, card_texts, description
@@ -274,13 +273,3 @@ def _create_version(
             if fresh and not client.search_model_versions(f"name = '{settings.name}'"):
                 client.delete_registered_model(settings.name)
         raise
-
-
-def state_record(settings: Register, version: ModelVersion) -> dict[str, Any]:
-    """Where this content was registered last: for the state folder, never for an output."""
-    return {
-        "name": version.name,
-        "version": int(version.version),
-        "run_id": version.run_id,
-        "tracking_uri": redact(tracking_uri(settings)),
-    }

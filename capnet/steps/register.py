@@ -9,12 +9,11 @@ from capnet.contracts import SCHEMA, write_json
 from capnet.contracts.dvc_file import dvc_output
 from capnet.registry.candidate import read_candidate
 from capnet.registry.data_card import data_licence
-from capnet.registry.register import register_version, state_record
-from capnet.state import state_dir
+from capnet.registry.register import register_version
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Write registration.json; version number and run id differ between stores, so they go to the state folder.
+    """Write registration.json, without version number and run id, which differ between stores.
 
     Args:
         params: all settings.
@@ -32,9 +31,7 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     settings = params.register_.model_copy(update={"data_licence": data_licence(params.register_.data_licence, root)})
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     data_md5 = dvc_output(Path(f"{root}.dvc")).get("md5", "")
-    state = state_dir("registry")  # before a version is made: whether it can be written to
     registered = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
-    write_json(state / f"{candidate.content_hash}.json", state_record(settings, registered))
     record = {
         "schema": SCHEMA,
         "name": settings.name,

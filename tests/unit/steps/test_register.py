@@ -63,9 +63,8 @@ def test_register_and_check_on_the_default_store(project: Path) -> None:
         "challenger",
         pytest.approx(0.4),
     )
-    state = json.loads((project / ".capnet" / "registry" / f"{content['content_hash']}.json").read_text())
-    assert (state["version"], state["tracking_uri"]) == (1, "sqlite:///mlflow.db")
-    assert state["run_id"] not in record.decode()
+    version = MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_model_version("capnet", "1")
+    assert str(version.run_id) not in record.decode()
 
     again = _again(project, "register", "--check")
     assert (again.returncode, again.stdout, again.stderr) == (0, "register: the store has this model version\n", "")
@@ -98,12 +97,7 @@ def test_what_lies_elsewhere_says_nothing_of_the_images(project: Path, root: str
 def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project: Path) -> None:
     before, begin = tree_hash(project), time.monotonic()
     for arguments in (("register",), ("register", "--check")):
-        result = _again(
-            project,
-            *arguments,
-            MLFLOW_TRACKING_URI="http://someone:hunter2@127.0.0.1:9",
-            CAPNET_STATE=str(project.parent / "state"),
-        )
+        result = _again(project, *arguments, MLFLOW_TRACKING_URI="http://someone:hunter2@127.0.0.1:9")
         assert (result.returncode, result.stdout) == (1, "")
         assert result.stderr.startswith(
             "capnet: MLflow error\ncould not register the model: [Errno 111] Connection refused\n"
@@ -120,11 +114,4 @@ def test_folders_that_do_not_belong_together_are_refused(project: Path) -> None:
     result = _again(project, "register")
     assert (result.returncode, result.stdout) == (4, "")
     assert "made for other classes" in result.stderr
-    assert not (project / "mlflow.db").exists()
-
-
-def test_a_state_folder_that_cannot_be_used_is_refused_before_a_version_is_made(project: Path) -> None:
-    result = _again(project, "register", CAPNET_STATE=str(project / "data.dvc"))
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "the state folder cannot be used" in result.stderr
     assert not (project / "mlflow.db").exists()
