@@ -87,7 +87,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
     policy = read_policy(settings.policy)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
     with store(settings, "register the model") as client, bar("register", 5) as advance:
-        before = registering(client, settings, candidate.content_hash, label)
+        before = registering(client, settings, candidate.content_hash)
         version = find_version(client, settings, candidate.content_hash)
         if version is not None:
             _complete_twin(client, settings, candidate, version)
@@ -95,7 +95,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
         else:
             version = _new_version(client, settings, candidate, label, report, data_md5, policy, advance)
         # what was at work before this call, and is so after it, was killed
-        still = before & registering(client, settings, candidate.content_hash, label)
+        still = before & registering(client, settings, candidate.content_hash)
         end_killed(client, still | died_here(client, settings))
         if settings.alias not in version.aliases:
             insist(client.set_registered_model_alias, settings.name, settings.alias, version.version)

@@ -116,20 +116,19 @@ def died_here(client: MlflowClient, settings: Register) -> set[str]:
     return {run_id for run_id, match in processes.items() if match and not is_alive(int(match[1]))}
 
 
-def registering(client: MlflowClient, settings: Register, content_hash: str, name: str) -> set[str]:
+def registering(client: MlflowClient, settings: Register, content_hash: str) -> set[str]:
     """The runs in which registrations of a content are at work, or died without a word.
 
     Args:
         client: of the store.
         settings: the section ``register``, which names the experiment.
         content_hash: of what they register.
-        name: of such a run; one that was given from outside keeps its own, and is left to whoever opened it.
 
     Returns:
         Their ids.
     """
     runs = _running(client, settings, f"tags.content_hash = '{content_hash}'")
-    return {str(run.info.run_id) for run in runs if run.info.run_name == name}
+    return {str(run.info.run_id) for run in runs if PROCESS in run.data.tags}
 
 
 def _running(client: MlflowClient, settings: Register, condition: str) -> list[Run]:
