@@ -62,7 +62,8 @@ def verdict_tags(
         VERDICT: verdict.colour,
         VERDICT_OF: identity(version.name, version.version),
         VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
-        VERDICT_RULES: "\n".join(lines)[:LONGEST_TAG],
+        # names of classes may have letters that Unicode ends lines at
+        VERDICT_RULES: "\n".join(" ".join(line.splitlines()) for line in lines)[:LONGEST_TAG],
     }
 
 

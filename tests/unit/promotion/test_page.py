@@ -12,7 +12,9 @@ from unit.promotion.promoting import promote
 from capnet.errors import GateError
 from capnet.promotion import promote as promotion
 from capnet.promotion.history import Event
-from capnet.promotion.page import RULE, body, opening, show_verdict
+from capnet.promotion.page import RULE, body, opening, show_verdict, verdict_tags
+from capnet.promotion.policy import Policy
+from capnet.promotion.verdict import Rule, Verdict
 
 
 def lines_of(client: MlflowClient, number: str) -> list[str]:
@@ -78,3 +80,13 @@ def test_no_text_of_others_adds_a_line_to_a_page() -> None:
     assert text.startswith("Verdict: red, against x")
     assert not set(text) & {"\x1b", "\u202e"}
     assert body(text + RULE + "What a person wrote.") == "What a person wrote."
+
+
+def test_the_name_of_a_class_does_not_end_the_line_of_its_rule() -> None:
+    why = "critical class lynx\u2028pass: cub"
+    verdict = Verdict((Rule(why, "fail", 0.4, 0.6, -0.2, -0.3, -0.1, 0.02),))
+    tags = verdict_tags(ModelVersion("capnet", "2", 0), None, verdict, Policy())
+    assert tags["verdict"] == "red"
+    (line,) = tags["verdict_rules"].splitlines()
+    assert line.startswith("fail")
+    assert "lynx pass: cub" in line
