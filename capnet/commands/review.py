@@ -144,8 +144,9 @@ def page(asked: list[tuple[str, ...]], before: Corrections, params: Params, out:
         for path in track(paths, "reading images", len(paths))
     }
     corrections = [[path, name, label] for (path, name), label in sorted(before.items())]
+    table = {"asked": [row[:2] for row in asked], "corrections": corrections}
     rows = [
         dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]], "link": link_to(root / row[0], out)}
         for row in asked
     ]
-    return templates().get_template("review.html").render(rows=rows, corrections=corrections, name=TABLE)
+    return templates().get_template("review.html").render(rows=rows, table=table, name=TABLE)

@@ -113,7 +113,7 @@ def test_corrections_of_a_review_are_in_the_next_ingest(finished: Workspace, tmp
     assert output.startswith(f"review: {len(rows)} labels to look at, 0 corrected before")
     assert {row["split"] for row in rows} == {"train"}, "test images only where they are asked for"
     page = (tmp_path / "review" / "review.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == page.count("<li data-path") == len(rows) > 0
+    assert page.count("data:image/jpeg;base64,") == page.count("<fieldset") == len(rows) > 0
 
     (tmp_path / "next").mkdir()
     workspace = small_workspace(tmp_path / "next")
