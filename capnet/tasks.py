@@ -96,8 +96,8 @@ def with_files(params: Params) -> Params:
 def refuse_credentials(params: Params) -> None:
     """Raise ConfigError where an address holds a password: whoever may look at a run could read it."""
     addresses = (
-        ("data.root", params.data.root, "GIT_USERNAME and GIT_PASSWORD from the secret capnet-git"),
-        ("register.tracking_uri", params.register_.tracking_uri, "MLFLOW_TRACKING_URI from the secret capnet-mlflow"),
+        ("data.root", params.data.root, "GIT_USERNAME and GIT_PASSWORD from --git-secret"),
+        ("register.tracking_uri", params.register_.tracking_uri, "MLFLOW_TRACKING_URI from --mlflow-secret"),
     )
     problems = [
         Problem(

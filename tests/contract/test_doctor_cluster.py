@@ -203,7 +203,10 @@ def test_what_several_nodes_need(doctor: DoctorCommand, repository: Path) -> Non
 
 def test_one_secret_may_hold_the_keys_of_several(doctor: DoctorCommand) -> None:
     one = ("--s3-secret", "birds", "--mlflow-secret", "birds", "--git-secret", "birds")
-    assert "there is no secret birds" in str(doctor.run(*one)[1])
+    error = str(doctor.run(*one)[1])
+    assert "there is no secret birds" in error
+    assert "put secret birds into deploy/secrets/kustomization.yaml, fill in deploy/secrets/capnet-s3.env and" in error
+    assert "deploy/secrets/birds.env" not in error, "no such file"
     whole = {"AWS_ACCESS_KEY_ID": VALUE, "AWS_SECRET_ACCESS_KEY": VALUE, "MLFLOW_TRACKING_URI": VALUE}
     doctor.cluster.apply(SPACE, secret("birds", **whole))
     output, error = doctor.run(*one)

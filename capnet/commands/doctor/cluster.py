@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from capnet.cluster import names
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
-from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, NAMESPACE, S3_KEYS, SERVICE_ACCOUNT, on_volume, unseen
+from capnet.cluster.names import NAMESPACE, SERVICE_ACCOUNT, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
 from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, exists
@@ -33,8 +34,9 @@ DEPLOY = "make deploy, or kubectl apply -k deploy/overlays/standalone"
 
 
 class Keys(NamedTuple):
-    """Keys of a secret: those that tasks read, the ``basic`` ones of these, and whether these must be there."""
+    """A secret's ``usual`` name, keys that tasks read, the ``basic`` ones of these, and whether these are needed."""
 
+    usual: str
     known: tuple[str, ...]
     basic: tuple[str, ...]
     needed: bool
@@ -86,15 +88,14 @@ def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     keys = source == "s3" and not needs.anonymous and not has_role(api, needs)
     secrets: dict[str, list[Keys]] = {}  # of one name, where one secret serves for several
     for name, kind in (
-        (needs.s3_secret, Keys(S3_KEYS, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys)),
-        (needs.mlflow_secret, Keys(MLFLOW_KEYS, ("MLFLOW_TRACKING_URI",), True)),
-        (needs.git_secret, Keys(GIT_KEYS, ("GIT_USERNAME", "GIT_PASSWORD"), False)),
+        (needs.s3_secret, Keys(names.S3_SECRET, names.S3_KEYS, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys)),
+        (needs.mlflow_secret, Keys(names.MLFLOW_SECRET, names.MLFLOW_KEYS, ("MLFLOW_TRACKING_URI",), True)),
+        (needs.git_secret, Keys(names.GIT_SECRET, names.GIT_KEYS, ("GIT_USERNAME", "GIT_PASSWORD"), False)),
     ):
         secrets.setdefault(name, []).append(kind)
     for name, kinds in secrets.items():
         about, where = f"secret {name}", needs.where("secret", name)
-        own = "" if needs.namespace == NAMESPACE else f"put {needs.namespace} into deploy/secrets/kustomization.yaml, "
-        fill = f"{own}fill in deploy/secrets/{name}.env, then kubectl apply --server-side -k deploy/secrets"
+        fill = how_to_fill(needs, name, [kind.usual for kind in kinds])
         try:
             data = api.get(f"/api/v1/namespaces/{needs.namespace}/secrets/{name}").get("data") or {}
         except NotThere:
@@ -113,6 +114,15 @@ def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         if not problems:
             present = ", ".join(key for kind in kinds for key in kind.known if key in data)
             yield Finding(about, f"has {present or 'no key, and none is needed'}")
+
+
+def how_to_fill(needs: Needs, name: str, usual: Sequence[str]) -> str:
+    """How to make a secret from the files in deploy/secrets, which bear the ``usual`` names of what it holds."""
+    own = [f"namespace {needs.namespace}"] if needs.namespace != NAMESPACE else []
+    own += [f"secret {name}"] if [name] != usual else []
+    change = f"put {' and '.join(own)} into deploy/secrets/kustomization.yaml, " if own else ""
+    files = " and ".join(f"deploy/secrets/{file}.env" for file in usual)
+    return f"{change}fill in {files}, then kubectl apply --server-side -k deploy/secrets"
 
 
 def wrong_keys(data: Mapping[str, str], kinds: Sequence[Keys]) -> Iterable[str]:
@@ -137,8 +147,7 @@ def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     """The volume claims: bound, or waiting for their first pod if their storage class works that way; and such that
     several nodes can mount them, where these train.
     """
-    names = [needs.state_claim, *([needs.data_claim] if on_volume(needs.root) else [])]
-    for name in names:
+    for name in [needs.state_claim, *([needs.data_claim] if on_volume(needs.root) else [])]:
         about, where = f"claim {name}", needs.where("claim", name)
         make = f"{train_nodes.DEPLOY if name == needs.state_claim else train_nodes.DEPLOY_DATA} ({train_nodes.DOCS})"
         try:
