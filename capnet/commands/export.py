@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from capnet.commands.options import model_option, settings_options
+from capnet.errors import counted
 
 EPILOG = """\b
 Examples:
@@ -50,7 +51,7 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
         images = [source.root / name for name in source.names]
     with model(address, loaded) as (served, key, _):
         measured = onnx_export.export(served, key, Path(out), images)
-    on = f"{measured.pictures} images" if measured.pictures else "images of noise"
+    on = counted(measured.pictures, "image") if measured.pictures else "images of noise"
     click.echo(
         f"export: {key} in {out}, {measured.megabytes:.1f} MB; how to use it in {Path(out).with_suffix('.json')}"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from capnet.commands.options import settings_options
-from capnet.errors import ContractError
+from capnet.errors import ContractError, counted
 from capnet.redaction import redact
 
 
@@ -58,5 +58,5 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...]) -> 
             )
         rows = rows[rows["split"].isin(splits)]
     copies = local_root(data, root, rows)
-    what = "label files" if rows is None else f"{len(rows)} images"
-    click.echo(redact(f"fetch: the {what} of {data.root} are in {copies}"))
+    what = "label files" if rows is None else counted(len(rows), "image")
+    click.echo(redact(f"fetch: {what} of {data.root} in {copies}"))

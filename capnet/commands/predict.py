@@ -84,7 +84,7 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
     click.echo(f"predict: {labelled} labelled by {key}, {done.not_read} not read, in {target}")
     if done.not_read and done.not_read == done.images:
         raise DataError(
-            f"none of the {done.images} images could be read",
+            f"none of {counted(done.images, 'image')} could be read",
             source_address,
             f"{target} says for each what is wrong with it",
         )

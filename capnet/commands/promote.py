@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capnet.commands.options import settings_options
-from capnet.errors import CapnetError, ConfigError, GateError, one_line
+from capnet.errors import CapnetError, ConfigError, GateError, counted, one_line
 
 if TYPE_CHECKING:
     from capnet.promotion.promote import Audit
@@ -149,7 +149,7 @@ def show_verdict(verdict: Verdict) -> None:
     fell = [f"fell most: {'; '.join(verdict.fell)}"] if verdict.fell and verdict.colour != "green" else []
     for line in dict.fromkeys((*verdict.causes, *map(str, verdict.rules), *verdict.asks, *verdict.notes, *fell)):
         click.echo(one_line(line))
-    click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test images")
+    click.echo(f"verdict: {verdict.colour}, on {counted(verdict.rows, 'test image')}")
 
 
 def ask(verdict: Verdict) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capnet.commands.options import path_option, settings_options
-from capnet.errors import ContractError, DataError
+from capnet.errors import ContractError, DataError, counted
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -58,7 +58,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / PAGE, page(asked, before, chosen, out))
     replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *asked]))
-    click.echo(f"review: {len(asked)} labels to look at, {len(before)} corrected before")
+    click.echo(f"review: {counted(len(asked), 'label')} to look at, {len(before)} corrected before")
     click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
     click.echo(f"Then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run `dvc repro`.")
 

@@ -21,7 +21,7 @@ from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, DataError, Problem, some
+from capnet.errors import SHOWN, DataError, Problem, counted, some
 from capnet.progress import in_threads, track
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
     problems = []
     for folder_or_row, ((path, problem), *others) in groups.items():
         if below and folder_or_row == below:
-            what = f"{1 + len(others)} images are missing, but are in the folder {below.name!r}"
+            what = f"{counted(1 + len(others), 'image')} missing, but in the folder {below.name!r}"
             todo = f"set {setting}, so that paths begin with {below.name}/"
             problem = replace(problem, what=what, todo=todo)
         elif others:
@@ -203,7 +203,8 @@ def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_forma
     """Write left_out.csv: image_id, path and reason, where images were left out; and warnings that name the first."""
     table = [(image.image_id, image.path, reason) for reason, images in by_format.items() for image in images]
     for reason, images in by_format.items():
-        log.warning("%d images left out: %s: %s", len(images), reason, some([image.path for image in images], NAMED))
+        named = some([image.path for image in images], NAMED)
+        log.warning("%s left out: %s: %s", counted(len(images), "image"), reason, named)
     ids, paths = rows["image_id"].tolist(), rows["path"].tolist()
     for row, _, problem in faults:
         table.append((ids[row], paths[row], problem.what.removeprefix(f"image {paths[row]!r}: ")))

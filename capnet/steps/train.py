@@ -28,7 +28,7 @@ from capnet.contracts import (
 )
 from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
-from capnet.errors import ConfigError, DataError
+from capnet.errors import ConfigError, DataError, counted
 from capnet.evaluation.baselines import FittedProbe, write_probe
 from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
@@ -148,11 +148,11 @@ def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:
     slow = trainer.machine.device.type == "cpu" and not model.tower_is_frozen and not model.blocks_behind_tokens
     if slow and images * epochs >= MANY_ON_A_CPU and trainer.process_group.is_main_process:
         logger.warning(
-            "%d epochs of %d images through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, so"
+            "%s of %s through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, so"
             " hours for a thousand; train.adapter.in_blocks: false keeps the tower frozen and takes minutes"
             " (docs/your-own-data.md, Time)",
-            epochs,
-            images,
+            counted(epochs, "epoch"),
+            counted(images, "image"),
         )
 
 

@@ -199,7 +199,7 @@ def test_predict_writes_the_same_scores(workspace: Workspace, expected: pd.DataF
     (workspace.root / "broken/a.jpg").write_bytes(b"<html>")
     none = workspace.run("capnet", "predict", "--model", "outputs", "--input", "broken", "--out", "none.csv")
     assert (none.returncode, (workspace.root / "none.csv").is_file()) == (3, True)
-    assert "none of the 1 images could be read" in none.stderr
+    assert "none of 1 image could be read" in none.stderr
 
 
 ISOLATED = """

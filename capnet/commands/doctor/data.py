@@ -67,14 +67,14 @@ def check_folder(folder: Path) -> Iterable[Finding]:
             yield Finding("data", what, warning=todo)
             return
     size = sum(files.values())
-    content = f"{len(files)} files, {size / 1e6:.1f} MB in {folder}"
+    content = f"{counted(len(files), 'file')}, {size / 1e6:.1f} MB in {folder}"
     if version is None:
         yield Finding("data", f"{content}; not under DVC: `dvc add {folder}` remembers exactly these")
         return
     if (len(files), size) == (version.files, version.size):
         yield Finding("data", f"{content}, as many as {folder.name}.dvc says")
         return
-    what = f"{content}, but {folder.name}.dvc says {version.files} files, {version.size / 1e6:.1f} MB"
+    what = f"{content}, but {folder.name}.dvc says {counted(version.files, 'file')}, {version.size / 1e6:.1f} MB"
     missing = sorted(set(listed_files(folder.parent, version) or ()) - files.keys())
     if missing:
         what += f"; missing are {some(missing, SHOWN)}"
@@ -94,7 +94,7 @@ def check_root(data: Data) -> Iterable[Finding]:
         yield Finding("data", f"{data.root} answers at {answer.endpoint}, credentials: {answer.credentials}", problem)
         return
     with open_source(data) as source:
-        yield Finding("data", f"{source.name} has {len(source.entries())} files")
+        yield Finding("data", f"{source.name} has {counted(len(source.entries()), 'file')}")
 
 
 def check_cache(data: Data) -> Iterable[Finding]:

@@ -61,7 +61,7 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
             contradictions.append(list(same["path"])[:2])
     if contradictions:
         first, second = contradictions[0]
-        more = f", and {len(contradictions) - 1} more such images" if len(contradictions) > 1 else ""
+        more = f", and {counted(len(contradictions) - 1, 'more such image')}" if len(contradictions) > 1 else ""
         yield f"{first!r} and {second!r} are the same image and have different labels{more}: correct one, or remove it"
 
 

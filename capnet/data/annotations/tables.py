@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from capnet.data.annotations.plain_files import LONGEST_LINE, open_plain
-from capnet.errors import MOST, Problem
+from capnet.errors import MOST, Problem, counted
 
 MOST_ROWS = 50_000_000
 MOST_BLANK = 2_000_000  # lines without a cell; a spreadsheet has a million rows
@@ -213,7 +213,7 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
                     table.header = [cell.strip() for cell in cells]
                     yield first, []
                 elif len(cells) != len(table.header):
-                    what = f"{len(cells)} cells, the header has {len(table.header)}"
+                    what = f"{counted(len(cells), 'cell')}, the header has {len(table.header)}"
                     todo = 'write every cell, and put cells that hold a comma in "quotes"'
                     table.problems.append(Problem(what, table.where(first), todo))
                     if len(table.problems) >= MOST:

@@ -32,4 +32,4 @@ def test_the_working_folder_may_be_the_data_folder(tmp_path: Path, monkeypatch: 
     (tmp_path / "a.jpg").write_bytes(b"x")
     (finding,) = data.check_folder(Path())
     assert finding.problem is None
-    assert finding.message.startswith("1 files, 0.0 MB in .; not under DVC")
+    assert finding.message.startswith("1 file, 0.0 MB in .; not under DVC")

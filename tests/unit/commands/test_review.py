@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from capnet.commands.review import doubts, page
+from capnet.commands.review import command, doubts, page
 from capnet.config import parse
 from capnet.contracts import read_predictions, read_split, write_predictions
 from capnet.errors import ContractError
@@ -43,6 +44,15 @@ def test_no_image_that_a_link_takes_from_elsewhere_is_on_the_page(tmp_path: Path
     for links, images in (("inside", 1), ("anywhere", 2)):
         settings = parse({"data": {"root": str(tmp_path / "data"), "links": links}})
         assert page(asked, {}, settings, tmp_path).count("<img") == images
+
+
+def test_one_label_is_one_label(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = make_outputs()["model"].parent
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("data: {root: data}\n")
+    result = CliRunner().invoke(command, ["--outputs", str(outputs), "--most", "1"], catch_exceptions=False)
+    assert result.output.startswith("review: 1 label to look at, 0 corrected before\n")
 
 
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:

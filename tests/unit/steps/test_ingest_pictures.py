@@ -150,7 +150,7 @@ def test_images_below_a_folder_that_a_setting_names_are_one_mistake(
     )
     section = {"blank": []} if kind == "camera_traps" else {"train": file, "train_images": "", "test": ""}
     moved, gone = refused(data, tmp_path / "manifest", kind=kind, **{kind: section})
-    assert "4 images are missing, but are in the folder 'photos'" in moved
+    assert "4 images missing, but in the folder 'photos'" in moved
     assert f"set ingest.{kind}." in moved
     assert "images, so that paths begin with photos/ (5 of 5 are bad" in moved
     assert "image 'camera 0/gone.png': missing" in gone

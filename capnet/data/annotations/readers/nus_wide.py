@@ -19,7 +19,7 @@ from capnet.data.annotations.paths import DataFolder, normal_path, without_suffi
 from capnet.data.annotations.plain_files import read_lines
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, make_rows
 from capnet.data.annotations.tables import open_table
-from capnet.errors import DataError, Problem, Problems
+from capnet.errors import DataError, Problem, Problems, counted
 from capnet.section import InsidePath, Section
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def _official(folder: DataFolder, split: str) -> Iterator[tuple[str, str, list[i
         values = [line.strip() for line in _lines(file)]
         if len(values) != len(names) or not set(values) <= {"0", "1"}:
             strange = sorted(set(values) - {"0", "1"})
-            what = f"{strange[0]!r} where 0 or 1 belongs" if strange else f"{len(values)} lines for {len(names)} images"
+            numbers = f"{counted(len(values), 'line')} for {counted(len(names), 'image')}"
+            what = f"{strange[0]!r} where 0 or 1 belongs" if strange else numbers
             raise DataError(f"the labels of concept {concept!r} do not fit the image list: {what}", str(file), ASK)
         marks[:, c] = np.array(values) == "1"
     for number, (name, row) in enumerate(zip(names, marks, strict=True), start=1):

@@ -45,7 +45,7 @@ def test_equal_images_with_other_labels_are_named_and_those_with_equal_ones_not(
     table = {"a1": "fox,", "a2": "fox,", "b1": "fox|deer,", "b2": "deer,", "c1": "deer,", "c2": "deer,fox", "d": ","}
     (result,) = warnings_of(tmp_path / "set", table, caplog)
     assert result.startswith("'images/b1.png' and 'images/b2.png' are the same image and have different labels")
-    assert "and 1 more such images" in result
+    assert "and 1 more such image:" in result
 
 
 def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path, caplog) -> None:
