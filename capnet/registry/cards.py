@@ -105,7 +105,9 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         return table([title, *shared["shown"]], rows)
 
     slices = {code(name): values["capnet"] for name, values in metrics.get("slices", {}).items() if "capnet" in values}
-    settings = [item for item in sorted(flat_params(config).items()) if item[0].startswith(("train.", "tte."))]
+    settings = [
+        item for item in sorted(flat_params(config).items()) if item[0].startswith(("runtime.", "train.", "tte."))
+    ]
     every_class = [
         [
             code(row["class"]) + (" (critical)" if row["class"] in critical else ""),

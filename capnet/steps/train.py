@@ -254,6 +254,7 @@ def _config(trainer: Trainer, result: Fit, val: pd.DataFrame, split_dir: Path) -
     note = split_dir / "split.json"
     return {
         **trainer.params.subset(("backbone", "tte", "train")),
+        "runtime": {"seed": trainer.params.runtime.seed},
         "weight_hash": trainer.towers.weight_hash,
         "precision": trainer.machine.precision,
         "selected_epoch": result.selected_epoch,

@@ -12,6 +12,7 @@ from capnet.config import parse
 from capnet.contracts import make_classes, read_graph, write_classes, write_manifest
 from capnet.errors import CapnetError, ContractError, DataError
 from capnet.evaluation.tte import Scorer
+from capnet.registry.candidate import flat_params
 from capnet.stages import run
 from capnet.steps import train as train_stage
 from tests.unit.steps import small_training
@@ -76,6 +77,7 @@ def test_the_model_folder_is_complete_and_equal_runs_give_equal_bytes(made, tiny
     assert config["selected_epoch"] == 1
     views = {"views": 5, "size": 0, "expand": 8, "average": "logits", "resize": "short", "decode": "full"}
     assert config["tte"] == views
+    assert flat_params(config)["runtime.seed"] == "0", "a parameter of the run"
     assert str(folder).encode() not in b"".join(first.values())
     run_both(folder, tiny_backbone)
     assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == first
