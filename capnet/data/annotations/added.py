@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, read_table
 from capnet.data.annotations.rows import Annotations, LeftOut
-from capnet.errors import MOST, Problem
+from capnet.errors import Problem, Problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,14 +116,12 @@ def _repetitions(rows: pd.DataFrame, first: int, settings: Ingest) -> tuple[list
     """Added rows, from ``first`` on, that an earlier table has alike; and the mistakes: images that are in the
     annotations, whose id is taken, or that an earlier table describes otherwise.
     """
-    again, problems = list[int](), list[Problem]()
+    again, problems = list[int](), Problems()
     columns = {name: rows[name].tolist() for name in ("path", "image_id", "where")}
     seen = {name: {value: row for row, value in enumerate(columns[name][:first])} for name in ("path", "image_id")}
     added = rows[first:]
     content = list(zip(added["labels"], added["unknown"], *(added[name].fillna("") for name in TEXTS), strict=True))
     for row in range(first, len(rows)):
-        if len(problems) >= MOST:
-            break
         name = next((name for name, known in seen.items() if columns[name][row] in known), "")
         if not name:
             for column, known in seen.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from capnet.data.annotations.paths import normal_path
 from capnet.data.annotations.rows import Annotations
 from capnet.data.annotations.tables import open_table, texts_of
-from capnet.errors import MOST, Problem
+from capnet.errors import Problem, Problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ MOST_CORRECTIONS = 500_000  # labels; people look at 5,000 in a review at most
 Corrections = dict[tuple[str, str], str]  # yes, no or unknown, by path of the image and name of the class
 
 
-def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str], list[Problem]]:
+def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str], Problems]:
     """Read corrections; further columns, and rows without a label, are passed over.
 
     Args:
@@ -29,11 +29,14 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
 
     Returns:
         The labels; for each the name of its row; and every mistake.
+
+    Raises:
+        DataError: the rest of the table cannot be read.
     """
     corrections: Corrections = {}
     where: dict[tuple[str, str], str] = {}
     if not os.path.lexists(path):  # a link that leads nowhere is a mistake
-        return corrections, where, []
+        return corrections, where, Problems()
     table = open_table(path, COLUMNS, COLUMNS)
     for line, cells in table:
         row = texts_of(table, cells, COLUMNS)
@@ -49,8 +52,6 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
             table.problems.append(Problem(what, table.where(line), "keep one of the two rows"))
         else:
             corrections[key], where[key] = label, table.where(line)
-        if len(table.problems) >= MOST:
-            break
         if len(corrections) > MOST_CORRECTIONS:
             what = f"more than {MOST_CORRECTIONS:,} corrections"
             table.problems.append(Problem(what, table.where(line), "correct the annotations themselves"))
@@ -70,7 +71,7 @@ def other_names(names: Iterable[str], setting: str) -> list[str]:
     return [name for name in files if name.lower().startswith(stem)]
 
 
-def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[Problem]]:
+def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, Problems]:
     """Change labels of ``annotations`` to what people corrected.
 
     Args:
@@ -94,8 +95,6 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
                 what = f"image {image!r}"
                 todo += " (an image without any annotation: capnet label)"
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
-            if len(problems) >= MOST:
-                break
             continue
         of_row.setdefault(position[image], {})[numbers[name]] = label
     return _change(rows, of_row), problems

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from capnet.data.annotations.plain_files import LONGEST_LINE, open_plain
-from capnet.errors import MOST, Problem, counted
+from capnet.errors import DataError, Problem, Problems, counted
 
 MOST_ROWS = 50_000_000
 MOST_BLANK = 2_000_000  # lines without a cell; a spreadsheet has a million rows
@@ -39,16 +39,15 @@ UNPACKS = f"more than {MOST_UNPACKED:,} bytes, and {MOST_TIMES} times the file's
 class Table:
     """A table that is read as it is iterated over: (line, cells) per row, cells in the order of ``header``.
 
-    ``problems`` grow while reading. A Parquet file's lines are its rows, from 1; its cells may be lists and numbers.
+    ``problems`` grow while reading, and are raised as a DataError where nobody reads on. A Parquet file's lines are its
+    rows, from 1; its cells may be lists and numbers.
     """
 
     path: Path
     header: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     # columns of a Parquet file that hold something else than text and numbers
     kinds: dict[str, str] = field(default_factory=dict)
-    # so much is wrong that the rest was not read
-    is_cut: bool = False
     _rows: Iterable[tuple[int, list[Any]]] = ()
 
     def where(self, line: int) -> str:
@@ -75,8 +74,7 @@ class Table:
                 what = f"a cell of more than {LONGEST_CELL:,} letters"
             if what:
                 self.problems.append(Problem(what, self.where(line), todo))
-                self.is_cut = True
-                return
+                raise DataError(problems=self.problems)
             yield line, cells
 
 
@@ -216,9 +214,6 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
                     what = f"{counted(len(cells), 'cell')}, the header has {len(table.header)}"
                     todo = 'write every cell, and put cells that hold a comma in "quotes"'
                     table.problems.append(Problem(what, table.where(first), todo))
-                    if len(table.problems) >= MOST:
-                        table.is_cut = True
-                        return
                 else:
                     yield first, [cell.strip() for cell in cells]
     except csv.Error as error:

@@ -23,7 +23,7 @@ from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_o
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
 from capnet.data.annotations.tables import Table, open_table, similar_columns
-from capnet.errors import MOST, DataError, Problem
+from capnet.errors import DataError, Problem, Problems
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -78,12 +78,7 @@ def read_table(path: Path, listed: Classes | None, settings: Ingest, problems: S
     cells = _Cells(table, settings, names if wide else [])
     for line, row in table:
         cells.add(line, row)
-        if len(cells.problems) >= MOST:
-            break
-    is_cut = table.is_cut or len(cells.problems) >= MOST
     problems = [*table.problems, *problems, *cells.problems]
-    if is_cut:
-        raise DataError(problems=problems)
     if not len(cells.rows) and not cells.rows.problems:
         if not problems:
             what = "no rows: there is a header and nothing below it"
@@ -143,7 +138,7 @@ class _Cells:
         self.rows = RowList(*has, source=f"{table.path.name} row {{}}")
         self.text = [name for name in TEXT_COLUMNS if name in self.column]
         self.sizes = [name for name in SIZES if name in self.column]
-        self.problems: list[Problem] = []
+        self.problems = Problems()
         self._empty: set[str] = set()  # words for an empty cell that a problem names already
 
     def add(self, line: int, cells: list[Any]) -> None:

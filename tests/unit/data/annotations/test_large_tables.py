@@ -14,9 +14,8 @@ from faults.bounded import bounded
 
 from capnet import errors
 from capnet.config import Ingest
-from capnet.data.annotations import rows, tables
+from capnet.data.annotations import rows
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.readers import csv
 from capnet.data.annotations.readers.csv import read
 from capnet.errors import MOST, DataError
 
@@ -43,7 +42,7 @@ def refuse(folder: Path, file: str) -> None:
 def test_no_more_problems_are_looked_for_than_anybody_reads(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (errors, rows, tables, csv):
+    for module in (errors, rows):
         monkeypatch.setattr(module, "MOST", 2000)
     write_wrong(tmp_path, name, 3000)
     with pytest.raises(DataError) as caught:
