@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from capnet.errors import DataError
+
 MOST_BYTES = 8 * 2**30  # of a file that is read piece by piece; COCO's largest has 0.5
 MOST_TEXT = 256 * 2**20  # of a list
 MOST_LINES = 10_000_000  # of a list
+MOST_LISTED = 1_000_000  # lines of a published list, which is kept whole; NUS-WIDE's largest has 161,789
 LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
 MOST_XML = 2**20  # of the annotations of one image; a tree of it takes a hundred times as much
 
@@ -65,3 +68,25 @@ def read_lines(path: Path, most: int = MOST_LINES) -> Iterator[str]:
             with open_plain(path, MOST_TEXT) as again:
                 again.read().decode("utf-8-sig")  # says the byte of the whole file
             raise
+
+
+def read_list(path: Path, what: str, todo: str) -> list[str]:
+    """The lines of a published list, without blank ones at its end.
+
+    Args:
+        path: as in ``read_lines``.
+        what: the list is called, for messages.
+        todo: what a user should do about a list that cannot be used.
+
+    Raises:
+        DataError: it cannot be read, or is empty.
+    """
+    try:
+        lines = list(read_lines(path, MOST_LISTED))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {what}: {error}", str(path), todo) from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise DataError(f"{what} is empty", str(path), todo)
+    return lines

@@ -9,14 +9,13 @@ choices are settings.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
-from capnet.data.annotations.plain_files import read_lines
+from capnet.data.annotations.plain_files import read_list
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, make_rows
 from capnet.data.annotations.tables import open_table
 from capnet.errors import DataError, Problem, Problems, counted
@@ -33,7 +32,7 @@ _NAMES = (
     " tower town toy train tree valley vehicle water waterfall wedding whales window zebra"
 )
 CLASSES = tuple(_NAMES.split())
-MOST_IMAGES = 1_000_000  # of a list; NUS-WIDE's largest has 161,789
+LIST = "a list of NUS-WIDE"
 ASK = (
     "NUS-WIDE is given out by its authors (Lab for Media Search, National University of Singapore): unpack it below"
     " data.root, or correct ingest.nus_wide"
@@ -95,11 +94,11 @@ def _official(folder: DataFolder, split: str) -> Iterator[tuple[str, str, list[i
     import numpy as np
 
     path = folder.path(f"ImageList/{split}Imagelist.txt")
-    names = [line.strip().replace("\\", "/") for line in _lines(path)]
+    names = [line.strip().replace("\\", "/") for line in read_list(path, LIST, ASK)]
     marks = np.zeros((len(names), len(CLASSES)), dtype=bool)
     for c, concept in enumerate(CLASSES):
         file = folder.path(f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt")
-        values = [line.strip() for line in _lines(file)]
+        values = [line.strip() for line in read_list(file, LIST, ASK)]
         if len(values) != len(names) or not set(values) <= {"0", "1"}:
             strange = sorted(set(values) - {"0", "1"})
             numbers = f"{counted(len(values), 'line')} for {counted(len(names), 'image')}"
@@ -108,18 +107,6 @@ def _official(folder: DataFolder, split: str) -> Iterator[tuple[str, str, list[i
         marks[:, c] = np.array(values) == "1"
     for number, (name, row) in enumerate(zip(names, marks, strict=True), start=1):
         yield name, f"{path.name} line {number}", row.nonzero()[0].tolist()
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = list(read_lines(path, MOST_IMAGES))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read a list of NUS-WIDE: {error}", str(path), ASK) from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise DataError("a list of NUS-WIDE is empty", str(path), ASK)
-    return lines
 
 
 def _clean(

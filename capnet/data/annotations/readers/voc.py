@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.plain_files import MOST_XML, open_plain, read_lines
+from capnet.data.annotations.plain_files import MOST_XML, open_plain, read_list
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
@@ -25,7 +24,6 @@ _NAMES = (
 )
 CLASSES = tuple(_NAMES.split())
 KIT = "VOCdevkit"
-MOST_IMAGES = 1_000_000  # of a list; VOC's largest has 17,125
 TODO = "unpack the VOC archive so that data.root holds VOCdevkit/VOC2012 or VOC2012, or correct ingest.voc"
 
 
@@ -89,27 +87,19 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     return make_rows(rows, classes, problems)
 
 
-def _image_set(folder: DataFolder, base: str, chosen: str, setting: str) -> Iterator[tuple[str, str]]:
+def _image_set(folder: DataFolder, base: str, chosen: str, setting: str) -> list[tuple[str, str]]:
     """Image ids of a set such as VOC2012/trainval, in its order, each with its line; raises DataError where there is no
     such list.
     """
     if not chosen:
-        return
+        return []
     year, slash, name = chosen.partition("/")
     if not slash:
         todo = "write year folder and set, such as VOC2012/trainval"
         raise DataError(f"{setting} = {chosen!r} is no image set", "params.yaml", todo)
     path = folder.path(f"{base}{year}/ImageSets/Main/{name}.txt")
-    try:
-        lines = list(read_lines(path, MOST_IMAGES))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list of {setting} = {chosen}: {error}", str(path), TODO) from None
-    ids = [
-        (line.split()[0], f"{path.name} line {number}") for number, line in enumerate(lines, start=1) if line.strip()
-    ]
-    if not ids:
-        raise DataError("the image set is empty", str(path), TODO)
-    yield from ids
+    lines = enumerate(read_list(path, f"the list of {setting} = {chosen}", TODO), start=1)
+    return [(line.split()[0], f"{path.name} line {number}") for number, line in lines if line.strip()]
 
 
 def _objects(path: Path, index: dict[str, int], difficult: str) -> tuple[set[int], set[int]] | Problem:

@@ -245,7 +245,9 @@ def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: An
     assert "Traceback" not in result.stderr + missing.stderr
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"", "no image is listed"), (b"a.jpg\tcaf\xe9\n", "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "the list of images is empty"), (b"a.jpg\tcaf\xe9\n", "cannot read the list")]
+)
 def test_a_list_that_is_empty_or_no_utf_8_is_refused(
     stranger: Any, workspace: Path, content: bytes, words: str
 ) -> None:
