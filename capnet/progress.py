@@ -111,7 +111,7 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
             advance()
 
 
-def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int = 8) -> Iterator[R]:
+def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int) -> Iterator[R]:
     """Results of a function, in order, computed before they are needed.
 
     Args:

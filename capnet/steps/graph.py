@@ -37,8 +37,11 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     towers.text.refuse_cut(texts, classes.prompt_names, "graph.template")
     with torch.no_grad():
         features = towers.text(texts).float().cpu()
-    rows = None if settings.source == "text" else read_split(inputs["split"] / "split.parquet")
-    matrix = graph_of(features, classes, None if rows is None else rows[rows["split"] == "train"], settings)
+    train = None
+    if settings.source != "text":
+        table = read_split(inputs["split"] / "split.parquet")
+        train = table[table["split"] == "train"]
+    matrix = graph_of(features, classes, train, settings)
     metadata = {
         **settings.model_dump(mode="json"),
         "backbone": params.backbone.name,

@@ -65,7 +65,7 @@ def train_probe(
     plain: Features,
     val: pd.DataFrame,
     val_plain: Features | None,
-    folds: np.ndarray | None = None,
+    folds: np.ndarray | None,
 ) -> FittedProbe:
     """The linear probe under the test-time views.
 
@@ -75,7 +75,7 @@ def train_probe(
         plain: their features [row, view, pooled] in the tower without adapters.
         val: validation rows.
         val_plain: their features; without them the probe is of the training rows.
-        folds: the fold of each row that it is fitted on, int [row], for held-out scores of all of them.
+        folds: the fold of each row that it is fitted on, int [row], for held-out scores of all of them; or None.
 
     Returns:
         The probe, with ``train.refit`` fitted on training and validation rows.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -53,10 +52,7 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
     copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
     contradictions = []
     for _, same in copies.groupby("sha256", sort=False):
-        states = {
-            (array("h", labels).tobytes(), array("h", unknown).tobytes())
-            for labels, unknown in zip(same["labels"], same["unknown"], strict=True)
-        }
+        states = set(zip(map(tuple, same["labels"]), map(tuple, same["unknown"]), strict=True))
         if len(states) > 1:
             contradictions.append(list(same["path"])[:2])
     if contradictions:

@@ -111,7 +111,7 @@ def open_table(
 
 
 def read_whole_table(
-    path: Path, columns: Sequence[str], required: Sequence[str], most: int = MOST_ROWS
+    path: Path, columns: Sequence[str], required: Sequence[str], most: int
 ) -> tuple[Table, list[tuple[int, dict[str, str]]]]:
     """A small table at once.
 

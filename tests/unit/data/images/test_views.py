@@ -87,9 +87,9 @@ def test_every_picture_mode_becomes_rgb(mode, tmp_path):
 
 
 def test_threads_keep_the_order_and_pass_errors_on():
-    assert [int(t) for t in in_threads(range(50), lambda i: torch.tensor(i), 2)] == list(range(50))
+    assert [int(t) for t in in_threads(range(50), lambda i: torch.tensor(i), 2, 8)] == list(range(50))
     with pytest.raises(ZeroDivisionError):
-        list(in_threads([1, 0, 2], lambda i: torch.tensor(1 // i), 2))
+        list(in_threads([1, 0, 2], lambda i: torch.tensor(1 // i), 2, 8))
 
 
 def quarters(width, height):
