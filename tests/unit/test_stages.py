@@ -12,11 +12,6 @@ from capnet.errors import CapnetError, ConfigError, ContractError
 from capnet.stages import process_rank, run
 
 
-def test_a_missing_input_names_the_stage_that_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="`capnet ingest`"):
-        run("split", {}, {"manifest": tmp_path / "none"}, {"split": tmp_path / "split"})
-
-
 def test_a_setting_that_the_stage_does_not_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
