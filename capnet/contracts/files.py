@@ -83,10 +83,8 @@ def is_alive(process: int) -> bool:
     """Whether this machine has a process of that id."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:  # PermissionError: it lives, under another account
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

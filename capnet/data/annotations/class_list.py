@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.tables import read_whole_table
-from capnet.errors import SHOWN, DataError, Problem
+from capnet.errors import SHOWN, DataError, Problem, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -79,8 +79,7 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
         if name and name not in known:
             # slow: only for what is shown
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if len(problems) < SHOWN else []
-            todo = f"the classes are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
-            todo = f"did you mean {close[0]!r}?" if close else todo
+            todo = f"did you mean {close[0]!r}?" if close else f"the classes are: {some(names, SHOWN)}"
             problems.append(Problem(f"class {name!r} is not in the annotations", str(path), todo))
     prompt_names = {item.name: item.prompt_name for item in listed.items}
     return make_classes(names, prompt_names, [item.name for item in listed.items if item.critical]), problems

@@ -58,7 +58,7 @@ def classes_of(
     warnings: list[str] = []
     if listed is None and numbers:
         meaning = f"there is no {settings.classes} that says what they mean"
-        what = f"labels are numbers ({', '.join(names[:3])}, ...), and {meaning}"
+        what = f"labels are numbers ({some(names, 3)}), and {meaning}"
         todo = f"write {settings.classes} with the column name, one row a class in the order of the numbers"
         problems.append(Problem(what, where, todo))
     elif not names:

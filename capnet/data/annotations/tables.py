@@ -16,14 +16,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from capnet.contracts.tables import MOST_TIMES
 from capnet.data.annotations.plain_files import LONGEST_LINE, open_plain
-from capnet.errors import DataError, Problem, Problems, counted
+from capnet.errors import DataError, Problem, Problems, counted, some
 
 MOST_ROWS = 50_000_000
 MOST_BLANK = 2_000_000  # lines without a cell; a spreadsheet has a million rows
 MOST_UNPACKED = 64 * 2**20  # bytes of memory for cells, whatever the file's size
 LONGEST_CELL = 2**17  # letters, as the csv module has it; memory holds a text several times
-MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns whose names are compared with those that have a use
 # what other programs call a column
@@ -57,7 +57,7 @@ class Table:
     @property
     def columns(self) -> str:
         """The columns that there are, for a message."""
-        return f"found {', '.join(self.header[:30])}{', ...' if len(self.header) > 30 else ''}"
+        return f"found {some(self.header, 30)}"
 
     def __iter__(self) -> Iterator[tuple[int, list[Any]]]:
         left = _most_unpacked(self.path) if self._rows else 0

@@ -17,7 +17,7 @@ from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, make_rows
-from capnet.errors import DataError, Problem, Problems, counted
+from capnet.errors import DataError, Problem, Problems, counted, some
 from capnet.section import InsidePath, Section, path_fault
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tup
         }
     named = traps.unsure if usual else (*traps.blank, *traps.unsure)
     if missing := [name for name in dict.fromkeys(named) if name not in numbers]:
-        todo = f"the categories are: {', '.join(sorted(numbers)[:30])}"
+        todo = f"the categories are: {some(sorted(numbers), 30)}"
         where = f"ingest.camera_traps, {path}"
         raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in missing])
     return {numbers[name] for name in traps.blank if name in numbers}, {numbers[name] for name in traps.unsure}
