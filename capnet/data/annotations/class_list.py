@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.tables import read_whole_table
+from capnet.data.annotations.tables import open_table, texts_of
 from capnet.errors import SHOWN, DataError, Problem, some
 
 if TYPE_CHECKING:
@@ -24,11 +24,15 @@ MOST_CLASSES = 2**15 - 1  # class indices are int16
 
 def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]]:
     """The classes of classes.csv in its order, and every mistake in it."""
-    table, cells = read_whole_table(path, CLASS_COLUMNS, ("name",), MOST_CLASSES)
-    problems = list(table.problems)
+    table = open_table(path, CLASS_COLUMNS, ("name",))
+    problems = table.problems
     names, prompt_names, critical_names = list[str](), dict[str, str](), list[str]()
     first: dict[str, int] = {}
-    for line, row in cells:
+    for line, cells in table:
+        if len(names) == MOST_CLASSES:
+            problems.append(Problem(f"more than {MOST_CLASSES:,} rows", str(path), "remove the others"))
+            break
+        row = texts_of(table, cells, CLASS_COLUMNS)
         name, critical, where = row["name"], row.get("critical", "").lower(), table.where(line)
         if not name:
             problems.append(Problem("a class without a name", where, "write its name, or remove the row"))
@@ -46,7 +50,7 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
             prompt_names[name] = row["prompt_name"]
         if critical in YES:
             critical_names.append(name)
-    if not cells and not problems:
+    if not names and not problems:
         what, todo = "no classes: there is a header and nothing below it", "write one row a class, or remove the file"
         problems.append(Problem(what, str(path), todo))
     return make_classes(names, prompt_names, critical_names), problems

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -108,26 +108,6 @@ def open_table(
     if not table.problems:
         table._rows = rows
     return table
-
-
-def read_whole_table(
-    path: Path, columns: Sequence[str], required: Sequence[str], most: int
-) -> tuple[Table, list[tuple[int, dict[str, str]]]]:
-    """A small table at once.
-
-    Args:
-        path, columns, required: as in ``open_table``.
-        most: rows that it may have; those beyond are a problem, and are not read.
-
-    Returns:
-        The table with all its problems, and of each row its line and its text in those of ``columns`` that there are
-        ("" for an empty cell).
-    """
-    table = open_table(path, columns, required)
-    rows = [(line, texts_of(table, cells, columns)) for line, cells in islice(table, most)]
-    if len(rows) == most and next(iter(table), None) is not None:
-        table.problems.append(Problem(f"more than {most:,} rows", str(path), "remove the others"))
-    return table, rows
 
 
 def texts_of(table: Table, cells: list[Any], columns: Sequence[str]) -> dict[str, str]:
