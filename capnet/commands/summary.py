@@ -95,7 +95,9 @@ def cell(values: Mapping[str, float], name: str, narrow: int) -> str:
     if name not in values:
         return "-"
     text, span = percent(values[name]), interval(values, name).replace(" to ", "-")
-    return (f"{text}\n{span}" if narrow else f"{text} ({span})") if span else text
+    if not span:
+        return text
+    return f"{text}\n{span}" if narrow else f"{text} ({span})"
 
 
 def tail_classes(path: Path) -> Table:

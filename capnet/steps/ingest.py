@@ -182,9 +182,10 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
         folder = PurePosixPath(paths[row]).parent
         if folder not in is_there:
             is_there[folder] = (root / folder).is_dir()
-        is_gone = fault == "missing" and not is_there[folder]
-        is_below = is_gone and below and (below / paths[row]).is_file()
-        groups.setdefault(below if is_below else folder if is_gone else row, []).append((paths[row], problem))
+        group: object = row
+        if fault == "missing" and not is_there[folder]:
+            group = below if below and (below / paths[row]).is_file() else folder
+        groups.setdefault(group, []).append((paths[row], problem))
     problems = []
     for folder_or_row, ((path, problem), *others) in groups.items():
         if below and folder_or_row == below:

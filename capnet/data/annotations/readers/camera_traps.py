@@ -110,7 +110,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             continue
         present = sorted(index[number] for number in frame.seen if number in index)
         is_unsure = bool(frame.seen & unsure)
-        unwritten += len(names) if is_unsure else len(present) if traps.sequence_maximum else 0
+        if is_unsure or traps.sequence_maximum:
+            unwritten += len(names) if is_unsure else len(present)
         if unwritten > MOST_UNWRITTEN:
             what = f"ingest.camera_traps.unsure and sequence_maximum make more than {MOST_UNWRITTEN:,} labels"
             todo = "leave out the images on which nobody is sure, or the classes that no image shows"
