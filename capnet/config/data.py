@@ -62,7 +62,9 @@ class IngestBase(Section):
         "classes.csv", description="optional table inside data.root: name, prompt_name, critical"
     )
     corrections: InsidePath = Field(
-        "corrections.csv", description="optional table inside data.root of labels that people corrected: capnet review"
+        "corrections.csv",
+        min_length=1,
+        description="optional table inside data.root of labels that people corrected: capnet review",
     )
     added: InsidePath = Field(
         "added", description="optional folder inside data.root, of tables of images labelled later: capnet label"

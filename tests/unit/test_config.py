@@ -165,6 +165,7 @@ def test_an_empty_override_of_a_text_setting_is_the_empty_text(tmp_path: Path) -
     params = load(path, ["ingest.coco.test=", "ingest.train_list= ", "validate.reference="])
     assert (params.ingest.of(coco.Settings).test, params.ingest.train_list, params.validate_.reference) == ("", "", "")
     assert "ingest.separator = ''" in refused(path, "ingest.separator=")
+    assert "ingest.corrections = ''" in refused(path, "ingest.corrections="), "a review writes it"
     assert "train.epochs = None" in refused(path, "train.epochs=")
     assert "unknown setting ingest.nothing = None" in refused(path, "ingest.nothing=")
     assert "an empty one is ''" in refused(path, "ingest.train_list=null")

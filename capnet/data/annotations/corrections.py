@@ -64,9 +64,11 @@ def other_names(names: Iterable[str], setting: str) -> list[str]:
 
     Args:
         names: of the files in the data folder.
-        setting: the table's name: ``ingest.corrections`` or ``ingest.added``.
+        setting: the table's name: ``ingest.corrections`` or ``ingest.added``, which may be "".
     """
     stem = Path(setting).stem.lower()
+    if not stem:
+        return []
     files = [name for name in names if name != setting and Path(name).suffix]
     return [name for name in files if name.lower().startswith(stem)]
 

@@ -94,6 +94,7 @@ def test_a_link_that_leads_nowhere_is_no_missing_table(annotations: Annotations,
 def test_a_second_download_under_another_name_is_not_passed_over_in_silence() -> None:
     names = ["Corrections.csv", "classes.csv", "corrections (1).csv", "corrections.csv", "images", "labels.csv"]
     assert other_names(names, "corrections.csv") == ["Corrections.csv", "corrections (1).csv"]
+    assert other_names(names, "") == [], "no folder of added images"
 
 
 @pytest.mark.parametrize("text", ["", "path,labels\na.jpg,fox\n", "path,class,label\na.jpg,fox\n", "\xff\x00"])
