@@ -21,7 +21,7 @@ class DvcOutput(TypedDict, total=False):
 
 
 def dvc_output(path: Path) -> dict[str, Any]:
-    """What a .dvc file says of its first output: md5, path, nfiles and size; {} where there is no such file."""
+    """What a .dvc file says of its first output: md5, path, nfiles, size and more; {} where there is no such file."""
     import yaml
 
     from capnet.yaml_text import MOST_LETTERS, read_yaml
@@ -29,9 +29,8 @@ def dvc_output(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > MOST_LETTERS:
             return {}
-        output = read_yaml(path.read_text(encoding="utf-8"))["outs"][0]
+        output = {"path": "", "nfiles": 1, "size": 0, **read_yaml(path.read_text(encoding="utf-8"))["outs"][0]}
         check(DvcOutput, output)
-        names = {"md5": output["md5"], "path": output.get("path", "")}
-        return names | {"nfiles": output.get("nfiles", 1), "size": output.get("size", 0)}
+        return output
     except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, yaml.YAMLError):
         return {}
