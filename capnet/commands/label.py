@@ -235,7 +235,7 @@ def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: 
         click.echo(shown(f"label: {refused}; rename such files"), err=True)
     new = [name for name in names if not faults[name] and normal_path(prefix + name) not in labelled]
     if not new:
-        what = f"no image without labels: all {len(names) - len(strange)} have some"
+        what = f"no image without labels among {counted(len(names) - len(strange), 'image')}"
         raise DataError(what, prefix or str(folder), "name a folder of new ones")
     for name in new:
         if folder.leads_out(prefix + name):

@@ -91,5 +91,5 @@ def test_names_that_ingest_refuses_are_passed_over(data: Path, capsys: pytest.Ca
     names = ["a.jpg", "b\\c.jpg", "d.jpg"]
     assert unlabelled(names, "july/", DataFolder(data), {"july/d.jpg"}) == ["a.jpg"]
     assert "1 image passed over: ingest would refuse path 'july/b\\\\c.jpg' has back" in capsys.readouterr().err
-    with pytest.raises(DataError, match="no image without labels: all 1 have some"):
+    with pytest.raises(DataError, match="no image without labels among 1 image"):
         unlabelled(names[1:], "july/", DataFolder(data), {"july/d.jpg"})
