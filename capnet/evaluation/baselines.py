@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from capnet.contracts import check_tensors, read_tensors, reading, write_tensors
+from capnet.contracts import check_tensors, read_tensors, write_tensors
 from capnet.evaluation.logistic import ROUGH, C, Probe, centre_of, directions, fit_probe, probe_scores
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.progress import bar
@@ -89,23 +89,33 @@ def write_probe(path: Path, fitted: FittedProbe) -> None:
     write_tensors(path, tensors, fitted.document())
 
 
-def read_probe(path: Path) -> FittedProbe | None:
+def read_probe(path: Path, classes: int, train: int, validation: int) -> FittedProbe | None:
     """What ``write_probe`` wrote.
+
+    Args:
+        path: of the file.
+        classes: how many there are.
+        train: how many training rows.
+        validation: how many validation rows.
 
     Returns:
         The probe, or None where there is no such file.
 
     Raises:
-        ContractError: the file is damaged.
+        ContractError: the file is damaged, or is of other classes or rows.
     """
     if not path.is_file():
         return None
     tensors, _ = read_tensors(path)
-    check_tensors(tensors, {"centre": (None,), "weight": (None, None), "bias": (None,)}, path)
-    with reading(path):
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        probe = Probe(arrays["centre"], arrays["weight"], arrays["bias"])
-        return FittedProbe(probe, arrays.get("held_out"))
+    check_tensors(tensors, {"centre": (None,)}, path)
+    shapes = {"weight": (len(tensors["centre"]), classes), "bias": (classes,)}
+    if "held_out" in tensors:
+        rows = len(tensors["held_out"]) if tensors["held_out"].ndim else 0
+        shapes["held_out"] = (rows if rows in (train, validation) else train + validation, classes)
+    check_tensors(tensors, shapes, path)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    probe = Probe(arrays["centre"], arrays["weight"], arrays["bias"])
+    return FittedProbe(probe, arrays.get("held_out"))
 
 
 def _shrunk(probe: Probe, features: Floats) -> Probe:

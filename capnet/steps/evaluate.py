@@ -85,7 +85,8 @@ def evaluate(
     require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
     has_probe = params.evaluate.probe.enabled and not rows["train"].empty
-    probe = read_probe(model_dir / "probe.safetensors") if has_probe else None
+    sizes = len(classes), len(rows["train"]), len(rows["val"])
+    probe = read_probe(model_dir / "probe.safetensors", *sizes) if has_probe else None
     fits = has_probe and probe is None
     root = local_root(params.data, inputs["data"], table if fits else table[table["split"] != "train"])
     scorer = Scorer(model_dir, params.runtime)

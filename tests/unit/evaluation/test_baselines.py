@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 
 from capnet.data.splits.stratify import stratified_folds
 from capnet.errors import ContractError
-from capnet.evaluation.baselines import ProbeRows, fit_linear_probe, read_probe, write_probe
+from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe, read_probe, write_probe
 from capnet.evaluation.logistic import CHUNK, C, centre_of, directions, fit_probe, probe_logits, probe_scores
 from capnet.evaluation.metrics import average_precision, mean_over
 from capnet.model.members import LinearProbe
@@ -236,13 +236,27 @@ def test_its_file_gives_it_back_and_damage_is_named(tmp_path: Path) -> None:
     features, labels = _data(60, 20)
     fitted = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)), folds=np.arange(60) % 3)
     path = tmp_path / "probe.safetensors"
-    assert read_probe(path) is None
+    sizes = labels.shape[1], 40, 20
+    assert read_probe(path, *sizes) is None
     write_probe(path, fitted)
-    result = read_probe(path)
+    result = read_probe(path, *sizes)
     assert result is not None
     for name in ("centre", "weight", "bias"):
         np.testing.assert_array_equal(getattr(result.probe, name), getattr(fitted.probe, name))
     np.testing.assert_array_equal(result.held_out, fitted.held_out)
+    for wrong in ((sizes[0] + 1, 40, 20), (sizes[0], 41, 20), (sizes[0], 20, 41)):
+        with pytest.raises(ContractError, match=r"probe\.safetensors"):
+            read_probe(path, *wrong)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ContractError, match=r"probe\.safetensors"):
-        read_probe(path)
+        read_probe(path, *sizes)
+
+
+@pytest.mark.parametrize("shape", [(60,), (), (60, 4, 1), (60, 5)])
+def test_held_out_scores_of_another_shape_are_named(shape: tuple[int, ...], tmp_path: Path) -> None:
+    features, labels = _data(60, 20)
+    fitted = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)))
+    path = tmp_path / "probe.safetensors"
+    write_probe(path, FittedProbe(fitted.probe, np.zeros(shape, dtype=np.float32)))
+    with pytest.raises(ContractError, match="tensor held_out is"):
+        read_probe(path, 4, 60, 20)
