@@ -23,6 +23,7 @@ from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem, counted, some
 from capnet.progress import in_threads, track
+from capnet.runtime import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def _images(
                 rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
         return rows, []
     inspect = partial(inspect_image, decode=settings.images == "decode")
-    threads = min(8, os.cpu_count() or 1)  # Pillow and hashlib let go of the lock
+    threads = min(8, cores())  # Pillow and hashlib let go of the lock
     inside = [row for row in range(len(rows)) if row not in outside]
     read = in_threads((root / path for path in rows["path"].iloc[inside]), inspect, threads, AHEAD * threads)
     images = [ImageFile()] * len(rows)
