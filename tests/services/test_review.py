@@ -42,5 +42,5 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
             time.sleep(0.2)
     result, _, problems = read_corrections(tmp_path / "saved" / "corrections.csv")
     assert problems == []
-    said = {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no", (names[3], "fox <b>3</b>"): "no"}
-    assert result == before | said
+    answers = {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no", (names[3], "fox <b>3</b>"): "no"}
+    assert result == before | answers

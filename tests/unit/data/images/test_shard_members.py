@@ -33,7 +33,7 @@ def test_members_are_found_and_what_is_not_there_says_so(tmp_path: Path) -> None
         with pytest.raises(OSError, match="tar"):
             read_bytes(tmp_path / name)
     assert inspect_image(tmp_path / "a.tar/9.jpg").fault == "missing"
-    assert inspect_image(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard leads nowhere
+    assert inspect_image(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard has no target
     assert "not an uncompressed tar" in inspect_image(tmp_path / "no.tar/1.jpg").fault
     transform = Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1)
     with pytest.raises(DataError, match=r"9\.jpg"):
