@@ -110,6 +110,8 @@ def test_sigterm_ends_the_container_of_the_image(
     monkeypatch.setenv("CAPNET_PORT", str(port))
     with process_one(json.loads(line.removeprefix("CMD ")), tmp_path, port) as number:
         idle = socket.create_connection(("127.0.0.1", port))
+        idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200")  # one that the server has, not one that it may yet accept
         idle.sendall(b"POST /invocations HTTP/1.1\r\n")
         os.kill(number, signal.SIGTERM)
     idle.close()
