@@ -66,6 +66,8 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         kind = "token"
     elif kind == "auto":
         kind = "in-cluster" if inside and not host else "port-forward"
+    if token_file and kind != "token":
+        raise ConfigError(f"the way {kind} reads no token file", "--way, --token-file", "leave out one of the two")
     if kind == "token":
         if not token:
             raise ConfigError(

@@ -124,4 +124,9 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
         lines[0] += " CF1 (the mean of per-class F1) and OF1 are at the chosen thresholds."
     if metrics.get("left_out"):
         lines.append(f"Without test positives, so in no mean: {some(metrics['left_out'], SHOWN)}.")
+    for name, about in metrics.get("slice_info", {}).items():
+        if name not in metrics.get("slices", {}):
+            lines.append(
+                f"Slice {name}: no positive on its {counted(about['test_rows'], 'test picture')}, so no figures."
+            )
     return lines

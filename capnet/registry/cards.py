@@ -104,7 +104,8 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         rows = [[name, *(with_interval(values, key) for key in shared["shown"])] for name, values in named.items()]
         return table([title, *shared["shown"]], rows)
 
-    slices = {code(name): values["capnet"] for name, values in metrics.get("slices", {}).items() if "capnet" in values}
+    measured = metrics.get("slices", {})
+    slices = {code(name): measured.get(name, {}).get("capnet", {}) for name in metrics.get("slice_info", {})}
     settings = [
         item for item in sorted(flat_params(config).items()) if item[0].startswith(("runtime.", "train.", "tte."))
     ]
@@ -128,7 +129,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
             ["class", "AP %", "why"], [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak]
         ),
         figures=figures("", {VARIANT_NAMES[name]: metrics[name] for name in VARIANTS if name in metrics}),
-        slices=figures("slice", slices) if metrics.get("slices") else [],
+        slices=figures("slice", slices) if slices else [],
         intervals=intervals_in_words(metrics),
         borrowed=len(borrowers(thresholds)),
         policy=in_words(policy),

@@ -83,7 +83,9 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
             raise StoreError(f"could not {doing}: this is no address of an MLflow store", uri, todo)
     database = sqlite_file(uri)
     if database is not None and goes_with_the_pod(database):
-        todo = "write MLFLOW_TRACKING_URI, the address of a server, into the secret capnet-mlflow"
+        todo = (
+            "write MLFLOW_TRACKING_URI, the address of a server, into the secret capnet-mlflow or your own for MLflow"
+        )
         raise StoreError(f"could not {doing}: this database goes with the pod of the task", uri, todo)
     if reads and database is not None and not database.exists():
         raise StoreError(

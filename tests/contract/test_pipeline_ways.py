@@ -50,6 +50,13 @@ def test_a_wrong_token_is_said_with_the_way_and_never_shown(
     assert "wrong-word" not in repr(choose("token", "http://x", "", str(path), {}))
 
 
+def test_a_token_file_for_a_way_that_reads_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret-word")
+    for kind in ("port-forward", "in-cluster"):
+        with pytest.raises(ConfigError, match=f"the way {kind} reads no token file"):
+            choose(kind, "http://x", "", str(tmp_path / "token"), {})
+
+
 def test_another_namespace_is_refused_by_name(server: SubmitCommand) -> None:
     server.state.namespace = "team"
     error = str(server.run("--namespace", "others").exception)

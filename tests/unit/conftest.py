@@ -241,6 +241,7 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
             "zero_shot": variant(mAP - 0.2),
             "differences": {"capnet-zero_shot": {"mAP": 0.2, "mAP_low": 0.15, "mAP_high": 0.25}},
             "slices": {"unseen artwork": {"capnet": variant(mAP - 0.1)}},
+            "slice_info": {"unseen artwork": {"test_rows": 350, "left_out": []}},
             "left_out": [names[-1]],
             "test_rows": 700,
         },

@@ -109,6 +109,13 @@ def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
     assert text.splitlines()[-1] == f"Report: {evaluation / 'report.html'}"
 
 
+def test_a_slice_without_a_positive_is_named(evaluation: Path) -> None:
+    metrics = json.loads((evaluation / "evaluation.json").read_text())
+    metrics["slice_info"]["[b]night"] = {"test_rows": 12}
+    (evaluation / "evaluation.json").write_text(json.dumps(metrics))
+    assert "Slice [b]night: no positive on its 12 test pictures, so no figures.\n" in _summary(evaluation)
+
+
 def test_names_are_shown_as_they_are_written(evaluation: Path) -> None:
     metrics = json.loads((evaluation / "evaluation.json").read_text())
     metrics["left_out"] = [":cat: [red]left"]

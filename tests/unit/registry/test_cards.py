@@ -69,6 +69,8 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         "40.0 (35.0 to 45.0)",
     ]
     assert tables.headed("slice", "mAP")[0][:2] == ["unseen artwork", "40.0 (35.0 to 45.0)"]
+    candidate.metrics["slices"], candidate.metrics["slice_info"] = {}, {"night": {"test_rows": 12}}
+    assert Tables(model_card(candidate, "referenced", Policy())).headed("slice", "mAP")[0][:2] == ["night", ""]
     every = tables.headed("class", "bucket")
     assert [(row[0], row[2], row[4]) for row in every] == [
         ("traffic light", "120", "25.0"),
@@ -273,7 +275,7 @@ def test_no_sentence_is_a_row_of_the_table_above_it(make_outputs: Make) -> None:
     blended = candidate.config | {"blend": {"weights": {"tuned": 0.7, "zero_shot": 0.3}, "chosen_on": "val"}}
     checks = [{"name": "near_duplicates", "success": False, "says": "copies"}]
     for slices in (candidate.metrics["slices"], {}):
-        metrics = candidate.metrics | {"slices": slices}
+        metrics = candidate.metrics | {"slices": slices, "slice_info": dict.fromkeys(slices, {})}
         made = replace(candidate, config=blended, checks=checks, metrics=metrics)
         for text in card_texts(made, "packed", "", "", "Free.", Policy()).values():
             for line, following in pairwise(text.splitlines()):
