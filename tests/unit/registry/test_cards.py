@@ -275,7 +275,7 @@ def test_no_sentence_is_a_row_of_the_table_above_it(make_outputs: Make) -> None:
     blended = candidate.config | {"blend": {"weights": {"tuned": 0.7, "zero_shot": 0.3}, "chosen_on": "val"}}
     checks = [{"name": "near_duplicates", "success": False, "says": "copies"}]
     for slices in (candidate.metrics["slices"], {}):
-        metrics = candidate.metrics | {"slices": slices, "slice_info": dict.fromkeys(slices, {})}
+        metrics = candidate.metrics | {"slices": slices, "slice_info": {name: {} for name in slices}}
         made = replace(candidate, config=blended, checks=checks, metrics=metrics)
         for text in card_texts(made, "packed", "", "", "Free.", Policy()).values():
             for line, following in pairwise(text.splitlines()):
