@@ -37,7 +37,7 @@ def data_checks(data: Data) -> Checks:
     if remote:
         checks["cache"] = lambda: check_cache(data)
     if Path(".dvc").is_dir():
-        checks["dvc remotes"] = lambda: check_remotes(root if not remote else Path("data"))
+        checks["dvc remotes"] = lambda: check_remotes(None if remote else root)
     for library in ("boto3", "dvc.config"):
         with suppress(ModuleNotFoundError):  # the check that needs it says so
             import_module(library)
@@ -105,13 +105,15 @@ def check_cache(data: Data) -> Iterable[Finding]:
     yield Finding("cache", f"{cache.size() / 1e9:.2f} of {data.cache_gigabytes:g} GB used in {cache.root}")
 
 
-def check_remotes(folder: Path) -> Iterable[Finding]:
-    """Whether each DVC remote answers and has the data version of this commit."""
+def check_remotes(folder: Path | None) -> Iterable[Finding]:
+    """Whether each DVC remote answers and has the data version of this commit; without a ``folder``, where the images
+    stay in a remote root, only whether it answers.
+    """
     from capnet.data.sources.dvc_versions import recorded_version, remotes
 
-    version = recorded_version(folder)
+    version = recorded_version(folder) if folder is not None else None
     configured = remotes(Path())
-    if not configured:
+    if not configured and folder is not None:
         none = "no remote: the images exist on this machine only; add one: make data-remote URL=s3://bucket/dvc"
         yield Finding("dvc", none)
     for remote in configured:

@@ -1,4 +1,4 @@
-"""`capnet doctor` on folders of an unusual kind: too large to count in time, or the working folder itself."""
+"""`capnet doctor` on data of an unusual kind: too large to count in time, the working folder itself, a bucket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from capnet.commands.doctor import data
+from capnet.config import Data
 from capnet.errors import counted
 
 
@@ -33,3 +34,18 @@ def test_the_working_folder_may_be_the_data_folder(tmp_path: Path, monkeypatch: 
     (finding,) = data.check_folder(Path())
     assert finding.problem is None
     assert finding.message.startswith("1 file, 0.0 MB in .; not under DVC")
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_data_dvc_says_nothing_of_images_that_stay_in_a_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    store = "[core]\n    remote = store\n['remote \"store\"']\n    url = ../elsewhere\n"
+    (tmp_path / ".dvc" / "config").write_text(store if configured else "")
+    text = "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  size: 3\n  nfiles: 3\n  hash: md5\n  path: data\n"
+    (tmp_path / "data.dvc").write_text(text)
+    findings = list(data.data_checks(Data(root="s3://bucket/birds"))["dvc remotes"]())
+    assert [finding.problem for finding in findings] == [None] * configured
+    assert not any("images" in finding.message or "version" in finding.message for finding in findings)
