@@ -194,7 +194,7 @@ class S3Source:
         if problems:
             raise DataError(problems=problems)
         if not entries:
-            raise DataError("nothing is stored there", where, "correct data.root, or upload the data folder")
+            raise DataError("nothing is stored there", where, "correct this address, or upload the files to it")
         return entries
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
