@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capnet.commands.options import settings_options
-from capnet.errors import CapnetError, ConfigError, GateError, counted, one_line
+from capnet.errors import CapnetError, ConfigError, DataError, GateError, counted, one_line
 
 if TYPE_CHECKING:
     from capnet.promotion.promote import Audit
@@ -100,6 +100,8 @@ def command(
     if rollback + audit + (number is not None or target is not None) > 1:
         raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
     check_names(number, target)
+    if data and not Path(data).is_dir():
+        raise DataError("there is no such folder", f"--data {data}", "give the folder on this machine with the images")
     reason = one_line(reason)  # a store takes no letters of another encoding, and not any length
     loaded = load(Path(params), settings)
     register = loaded.register_

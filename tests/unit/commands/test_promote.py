@@ -172,6 +172,7 @@ def test_the_question_names_what_probably_got_worse(monkeypatch: pytest.MonkeyPa
         (("--rollback", "--audit"), 2, "exclude each other"),
         (("--set", "register.policy=missing.yaml"), 2, "there is no promotion policy"),
         (("--set", "register.name=nobody"), 1, "correct the name, version or alias"),
+        (("--version", "1", "--data", "s3://bucket/birds"), 3, "where: --data s3://bucket/birds\n"),
     ],
 )
 def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...], code: int, text: str) -> None:
