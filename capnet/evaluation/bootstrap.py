@@ -25,7 +25,7 @@ from capnet.evaluation.metrics import (
 
 LEVEL = 0.95
 SEED = 0
-MIN_POSITIVES = 10  # a class AP has an interval only from here on
+MIN_POSITIVES = 10  # a class AP has an interval only from here on; those of one group count once
 PAIRS = (
     ("capnet", "zero_shot"),
     ("capnet", "linear_probe"),
@@ -156,7 +156,7 @@ def compare_variants(
     points = {name: figures_of(name, np.ones((len(labels), 1))) for name in variants}
     # everything is drawn together: then every draw equals the data, and nothing says how far chance moves a figure
     single = len(np.unique(units)) < 2
-    with_interval = np.flatnonzero(((labels & known).sum(axis=0) >= MIN_POSITIVES) & (not single))
+    with_interval = np.flatnonzero((_positive_units(labels & known, units) >= MIN_POSITIVES) & (not single))
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []
     block = draws_at_once(labels, rankings.values())
@@ -192,6 +192,13 @@ def compare_variants(
     for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
         low[c], high[c] = interval(sample, float(points[first][0][c, 0]))
     return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
+
+
+def _positive_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many units have a positive [class], of positives [image, class] and the unit of each image."""
+    image, c = np.nonzero(positives)
+    pairs = np.unique(np.stack([units[image], c]), axis=1)
+    return np.bincount(pairs[1], minlength=positives.shape[1])
 
 
 def heaviest_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int64]:

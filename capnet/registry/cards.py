@@ -176,6 +176,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     of_critical = str(candidate.thresholds.get("critical_objective", objective))
     borrowed = set(borrowers(candidate.thresholds))
     any_chosen = candidate.thresholds.get("source") != "none"
+    is_grouped = candidate.metrics.get("bootstrap", {}).get("unit") == "group"
     unreached = {item["name"] for item in chosen if any_chosen and item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     weak = []
@@ -189,6 +190,8 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"below half of the mean of {percent(mean)} %")
         if ap is not None and positives is not None and positives < MIN_POSITIVES:
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
+        elif ap is not None and is_grouped and number(row.get("ap_low")) is None:
+            reasons.append(f"positive test pictures of fewer than {MIN_POSITIVES} groups: the figure is uncertain")
         if name in borrowed:
             reasons.append("no threshold of its own, most often for want of positives")
         own = of_critical if name in critical else objective

@@ -159,7 +159,9 @@ def overview(inputs: Inputs) -> Part:
     """AP per class, sorted by training pictures."""
     frame = inputs.per_class.fillna({"train_count": 0, "positives": 0})
     rows = frame.astype({"train_count": int, "positives": int}).to_dict("records")
-    why = f"it rests on fewer than {MIN_POSITIVES} test pictures"
+    is_grouped = inputs.metrics.get("bootstrap", {}).get("unit") == "group"
+    least = f"fewer than {MIN_POSITIVES}"
+    why = f"it rests on test pictures of {least} groups" if is_grouped else f"it rests on {least} test pictures"
     if is_of_one_group(inputs.metrics):
         why = "all test pictures are of one group"
     return {

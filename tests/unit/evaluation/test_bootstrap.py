@@ -109,6 +109,16 @@ def test_a_class_interval_needs_ten_positives() -> None:
     assert np.isnan(compared.ap_high[1])
 
 
+@pytest.mark.parametrize(("patients", "has_interval"), [(MIN_POSITIVES, True), (MIN_POSITIVES - 1, False)])
+def test_positives_of_one_group_count_once_for_a_class_interval(patients: int, has_interval: bool) -> None:
+    made = make(80, 4, seed=2)
+    labels = made.labels.copy()
+    labels[:, 0] = np.arange(80) < 4 * patients  # of each patient four images
+    groups = unit_codes([f"patient {row // 4}" for row in range(80)])
+    compared = compare_variants(labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, groups, 100)
+    assert np.isfinite(compared.ap_low[0]) == np.isfinite(compared.ap_high[0]) == has_interval
+
+
 def test_equal_variants_differ_by_nothing() -> None:
     made = make(60, 4, seed=3)
     same = Variant(made.scores, np.full(4, 0.3, dtype=np.float32))

@@ -91,6 +91,11 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         for row in candidate.per_class
     ]
     assert ("cat", 0.2, ["below half of the mean of 50.0 %"]) in weak_classes(replace(candidate, per_class=rows))
+    grouped = candidate.metrics | {"bootstrap": {"draws": 1000, "unit": "group", "units": 12}}
+    many = [dict(row) | {"positives": "40", "ap_low": "" if row["class"] == "cat" else "0.1"} for row in rows]
+    listed = {name: why for name, _, why in weak_classes(replace(candidate, metrics=grouped, per_class=many))}
+    assert listed["cat"][-1] == "positive test pictures of fewer than 10 groups: the figure is uncertain"
+    assert "Hund/Welpe" not in listed
     poor = [dict(row) | {"precision": "0.03", "recall": "0.4", "positives": "40"} for row in candidate.per_class]
     listed = {name: why for name, _, why in weak_classes(replace(candidate, per_class=poor))}
     assert listed["cat"] == [

@@ -157,6 +157,15 @@ def test_a_run_on_one_group_says_why_there_are_no_intervals(tmp_path: Path) -> N
     assert "In percent, with 95 % intervals, where a slice is not of one group." in text
 
 
+def test_a_class_of_few_groups_has_no_interval_and_the_report_says_so(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 60)
+    metrics = contracts.read_json(made.evaluation / "evaluation.json")
+    metrics["bootstrap"] |= {"unit": "group", "units": 30}
+    contracts.write_json(made.evaluation / "evaluation.json", metrics)
+    text = Page(html_of(made)).text
+    assert "a pale bar has no interval, because it rests on test pictures of fewer than 10 groups" in text
+
+
 def test_one_epoch_and_one_training_picture_are_not_named_in_the_plural(tmp_path: Path) -> None:
     made = make_run(tmp_path, 2, 40)
     for folder in (made.split, made.model):
