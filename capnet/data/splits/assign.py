@@ -58,7 +58,8 @@ def assign_splits(
         labels: known positives, sparse or dense bool [row, class].
         settings: the section ``split``.
         published: image ids of the published train and test list; empty where there is none.
-        reference: images and groups of an earlier split; not asked where test rows are given or published.
+        reference: images and groups of an earlier split; where test rows are given or published they are all of test,
+            and a warning counts the test images of the reference that leave it.
 
     Raises:
         DataError: train or test would be empty, or a list contradicts given splits.
@@ -79,9 +80,9 @@ def assign_splits(
         followed = _follow_groups(split, groups)
     test_source = "given" if (split == "test").any() else "share"
     test_source = "published" if listed_test else test_source
-    test_kept, warnings = 0, list[str]()
+    test_kept, warnings = 0, _leaving_test(split, frame, test_source, reference)
     if test_source == "share":
-        test_kept, warnings = _take_test(split, frame, labels, groups, settings, reference)
+        test_kept = _take_test(split, frame, labels, groups, settings, reference, warnings)
     in_list = set(listed_test)
     test = [*listed_test, *(row for row in np.flatnonzero(split == "test").tolist() if row not in in_list)]
 
@@ -118,6 +119,21 @@ def assign_splits(
     return Assignment(*rows, source, test_source, followed, held_out_of_given, test_kept, draw, warnings)
 
 
+def _leaving_test(split: np.ndarray, frame: pd.DataFrame, test_source: str, reference: Reference) -> list[str]:
+    """A warning that counts the test images of the reference that leave test; none where they all stay."""
+    was_test = frame["image_id"].map(reference.images).to_numpy(dtype=object) == TEST
+    staying = ("test", FREE) if test_source == "share" else ("test",)
+    leaving = int((was_test & ~np.isin(split, staying)).sum())
+    why = {
+        "share": "column split names another split for them, or for an image of their group. Empty those cells to keep"
+        " the test set",
+        "given": "where column split gives test images, these are all. To keep the earlier ones, give them the split"
+        " 'test', too",
+        "published": "a published list names all test images",
+    }[test_source]
+    return [f"{leaving} of {int(was_test.sum())} test images of split.reference leave test: {why}"] if leaving else []
+
+
 def _take_test(
     split: np.ndarray,
     frame: pd.DataFrame,
@@ -125,17 +141,11 @@ def _take_test(
     groups: np.ndarray,
     settings: Split,
     reference: Reference,
-) -> tuple[int, list[str]]:
+    warnings: list[str],
+) -> int:
     """Mark ``test_share`` of the rows without a split as test rows, those of the reference first; how many of it there
-    are, and warnings.
+    are. Adds to ``warnings``.
     """
-    was_test = frame["image_id"].map(reference.images).to_numpy(dtype=object) == TEST
-    leaving, warnings = int((was_test & (split != FREE)).sum()), list[str]()
-    if leaving:
-        warnings.append(
-            f"{leaving} of {int(was_test.sum())} test images of split.reference leave test: column split names another"
-            " split for them, or for an image of their group. Empty those cells to keep the test set"
-        )
     old, new = kept(frame, groups, split == FREE, reference)
     test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
     split[_test_share(new, test_kept, size - test_kept, labels, groups, settings)] = "test"
@@ -148,7 +158,7 @@ def _take_test(
             " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
             " without the ending into the column image_id"
         )
-    return test_kept, warnings
+    return test_kept
 
 
 def _reference_counts(n_classes: int, settings: Split) -> np.ndarray:

@@ -150,6 +150,17 @@ def test_given_test_rows_are_all_there_is() -> None:
     frame["given_split"] = ["test"] * 10 + [None] * 90
     assignment = assign_splits(frame, labels, Split(), reference=reference)
     assert (assignment.test, assignment.test_kept) == (list(range(10)), 0)
+    leaving = sum(reference.images[image] == "test" for image in frame["image_id"][10:])
+    (warning,) = assignment.warnings
+    assert warning.startswith(f"{leaving} of 20 test images of split.reference leave test: ")
+    assert "give them the split 'test', too" in warning
+
+
+def test_a_reference_whose_test_images_are_all_given_as_test_warns_of_nothing() -> None:
+    frame, labels = table(100, 5)
+    reference = saved(frame, assign_splits(frame, labels, Split()))
+    frame["given_split"] = ["test" if reference.images[image] == "test" else None for image in frame["image_id"]]
+    assert not assign_splits(frame, labels, Split(), reference=reference).warnings
 
 
 @pytest.mark.parametrize(
