@@ -23,7 +23,7 @@ from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_o
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
 from capnet.data.annotations.tables import Table, open_table, similar_columns
-from capnet.errors import DataError, Problem, Problems
+from capnet.errors import DataError, Problem, Problems, counted, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -88,7 +88,7 @@ def read_table(path: Path, listed: Classes | None, settings: Ingest, problems: S
     codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings)
     if listed is None:
         warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)
-    warnings += _without_groups(table.header, names)
+    warnings += [*_without_groups(table.header, names), *_unlisted(cells.unlisted, settings)]
     return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes, warnings=warnings)
 
 
@@ -139,12 +139,15 @@ class _Cells:
         self.text = [name for name in TEXT_COLUMNS if name in self.column]
         self.sizes = [name for name in SIZES if name in self.column]
         self.problems = Problems()
+        self._other = [name for name in table.header if class_columns and name not in (*class_columns, *LABEL_COLUMNS)]
+        self._with_state: set[str] = set()  # of these, columns with a 1, 0 or -1
         self._empty: set[str] = set()  # words for an empty cell that a problem names already
 
     def add(self, line: int, cells: list[Any]) -> None:
         """Add the row of a line."""
         if self.class_columns:
             labels, unknown = self._states(cells, line)
+            self._other = [name for name in self._other if self._may_be_class(name, cells)]
         else:
             labels, unknown = self._codes(cells[self.column["labels"]]), []
         if "unknown" in self.column:
@@ -153,6 +156,17 @@ class _Cells:
         more["given_split"] = more.pop("split", None)
         more |= {name: self._size(name, _text(cells[self.column[name]]), line) for name in self.sizes}
         self.rows.add(_text(cells[self.column["path"]]), labels, line, unknown=unknown, **more)
+
+    @property
+    def unlisted(self) -> list[str]:
+        """Columns that no class and nothing else has the name of, and that hold states of a class only."""
+        return [name for name in self._other if name in self._with_state]
+
+    def _may_be_class(self, name: str, cells: list[Any]) -> bool:
+        value = _text(cells[self.column[name]]).lower()
+        if value in STATES:
+            self._with_state.add(name)
+        return not value or value in STATES
 
     def _codes(self, cell: Any) -> list[int]:
         """Codes of a cell of labels: text with separators, or a list or a number as Parquet has them."""
@@ -219,6 +233,14 @@ def _without_groups(header: list[str], classes: list[str]) -> list[str]:
         for name in names
         if "group" not in header
     ]
+
+
+def _unlisted(columns: list[str], settings: Ingest) -> list[str]:
+    """A warning of columns that may be classes that the list of classes lacks."""
+    if not columns:
+        return []
+    what = f"{counted(len(columns), 'column')} of 1, 0 and -1 {'is' if len(columns) == 1 else 'are'} not read"
+    return [f"{what}: {some(columns, 20)}. List those that are classes in {settings.classes}"]
 
 
 def _text(cell: Any) -> str:

@@ -22,6 +22,14 @@ def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path:
     assert not accept(write(tmp_path, f"path,{name}\na.jpg,1\n")).warnings, "a class"
 
 
+def test_a_column_of_states_that_no_class_has_the_name_of_is_named(tmp_path: Path) -> None:
+    table = "path,cat,oedema,mass,age,note,empty\na.jpg,1,1,,0,,\nb.jpg,0,-1,0.0,71,,\nc.jpg,,,1,1,x,\n"
+    (warning,) = accept(write(tmp_path, table, "name\ncat\n")).warnings
+    assert warning == "2 columns of 1, 0 and -1 are not read: oedema, mass. List those that are classes in classes.csv"
+    assert not accept(write(tmp_path, table, "name\ncat\noedema\nmass\n")).warnings
+    assert not accept(write(tmp_path, "path,labels,old\na.jpg,cat,1\n", "name\ncat\n")).warnings, "no wide table"
+
+
 def test_all_columns_are_read(tmp_path: Path) -> None:
     table = (
         "path,labels,unknown,image_id,split,group,slice,photographer\n"
