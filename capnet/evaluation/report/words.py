@@ -10,6 +10,7 @@ from capnet.errors import counted, some
 
 MISSING = "-"
 SELDOM = 0.02  # of a class's held-out positives
+RARELY_RIGHT = 0.1  # of the labels that a class is given on held-out images
 VARIANT_NAMES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",
@@ -149,15 +150,15 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
-    """What thresholds do not reach: classes below their objective, those that are hardly ever given, and critical ones
-    whose own held-out images reach less than the classes that share a threshold do together.
+    """What thresholds do not reach: classes below their objective, those that F1 hardly ever gives, or rightly, and
+    critical ones whose own held-out images reach less than those that share a threshold do together.
 
     Args:
         content: thresholds.json.
     """
     if content.get("source") == "none":
         return []
-    notes, shortfalls, never = [], dict[str, list[Mapping[str, Any]]](), []
+    notes, shortfalls, never, wrong = [], dict[str, list[Mapping[str, Any]]](), [], []
     for item in content["classes"]:
         objective = _objective(content, item)
         kind, _, share = objective.partition(">=")
@@ -165,6 +166,8 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
             shortfalls.setdefault(objective, []).append(item)
         elif not share and as_float(item.get("recall")) < SELDOM:
             never.append(str(item["name"]))
+        elif not share and as_float(item.get("precision")) < RARELY_RIGHT:
+            wrong.append(f"{item['name']} ({percent(item['precision'])} % right)")
         elif "objective" in item and kind == "recall" and as_float(item.get("recall")) < float(share):
             notes.append(
                 f"Critical class {item['name']}: recall {percent(item['recall'])} % of {item['positives']} held-out"
@@ -180,13 +183,16 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
             more = f"; {setting}: f1 gives more labels" if objective.startswith("precision") else ""
             note += f" Hardly ever given: {some(silent)}{more}."
         notes.append(note)
+    whom, setting = _classes_with(content, "f1") if never or wrong else ("", "")
     if never:
-        whom, setting = _classes_with(content, "f1")
         are, need = ("is", "It needs") if len(never) == 1 else ("are", "They need")
         notes.append(
             f"{len(never)} of {whom} {are} hardly ever given on held-out pictures: {some(never)}. {need} more labelled"
             f" pictures; {setting}: recall>=0.9 gives more labels, and more wrong ones."
         )
+    if wrong:
+        note = f"Labels of {len(wrong)} of {whom} are nearly always wrong on held-out pictures: {some(wrong)}."
+        notes.append(f"{note} {setting}: precision>=0.5 gives fewer labels.")
     return notes
 
 

@@ -55,3 +55,12 @@ def test_nothing_is_noted_where_all_is_reached_or_nothing_was_chosen(objective: 
 def test_classes_that_f1_hardly_ever_gives_are_named() -> None:
     (note,) = threshold_notes(content("f1", {"recall": 0.0}, {"recall": 0.01}, {"recall": 0.02}, {"recall": None}))
     assert note.startswith("2 of 4 classes are hardly ever given on held-out pictures: class 0, class 1.")
+
+
+def test_classes_that_f1_gives_wrongly_are_named() -> None:
+    (note,) = threshold_notes(content("f1", {"precision": 0.027}, {"precision": 0.1}, {"precision": None}))
+    assert note.startswith("Labels of 1 of 3 classes are nearly always wrong on held-out pictures: ")
+    assert note.endswith("class 0 (2.7 % right). evaluate.threshold.objective: precision>=0.5 gives fewer labels.")
+    (note,) = threshold_notes(content("f1", {"precision": 0.0, "recall": 0.0}))
+    assert "hardly ever given" in note, "not given is not given wrongly"
+    assert threshold_notes(content("recall>=0.9", {"precision": 0.027})) == []
