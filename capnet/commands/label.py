@@ -39,14 +39,14 @@ class Labelled:
         paths: of all images with labels.
         added: how many of them are in tables of added images.
         classes: names.
-        has_groups: whether any image has a group.
+        groups: of all images.
         located: paths of images without labels whose group the annotations have.
     """
 
     paths: Set[str]
     added: int
     classes: Sequence[str]
-    has_groups: bool
+    groups: Set[str]
     located: Set[str]
 
 
@@ -64,7 +64,7 @@ class Labelled:
 @click.option("--most", type=click.IntRange(1, 2000), default=100, show_default=True, help="Images, at most.")
 @click.option("--class", "suspect", default="", metavar="NAME", help="Images in which this class is most probable.")
 @click.option("--group", default="", metavar="NAME", help="Group of these images, such as their camera or patient.")
-@click.option("--group-from-folder", is_flag=True, help="Group of each image: the name of the folder that it is in.")
+@click.option("--group-from-folder", is_flag=True, help="Group of each image: its first folder below --input.")
 def command(
     location: str,
     address: str,
@@ -122,14 +122,13 @@ def command(
         image = source.root / item["path"]
         item |= {"source": thumbnail(image, SIDE), "link": link_to(image, out)}
         path = prefix + item["path"]
-        name = PurePosixPath(path).parent.name if group_from_folder else group
+        name = folder_group(item["path"], prefix) if group_from_folder else group
         has_group = bool(name) or path in before.located
         item |= {"path": path, "group": name, "split": "train" if suspect and not has_group else ""}
     stem = re.sub("[^A-Za-z0-9]+", "-", Path(prefix).name or "images").strip("-").lower() or "images"
     replace_file(out / PAGE, page(items, before.classes, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
-    if before.has_groups and any(not item["group"] and item["path"] not in before.located for item in items):
-        click.echo("Other images have groups: if these belong to some, name them with --group or --group-from-folder.")
+    _say_groups([item["group"] for item in items if item["path"] not in before.located], before.groups)
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
@@ -138,6 +137,21 @@ def command(
         click.echo(f"Then put it into {added}, and run `dvc repro`.")
     else:
         click.echo(f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro")
+
+
+def _say_groups(of_images: Sequence[str], known: Set[str]) -> None:
+    """Say which groups of the images on the page are new, and whether some lack one.
+
+    Args:
+        of_images: a group or "" for each image whose group the annotations do not have.
+        known: groups of all other images.
+    """
+    if groups := set(of_images) - {""}:
+        new = sorted(groups - known)
+        more = f"{len(new)} new: {some(new, NAMED)}" if new else "none new"
+        click.echo(shown(f"label: {counted(len(groups), 'group')}, {more}"))
+    if known and "" in of_images:
+        click.echo("Other images have groups: if these belong to some, name them with --group or --group-from-folder.")
 
 
 def prefix_of(location: str, data_root: str) -> tuple[str, bool]:
@@ -160,6 +174,17 @@ def prefix_of(location: str, data_root: str) -> tuple[str, bool]:
     is_inside = folder.is_relative_to(root)
     name = folder.relative_to(root).as_posix() if is_inside else folder.name
     return "" if name in ("", ".") else f"{name}/", is_inside
+
+
+def folder_group(name: str, prefix: str) -> str:
+    """The group of an image with ``--group-from-folder``: a camera's folder, whatever folders that holds.
+
+    Args:
+        name: the image, below the folder that is asked for.
+        prefix: what its path begins with in the data folder, as ``prefix_of`` says.
+    """
+    folders = PurePosixPath(name).parts[:-1]
+    return folders[0] if folders else PurePosixPath(prefix).name
 
 
 def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]]) -> Source:
@@ -209,8 +234,9 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
         raise DataError(problems=annotations.problems)
     rows = annotations.rows
     located = {normal_path(image.path) for images in annotations.left_out.values() for image in images if image.group}
-    has_groups = bool(located) or bool(rows["group"].notna().any())
-    return Labelled(set(rows["path"]), added, annotations.classes.names, has_groups, located)
+    groups = set(rows["group"].dropna())
+    groups |= {image.group for images in annotations.left_out.values() for image in images if image.group}
+    return Labelled(set(rows["path"]), added, annotations.classes.names, groups, located)
 
 
 def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: Set[str]) -> list[str]:

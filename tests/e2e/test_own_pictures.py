@@ -192,7 +192,8 @@ def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Work
     assert text.count("data:image/jpeg;base64,") == text.count("<a href=") == 3
     assert f'href="{quote(os.path.relpath(new / "003.jpg", page.parent))}"' in text
     scores = pd.read_parquet(page.with_name("label.parquet")).query("fault == ''").set_index("path")
-    finished.capnet(*label, str(new), "--class", "lemon", "--group-from-folder")
+    output = finished.capnet(*label, str(new), "--class", "lemon", "--group-from-folder")
+    assert "label: 1 group, 1 new: july" in output
     assert len(re.findall('"group": "july", "path": "july/[^"]*", "split": ""', page.read_text())) == 3
     finished.capnet(*label, str(new), "--class", "lemon", "--most", "2")
     shown = re.findall(r'"path": "july/([^"]*)", "split": "train"', page.read_text())

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from capnet.commands.label import Labelled, command, common_classes, labelled_before, prefix_of, unlabelled
+from capnet.commands.label import (
+    Labelled,
+    command,
+    common_classes,
+    folder_group,
+    labelled_before,
+    prefix_of,
+    unlabelled,
+)
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
@@ -37,6 +45,20 @@ def data(tmp_path: Path) -> Path:
 )
 def test_paths_begin_as_the_folder_is_called(data: Path, folder: str, prefix: str, is_inside: bool) -> None:
     assert prefix_of(str(data.parent / folder), str(data)) == (prefix, is_inside)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "group"),
+    [
+        ("site 4/1.jpg", "july/", "site 4"),
+        ("site 4/2024-07/100RECNX/1.jpg", "july/", "site 4"),
+        ("site 4/2024-07/1.jpg", "", "site 4"),
+        ("1.jpg", "july/site 4/", "site 4"),
+        ("1.jpg", "", ""),
+    ],
+)
+def test_all_images_of_a_camera_s_folder_are_one_group(name: str, prefix: str, group: str) -> None:
+    assert folder_group(name, prefix) == group
 
 
 @pytest.mark.parametrize(
@@ -77,7 +99,7 @@ def test_a_class_that_nobody_may_give_is_refused() -> None:
 def test_what_there_is_says_whether_images_have_groups(data: Path, group: str) -> None:
     (data / "labels.csv").write_text(f"path,labels,group\n1.jpg,fox,{group}\n")
     before = labelled_before(DataFolder(data), parse({"data": {"format": "csv"}}))
-    assert before == Labelled({"1.jpg"}, 0, ["fox"], bool(group), set())
+    assert before == Labelled({"1.jpg"}, 0, ["fox"], {group} - {""}, set())
 
 
 def test_the_page_needs_a_folder_for_its_tables(data: Path) -> None:
