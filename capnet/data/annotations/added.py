@@ -43,7 +43,8 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     names, warnings = added_tables(folder, settings)
     if not names:
         return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
-    tables = [read_table(folder.path(name), annotations.classes, settings) for name in names]
+    listed_in = "the annotations"  # a classes.csv adds none to those of most formats
+    tables = [read_table(folder.path(name), annotations.classes, settings, listed_in=listed_in) for name in names]
     parts = [annotations, *tables]
     frames = [part.rows.assign(where=[part.where(row) for row in range(len(part.rows))]) for part in parts]
     rows = pd.concat(frames, ignore_index=True)

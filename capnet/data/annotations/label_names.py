@@ -92,7 +92,7 @@ def classes_of(
 
 
 def codes_of(
-    table: Table, rows: RowList, tokens: list[str], index: Mapping[str, int], settings: Ingest
+    table: Table, rows: RowList, tokens: list[str], index: Mapping[str, int], settings: Ingest, listed_in: str
 ) -> tuple[list[int], list[Problem]]:
     """Class index of every token, and each token that is no class as a problem with the rows that have it.
 
@@ -102,6 +102,7 @@ def codes_of(
         tokens: the different label texts, [code].
         index: from ``classes_of``.
         settings: the section ``ingest``.
+        listed_in: what has the classes, for messages.
 
     Returns:
         Class indices [code], -1 for no class; and the problems.
@@ -120,8 +121,8 @@ def codes_of(
         for code, numbers in lines.items():
             where = f"{table.path.name} row {some(list(map(str, numbers)), ROWS_NAMED)}, column {column}"
             # slow: only for what is shown
-            todo = _label_advice(tokens[code], list(index), settings, text) if len(problems) < SHOWN else ""
-            problems.append(Problem(f"label {tokens[code]!r} is not in {settings.classes}", where, todo))
+            todo = _label_advice(tokens[code], list(index), settings, text, listed_in) if len(problems) < SHOWN else ""
+            problems.append(Problem(f"label {tokens[code]!r} is not in {listed_in}", where, todo))
     return [-1 if c > MOST_CLASSES else c for c in classes], problems
 
 
@@ -210,7 +211,7 @@ def _alone(settings: Ingest) -> str:
     return f"write the names alone, with {settings.separator!r} between them"
 
 
-def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> str:
+def _label_advice(token: str, names: list[str], settings: Ingest, text: str, listed_in: str) -> str:
     """``text`` is a label of the table that is no number, if there is one: then none is read as an index."""
     if token.isdigit() and text:
         return (
@@ -222,7 +223,7 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> 
     if A_LIST.fullmatch(token):
         return _alone(settings)
     if token.casefold() in NOTHING:
-        return f"leave the cell empty where no class is there, or add it to {settings.classes} if it is one"
+        return f"leave the cell empty where no class is there, or add it to {listed_in} if it is one"
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.6)
     separated = next((mark for mark in OTHER_SEPARATORS if mark in token), "")
@@ -232,5 +233,5 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> 
             " cell"
         )
     if close:
-        return f"did you mean {lower[close[0]]!r}? else add the class to {settings.classes}"
-    return f"add the class to {settings.classes}, or correct the label"
+        return f"did you mean {lower[close[0]]!r}? else add the class to {listed_in}"
+    return f"add the class to {listed_in}, or correct the label"

@@ -55,7 +55,9 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     return read_table(path, listed, settings, problems)
 
 
-def read_table(path: Path, listed: Classes | None, settings: Ingest, problems: Sequence[Problem] = ()) -> Annotations:
+def read_table(
+    path: Path, listed: Classes | None, settings: Ingest, problems: Sequence[Problem] = (), listed_in: str = ""
+) -> Annotations:
     """Read the rows of one table.
 
     Args:
@@ -63,6 +65,7 @@ def read_table(path: Path, listed: Classes | None, settings: Ingest, problems: S
         listed: the classes; None for the labels in use.
         settings: the section ``ingest``.
         problems: mistakes in the list of classes.
+        listed_in: what has the classes, for messages; by default the file that ``settings.classes`` names.
 
     Raises:
         DataError: as in ``read``.
@@ -85,7 +88,7 @@ def read_table(path: Path, listed: Classes | None, settings: Ingest, problems: S
             problems.append(Problem(what, str(path), "write one row an image"))
         raise DataError(problems=problems)
     classes, index, mistakes, warnings = classes_of(table, cells.tokens, listed, settings)
-    codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings)
+    codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings, listed_in or settings.classes)
     if listed is None:
         warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)
     warnings += [*_without_groups(table.header, names), *_unlisted(cells.unlisted, settings)]

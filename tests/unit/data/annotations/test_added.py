@@ -129,6 +129,8 @@ def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
             "image id 'a' is in the annotations already\n  where: 1.csv row 2, first in labels.csv row 2",
         ),
         ("c.jpg,foxx", "label 'foxx'"),
+        ("c.jpg,wolf", "label 'wolf' is not in the annotations"),
+        ("c.jpg,wolf", "add the class to the annotations, or correct the label"),
         ("../c.jpg,fox", "leaves the data folder"),
         ("c.jpg,fox\nc.jpg,owl", "path 'c.jpg' appears twice"),
     ],
