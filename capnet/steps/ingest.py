@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 NAMED = 3  # reasons named in a warning, and images of each; left_out.csv has all
 Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
+BYTES = re.compile(r" \(\d+ bytes not processed\)")  # how Pillow ends the fault of a truncated image
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
@@ -76,6 +78,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     manifest = outputs["manifest"]
     _leave_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
     if faults:
+        added -= sum(row >= len(rows) - added for row, *_ in faults)
         rows = rows.drop(index=[row for row, *_ in faults]).reset_index(drop=True)
     write_manifest(manifest / "manifest.parquet", rows)
     write_classes(manifest / "classes.json", annotations.classes)
@@ -216,7 +219,7 @@ def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_forma
         return
     by_fault: dict[str, list[str]] = {}
     for row, fault, _ in faults:
-        by_fault.setdefault(fault, []).append(paths[row])
+        by_fault.setdefault(BYTES.sub("", fault), []).append(paths[row])
     named = "; ".join(f"{fault}: {some(names, NAMED)}" for fault, names in list(by_fault.items())[:NAMED])
     log.warning("%d of %d images left out: %s; %s names all", len(faults), len(rows), named, path.name)
 

@@ -103,6 +103,23 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
     assert not set(frame["path"]) & {row["path"] for row in rows}
 
 
+def test_pictures_cut_off_anywhere_hide_no_path_that_is_wrong(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = (data / "images" / "a.jpg").read_bytes()
+    for cut in range(2, 12):
+        (data / "images" / f"cut{cut}.jpg").write_bytes(whole[:-cut])
+    rows = "".join(f"images/cut{cut}.jpg,cat,g\n" for cut in range(2, 12))
+    (data / "labels.csv").write_text(f"path,labels,group\nimages/c.jpg,dog,g\n{rows}")
+    (data / "added").mkdir()
+    (data / "added" / "july.csv").write_text("path,labels,group\nimages/a.jpg,cat,g\njuly/b.jpg,cat,g\n")
+    metrics = ingest(data, tmp_path / "out" / "manifest", bad_images=0.9)
+    assert (metrics["added"], metrics["left_out"]) == (1, 11)
+    (warning,) = [record.getMessage() for record in caplog.records if "images left out" in record.getMessage()]
+    assert "image file is truncated: images/cut2.jpg, images/cut3.jpg, images/cut4.jpg and 7 more; " in warning
+    assert "missing: july/b.jpg; left_out.csv names all" in warning
+
+
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
     texts = refused(thousands, tmp_path / "manifest", bad_images=0.0)
     assert len(texts) == 4
