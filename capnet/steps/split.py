@@ -125,9 +125,9 @@ def check_positives(
         if short and drawn[name]:
             listed = some([f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short], NAMED)
             what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
-            problems.append(
-                Problem(what, listed, _help(name, assignment, settings, bool(max(total[c] for c in short) >= required)))
-            )
+            enough = bool(max(total[c] for c in short) >= required)
+            in_val = bool(counts["val"][short].any())
+            problems.append(Problem(what, listed, _help(name, assignment, settings, enough, in_val)))
         elif short:
             listed = some([f"{classes.names[c]}: {counts[name][c]}" for c in short], NAMED)
             warnings.append(f"fewer than {required} known positives in the given {name} rows: {listed}")
@@ -139,8 +139,10 @@ def check_positives(
     return warnings
 
 
-def _help(name: str, assignment: Assignment, settings: Split, enough: bool) -> str:
-    """What would help; ``enough``: in all rows some of these classes have the positives that the split lacks."""
+def _help(name: str, assignment: Assignment, settings: Split, enough: bool, in_val: bool) -> str:
+    """What would help; ``enough``: in all rows some of these classes have the positives that the split lacks;
+    ``in_val``: some of these are validation rows.
+    """
     fewer = (
         f"set split.require_positives.{name} lower, or take the class out of the annotations (labels and unknown), and"
         " out of classes.csv where there is one"
@@ -149,8 +151,10 @@ def _help(name: str, assignment: Assignment, settings: Split, enough: bool) -> s
         draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(
             settings.method, ""
         )
-        held = "lower split.validation.share, or " if assignment.validation_source == "train" else ""
-        return f"{draw + held if enough else ''}add images of these classes; or {fewer}"
+        held = "lower split.validation.share, or " if in_val and assignment.validation_source == "train" else ""
+        in_test = enough and not in_val and settings.method == "natural"
+        others = "their other images are test rows: " if in_test else ""
+        return f"{others}{draw + held if enough else ''}add images of these classes; or {fewer}"
     more = "split.test_share" if name == "test" else "split.validation.share"
     source = ""
     if name == "val" and assignment.validation_source == "none":

@@ -83,6 +83,16 @@ def test_classes_short_of_positives_are_refused_with_their_counts(tmp_path: Path
     assert "lower split.validation.share" in caught.value.problems[0].todo, "it took the rows that train lacks"
 
 
+def test_a_class_that_only_test_rows_have_is_not_said_to_be_held_out_for_validation(tmp_path: Path) -> None:
+    splits = ["test"] * 4 + [None] * 40
+    source = manifest(tmp_path / "manifest", [[1]] * 4 + [[0]] * 40, 2, splits=splits)
+    with pytest.raises(DataError) as caught:
+        split(source, tmp_path / "split")
+    (problem,) = caught.value.problems
+    assert problem.where == "class 1: 0 (4 in all rows)"
+    assert problem.todo.startswith("their other images are test rows: add images of these classes; or set split.requ")
+
+
 def test_many_short_classes_are_counted_and_some_of_them_named(tmp_path: Path) -> None:
     source = manifest(tmp_path / "manifest", [[c] for c in range(50)], 50)
     with pytest.raises(DataError) as caught:
