@@ -88,7 +88,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
     """What must hold of every row of the table, before any file is opened."""
     low, high = settings.min_side, settings.max_side
     size = "replace the picture, take its row out, or change validate.min_side and validate.max_side"
-    group = "correct the split or group column of the data: pictures of one group belong in one split"
+    group = "correct the split or group column, or the lists of ids: pictures of one group belong in one split"
     return [
         Rule(
             "unique_image_ids",
