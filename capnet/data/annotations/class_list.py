@@ -5,6 +5,7 @@ people.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,15 +68,22 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
         settings: the section ``ingest``.
 
     Returns:
-        The classes, and every mistake in classes.csv.
+        The classes, and every mistake in the names and in classes.csv.
 
     Raises:
         DataError: classes.csv cannot be read.
     """
+    mistakes = []
+    for name, number in Counter(names).items():
+        if not name.strip():
+            mistakes.append(Problem("a class without a name", "the classes", "write its name"))
+        elif number > 1:
+            mistakes.append(Problem(f"class {name!r} appears twice", "the classes", "give each a name of its own"))
     if not settings.classes or not folder.has(settings.classes):
-        return make_classes(names), []
+        return make_classes(names), mistakes
     path = folder.path(settings.classes)
     listed, problems = read_classes_csv(path, settings.separator)
+    problems = [*mistakes, *problems]
     if not listed:
         raise DataError(problems=problems)
     known = set(names)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from capnet.config import Ingest
 from capnet.contracts import make_classes
+from capnet.data.annotations.class_list import published_classes
+from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import LeftOutImage, RowList, make_rows
 from capnet.errors import DataError
 
@@ -112,3 +116,16 @@ def test_a_column_of_another_type_is_refused(column: str, value: Any, fault: str
 def test_a_column_that_no_manifest_has_is_refused() -> None:
     with pytest.raises(ValueError, match="no such columns"):
         RowList("heigth")
+
+
+@pytest.mark.parametrize("table", ["", "name\ncat\n"])
+def test_classes_of_one_name_and_without_a_name_are_mistakes_of_the_annotations(tmp_path: Path, table: str) -> None:
+    """A reader that takes its classes from a user's file wrote them, and the next stage refused its own input."""
+    if table:
+        (tmp_path / "classes.csv").write_text(table)
+    _, problems = published_classes(DataFolder(tmp_path), ["cat", "dog", "", "cat", " "], Ingest())
+    assert [problem.what for problem in problems] == [
+        "class 'cat' appears twice",
+        "a class without a name",
+        "a class without a name",
+    ]
