@@ -1,8 +1,10 @@
 """What each part of the method is worth, over several data sets and seeds, on stored features.
 
-    python -m benchmarks ablation --preset own --sets corel5k=../corel5k aerial=../aerial --seeds 0 1 2 --out
-    ablation.md python -m benchmarks ablation --preset own --sets corel5k=../corel5k --shares 0.05 0.25 1 --rows served
-    "linear probe"
+    python -m benchmarks ablation --sets corel5k=../corel5k aerial=../aerial --seeds 0 1 2 --out ablation.md
+    python -m benchmarks ablation --sets corel5k=../corel5k --shares 0.05 0.25 1 --rows served "linear probe"
+
+The backbone of preset own is CLIP; for the offline one add
+--set backbone.name=lit-efflite0-minilm --set backbone.pretrained=wheels.
 
 A set is a folder with labels.csv, its images and optionally settings.yaml (how it is divided). All rows see the same
 images, the same test-time views and the same draws. Differences are means over seeds; each bootstrap draw measures all

@@ -13,8 +13,8 @@ The settings are the preset of that name, fixed before any result, the last epoc
 run that was cut off goes on there. A dry run makes small images of noise and random weights and goes through the same
 steps; its figures mean nothing.
 
-Exit status: 0 done, 2 a weight file's hash or the command line is wrong, 3 a list or a count is or a table changes the
-labels, 5 the data check refuses the images.
+Exit status: 0 done, 2 a weight file's hash or the command line is wrong, 3 a list or a count is not the published one
+or a table changes the labels, 5 the data check refuses the images.
 """
 
 from __future__ import annotations

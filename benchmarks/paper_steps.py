@@ -55,7 +55,7 @@ def run_paper(paper: Paper, check_only: bool) -> None:
 
     Raises:
         ConfigError: a weight file or a setting is wrong.
-        DataError: a list or a count is.
+        DataError: a list or a count is not the published one.
     """
     count = 7 if check_only else 7 + len(paper.weights) * (1 + 2 * len(paper.seeds)) + 1
     steps, out = Steps(count, paper.dry), paper.out
