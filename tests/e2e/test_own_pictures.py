@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workspace) -> 
         scored = truth.any(0)
         expected = np.mean([average_precision_score(truth[:, c], scores[:, c]) for c in np.flatnonzero(scored)])
         assert metrics[variant]["mAP"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_python_of_the_readme_gives_the_saved_scores(
+    finished: Workspace, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (repository / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(finished.root)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    saved = pd.read_parquet("outputs/evaluation/predictions.parquet").query("split == 'test' and variant == 'capnet'")
+    expected = np.stack(saved.set_index("image_id").loc[names["test"]["image_id"], "scores"].tolist())
+    np.testing.assert_allclose(names["scores"], expected, atol=1e-6)
 
 
 def test_thresholds_come_from_out_of_fold_scores(finished: Workspace) -> None:
