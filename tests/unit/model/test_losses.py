@@ -221,5 +221,10 @@ def test_a_loss_is_complete(name):
     assert (type(arrived), arrived) == (kind, kind())
 
 
+def test_the_method_names_every_loss(repository):
+    text = (repository / "docs/method.md").read_text()
+    assert [name for name in LOSSES if f"`{name}`" not in text] == [], "name it with its source in docs/method.md"
+
+
 def test_a_family_without_a_name_is_no_loss():
     assert Balanced not in LOSSES.values()

@@ -58,6 +58,12 @@ def test_the_format_and_the_sections_are_the_registered_readers() -> None:
     assert not READERS.keys() & IngestBase.model_fields.keys(), "the name of a reader is a setting already"
 
 
+def test_the_document_has_a_row_for_every_format(repository: Path) -> None:
+    rows = (repository / "docs/data-formats.md").read_text().splitlines()
+    missing = [name for name in READERS if not any(row.startswith(f"| `{name}` |") for row in rows)]
+    assert missing == [], "write a row into the first table of docs/data-formats.md"
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_has_its_function_and_imports_nothing_heavy(name: str) -> None:
     module = import_module(f"capnet.data.annotations.readers.{name}")

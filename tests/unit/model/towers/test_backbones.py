@@ -95,6 +95,12 @@ def test_a_backbone_of_our_own_has_a_licence_for_whatever_is_loaded(name):
     assert entry.licence(entry.pretrained) != backbones.entry.UNKNOWN, hint
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/air-gapped.md"])
+def test_the_documents_name_every_backbone_of_our_own(document, repository):
+    text = (repository / document).read_text()
+    assert [name for name in OWN if f"`{name}`" not in text] == [], f"name it in {document}"
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_backbone_of_our_own_names_its_weight_files(name):
     """Else a registered model would not require the packages that hold them."""
