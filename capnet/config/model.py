@@ -113,9 +113,9 @@ class Graph(Section):
         description="neighbours kept per row with the class itself: a share of the classes up to 1.0, a count above",
     )
     s: float = Field(0.2, gt=0, lt=1, description="weight of the neighbours; the diagonal is 1 - s")
-    tau: float = Field(0.2, gt=0, description="temperature tau' of the softmax normalisation")
+    tau: float = Field(0.2, gt=0, description="temperature tau of the softmax normalisation")
     normalisation: Literal["linear", "softmax"] = Field(
-        "linear", description="linear: A (rows scaled); softmax: S (softmax of A / tau')"
+        "linear", description="linear: A (rows scaled); softmax: S (softmax of A / tau)"
     )
     blend_count: float = Field(
         20.0, gt=0, description="blend: train count at which co-occurrence weighs as much as text"
