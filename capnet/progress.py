@@ -85,8 +85,11 @@ def quiet(levels: Mapping[str, int]) -> Iterator[None]:
     """Loggers with other levels for a while.
 
     Args:
-        levels: by the logger's name, "" for the root.
+        levels: by the logger's name; "" for the root, which then also loses the handlers that a library adds meanwhile,
+            as ``logging.info`` does: they would put level and name in front of every later warning.
     """
+    root = logging.getLogger()
+    handlers = list(root.handlers)
     before = {name: logging.getLogger(name).level for name in levels}
     try:
         for name, level in levels.items():
@@ -95,6 +98,8 @@ def quiet(levels: Mapping[str, int]) -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+        for handler in [handler for handler in root.handlers if "" in levels and handler not in handlers]:
+            root.removeHandler(handler)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

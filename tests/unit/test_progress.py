@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import subprocess
@@ -78,3 +79,13 @@ def test_a_bar_of_one_step_leaves_no_line_on_a_terminal() -> None:
     erase_line = "\x1b[1A\x1b[2K"
     assert erase_line in written.split("work of 2")[0]
     assert erase_line not in written.split("work of 2")[-1]
+
+
+def test_a_library_that_logs_to_the_root_leaves_no_handler_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip does so when it loads a model: every later warning had level and name in front."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    with progress.quiet({"": logging.CRITICAL}):
+        logging.info("adds a handler to the root")
+        assert root.handlers
+    assert root.handlers == []

@@ -284,7 +284,8 @@ def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
     import open_clip
 
     try:
-        return open_clip.get_tokenizer(name)
+        with quiet({"": logging.CRITICAL}):  # what fails is raised
+            return open_clip.get_tokenizer(name)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
