@@ -171,8 +171,8 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     if chosen and scorer.machine.precision != chosen:
         log.warning(
             "the model's thresholds were chosen on scores in %s, and it works in %s here: labels whose scores are close"
-            " to a threshold may be others. To have the same, set runtime.precision to %s in training, or to %s here (an"
-            " exported graph knows only fp32)",
+            " to a threshold may be others. To have the same, set runtime.precision to %s in training, or to %s here"
+            " (an exported graph knows only fp32)",
             *(chosen, scorer.machine.precision, scorer.machine.precision, chosen),
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
