@@ -12,7 +12,9 @@ class Threshold(Section):
     critical_objective: str = Field(
         "", description="of the classes that classes.csv calls critical; empty: the same objective"
     )
-    min_positives: Int = Field(5, ge=1, description="classes with fewer held-out positives borrow the pooled threshold")
+    min_positives: Int = Field(
+        5, ge=1, description="for recall and precision, classes with fewer held-out positives borrow a pooled threshold"
+    )
 
     @field_validator("objective", "critical_objective")
     @classmethod

@@ -1,4 +1,4 @@
-"""One decision threshold: the best F1, or a recall or a precision that is promised for images still to come."""
+"""One decision threshold: the best expected F1, or a recall or a precision that is promised for images to come."""
 
 from __future__ import annotations
 
@@ -22,14 +22,32 @@ class Cut:
     reached: bool
 
 
+def expected_f1_cut(scores: Floats, probabilities: Floats) -> float:
+    """The cut with the best expected F1, half-way to the next lower score.
+
+    The cut that has the best F1 on a few positives owes it to luck, and where a class is ranked badly it marks nearly
+    every image. Of k images with the highest probabilities, the expected F1 is about 2 sum_k p / (k + sum p), which
+    needs no label (Ye et al., ICML 2012; Lipton et al., arXiv 1402.1892).
+
+    Args:
+        scores: [entry], at least one.
+        probabilities: [entry], calibrated; they rise with the scores.
+
+    Returns:
+        The threshold.
+    """
+    order, last = falling(scores)
+    hits, marked = np.cumsum(probabilities[order])[last], np.flatnonzero(last) + 1
+    return _below(scores[order][last], int(np.argmax(2 * hits / (marked + hits[-1]))))
+
+
 def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np.int64] | None = None) -> Cut:
     """Choose among the distinct scores as cuts.
 
     Args:
         labels: bool [entry], at least one of them true.
         scores: [entry].
-        objective: ``f1``: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower
-            score. ``recall>=R``: the highest cut that promises R for images still to come; where there are too few
+        objective: ``recall>=R``: the highest cut that promises R for images still to come; where there are too few
             positives for a promise, the lowest positive, not ``reached``. ``precision>=P``: the lowest cut whose
             precision reaches P with one wrong label more than there is; where none does, the cut with the highest
             such precision (of equal ones the lowest), not ``reached``.
@@ -40,20 +58,16 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
         The cut; a label is given from its threshold on.
     """
     order, last = falling(scores)
-    cuts, predicted = scores[order][last], np.flatnonzero(last) + 1
+    cuts = scores[order][last]
     name, _, number = objective.partition(">=")
     if name == "recall":
         reached = np.cumsum(_weights(labels, groups)[order])[last]
         required = min(hits_to_promise(float(number), reached[-1]), reached[-1])
         return Cut(float(cuts[np.argmax(reached >= required - TINY)]), can_promise(number, reached[-1]))
-    if name == "precision":
-        shares = _doubted_precision(labels[order], None if groups is None else groups[order])[last]
-        fine = np.flatnonzero(shares >= float(number) - TINY)
-        chosen = fine[-1] if len(fine) else np.flatnonzero(shares >= shares.max() - TINY)[-1]
-        return Cut(float(cuts[chosen]), bool(len(fine)))
-    hit = np.cumsum(labels[order])[last]
-    best = int(np.argmax(2 * hit / (predicted + hit[-1])))
-    return Cut(_below(cuts, best), True)
+    shares = _doubted_precision(labels[order], None if groups is None else groups[order])[last]
+    fine = np.flatnonzero(shares >= float(number) - TINY)
+    chosen = fine[-1] if len(fine) else np.flatnonzero(shares >= shares.max() - TINY)[-1]
+    return Cut(float(cuts[chosen]), bool(len(fine)))
 
 
 def _doubted_precision(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:

@@ -1,4 +1,4 @@
-"""Decision thresholds per class: best F1, a recall or a precision to reach; rare classes borrow a pooled threshold.
+"""Decision thresholds per class: best expected F1, or a recall or a precision to reach, for which rare classes borrow.
 
 A label is given where score >= threshold. Thresholds are float32 numbers in the unit of the scores, and hold only for
 scores made with the same test-time views.
@@ -20,8 +20,10 @@ from capnet.contracts import SCHEMA, Classes, read_document, reading
 from capnet.contracts.forms import Count, Number, Positive, Share, check
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
-from capnet.evaluation.cuts import Cut, can_promise, choose_cut
+from capnet.evaluation.cuts import Cut, can_promise, choose_cut, expected_f1_cut
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
+
+LEAST = 0.05  # probability of a label that is given for F1
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,19 @@ def choose_thresholds(
 ) -> Thresholds:
     """Choose a threshold per class on the known entries.
 
-    A class with too few positives, or without a cut of its own that reaches the objective, borrows: one cut is chosen
-    on calibrated probabilities over the entries of several classes together, and mapped back to the class's own score.
-    For a recall or a precision these are the classes that borrow, because a promise over all classes is kept by the
-    frequent ones (class-conditional conformal prediction by clusters: Ding et al., NeurIPS 2023), and their
-    probabilities are by calibrations that have not seen the row; for F1, and where those classes have too few positives
-    together, all classes.
+    For F1 it has the best expected F1 by the calibrated probabilities, in which rare classes lean on the others, and no
+    label less probable than LEAST is given. For a recall or a precision, a class with too few positives, or without a
+    cut of its own that reaches the objective, borrows: one cut is chosen on calibrated probabilities over the entries
+    of several classes together, and mapped back to the class's own score. These are the classes that borrow, because a
+    promise over all classes is kept by the frequent ones (class-conditional conformal prediction by clusters: Ding et
+    al., NeurIPS 2023), and their probabilities are by calibrations that have not seen the row; where those classes have
+    too few positives together, all classes.
 
     Args:
         labels, known: bool [image, class].
         scores: float32 [image, class] in [0, 1].
-        objective: as in ``choose_cut``, one for all classes or one a class; a class borrows from those of its own.
+        objective: ``f1`` or as in ``choose_cut``, one for all classes or one a class; a class borrows from those of its
+            own.
         min_positives: known positives below which a class borrows; also one whose own rows do not reach the objective.
         prior: as in ``fit_calibration``.
         groups: int [image], as in ``choose_cut``. With too few groups for a promise about other groups, each positive
@@ -82,8 +86,13 @@ def choose_thresholds(
     pooled_probability: dict[str, float] = {}
     for kind in dict.fromkeys(objectives.tolist()):
         mine = objectives == kind
-        name, _, number = kind.partition(">=")
-        promised = name == "f1" or groups is None or bool(can_promise(number, _units(labels & known & mine, groups)))
+        if kind == "f1":
+            for c in np.flatnonzero(mine).tolist():
+                threshold[c] = _expected_f1_threshold(scores, known, calibration, c)
+            borrowed[mine], reached[mine] = False, True
+            continue
+        _, _, number = kind.partition(">=")
+        promised = groups is None or bool(can_promise(number, _units(labels & known & mine, groups)))
         units = groups if promised else None
         for c in np.flatnonzero(mine & (positives >= min_positives)).tolist():
             rows = known[:, c]
@@ -95,8 +104,8 @@ def choose_thresholds(
         lent = mine & borrowed
         threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
         # no promise rests on a class without positives, nor on those of classes that keep their own threshold
-        together = name == "f1" or bool(can_promise(number, _units(labels & known & lent, units)))
-        reached[lent] = pooled.reached & promised & together & ((positives[lent] > 0) | (name == "f1"))
+        together = bool(can_promise(number, _units(labels & known & lent, units)))
+        reached[lent] = pooled.reached & promised & together & (positives[lent] > 0)
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
         threshold,
@@ -108,6 +117,14 @@ def choose_thresholds(
         pooled_probability,
         calibration,
     )
+
+
+def _expected_f1_threshold(scores: Floats, known: Bools, calibration: Calibration, c: int) -> np.float32:
+    rows = known[:, c] if known[:, c].any() else np.ones(len(known), dtype=bool)
+    own = Calibration(calibration.temperature[[c]], calibration.shift[[c]])
+    known_scores = scores[rows, c]
+    cut = expected_f1_cut(known_scores, calibrate(own, known_scores[:, None])[:, 0])
+    return np.float32(max(cut, uncalibrate(own, LEAST)[0]))
 
 
 def _pooled_cut(
@@ -130,9 +147,9 @@ def _pooled_cut(
         classes: bool [class], those of this objective.
         borrowed: bool [class], those of them that borrow.
     """
-    name, _, number = objective.partition(">=")
+    _, _, number = objective.partition(">=")
     pool, probabilities = known & classes, calibrate(calibration, scores)
-    if name != "f1" and can_promise(number, _units(labels & known & borrowed, groups)):
+    if can_promise(number, _units(labels & known & borrowed, groups)):
         pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
     if not (labels & pool).any():  # these classes have no positive at all
         pool = known
@@ -184,7 +201,7 @@ def thresholds_document(
     Returns:
         JSON content; null where precision or recall does not exist.
     """
-    entries = []
+    entries, pooled = [], thresholds.pooled_probability
     for c, item in enumerate(classes.items):
         own = {"objective": settings.critical_objective} if item.critical and settings.critical_objective else {}
         entries.append(
@@ -207,7 +224,7 @@ def thresholds_document(
         **({"critical_objective": settings.critical_objective} if settings.critical_objective else {}),
         "views": dict(views),
         "source": source,
-        "pooled_probability": thresholds.pooled_probability.get(settings.objective, CUT),
+        **({"pooled_probability": pooled[settings.objective]} if settings.objective in pooled else {}),
         "classes": entries,
         "calibration": {
             "temperature": [float(value) for value in thresholds.calibration.temperature],

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, recall_score
 from unit.evaluation.made_scores import make
 
 from capnet.evaluation.calibration import cross_calibrate, fit_calibration
-from capnet.evaluation.cuts import choose_cut
+from capnet.evaluation.cuts import choose_cut, expected_f1_cut
 
 
 def _cases(levels: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -17,12 +17,17 @@ def _cases(levels: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("levels", [0, 5])
-def test_f1_cut_is_the_best_there_is(levels: int) -> None:
+def test_expected_f1_cut_is_the_best_there_is(levels: int) -> None:
+    """By brute force; where the probabilities are the labels themselves, it is scikit-learn's F1."""
     for labels, scores in _cases(levels):
-        cut = choose_cut(labels, scores, "f1")
+        probabilities = scores.astype(np.float64) ** 2
+        cut = np.float32(expected_f1_cut(scores, probabilities))
+        marks = [scores >= value for value in (cut, *np.unique(scores))]
+        mine, *all_cuts = (2 * probabilities[mark].sum() / (mark.sum() + probabilities.sum()) for mark in marks)
+        assert mine == pytest.approx(max(all_cuts), abs=1e-12)
+        certain = np.float32(expected_f1_cut(scores, labels.astype(np.float64)))
         best = max(f1_score(labels, scores >= value) for value in np.unique(scores))
-        assert f1_score(labels, scores >= np.float32(cut.threshold)) == pytest.approx(best, abs=1e-12)
-        assert cut.reached
+        assert f1_score(labels, scores >= certain) == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [0, 5])
@@ -120,23 +125,22 @@ def test_precision_cut_is_the_lowest_that_reaches_it_with_one_wrong_label_more(
 
 
 def test_f1_cut_lies_half_way_and_is_a_float32_number() -> None:
-    labels, scores = np.array([1, 1, 0, 0], dtype=bool), np.array([0.9, 0.8, 0.3, 0.1], dtype=np.float32)
-    cut = choose_cut(labels, scores, "f1")
-    assert cut.threshold == pytest.approx(0.55)
-    assert float(np.float32(cut.threshold)) == cut.threshold
+    scores = np.array([0.9, 0.8, 0.3, 0.1], dtype=np.float32)
+    cut = expected_f1_cut(scores, np.array([1.0, 1.0, 0.0, 0.0]))
+    assert cut == pytest.approx(0.55)
+    assert float(np.float32(cut)) == cut
 
 
 def test_f1_cut_between_neighbouring_float32_numbers_keeps_the_lower_one_out() -> None:
     low = np.float32(0.5)
     for high in (np.nextafter(low, np.float32(1)), np.nextafter(np.nextafter(low, np.float32(1)), np.float32(1))):
         scores = np.array([high, low], dtype=np.float32)
-        cut = choose_cut(np.array([True, False]), scores, "f1")
-        assert (scores >= np.float32(cut.threshold)).tolist() == [True, False]
+        cut = expected_f1_cut(scores, np.array([1.0, 0.0]))
+        assert (scores >= np.float32(cut)).tolist() == [True, False]
 
 
 def test_f1_cut_between_scores_that_float32_cannot_tell_apart_keeps_the_upper_one() -> None:
     rng = np.random.default_rng(0)
     for lower in rng.random(500):
         upper = lower + rng.random() * 6e-8
-        cut = choose_cut(np.array([True, False]), np.array([upper, lower]), "f1")
-        assert cut.threshold <= upper
+        assert expected_f1_cut(np.array([upper, lower]), np.array([1.0, 0.0])) <= upper
