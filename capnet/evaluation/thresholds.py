@@ -29,7 +29,7 @@ LEAST = 0.05  # probability of a label that is given for F1
 @dataclass(frozen=True)
 class Thresholds:
     """Chosen thresholds; all arrays [class]. ``precision`` and ``recall`` are those of the rows they were chosen on
-    (NaN: no such). ``pooled_probability`` is that of the classes that borrow, by objective.
+    (NaN: no such).
     """
 
     threshold: NDArray[np.float32]
@@ -38,7 +38,6 @@ class Thresholds:
     positives: NDArray[np.int64]
     precision: Floats
     recall: Floats
-    pooled_probability: dict[str, float]
     calibration: Calibration
 
 
@@ -83,12 +82,14 @@ def choose_thresholds(
     objectives = np.array([objective] * n_classes if isinstance(objective, str) else list(objective))
     threshold = np.full(n_classes, CUT, dtype=np.float32)
     borrowed, reached = np.ones(n_classes, dtype=bool), np.zeros(n_classes, dtype=bool)
-    pooled_probability: dict[str, float] = {}
     for kind in dict.fromkeys(objectives.tolist()):
         mine = objectives == kind
         if kind == "f1":
+            probabilities = calibrate(calibration, scores)
             for c in np.flatnonzero(mine).tolist():
-                threshold[c] = _expected_f1_threshold(scores, known, calibration, c)
+                rows = known[:, c] if known[:, c].any() else np.ones(len(known), dtype=bool)
+                threshold[c] = expected_f1_cut(scores[rows, c], probabilities[rows, c])
+            threshold[mine] = np.maximum(threshold, uncalibrate(calibration, LEAST))[mine]
             borrowed[mine], reached[mine] = False, True
             continue
         _, _, number = kind.partition(">=")
@@ -100,7 +101,6 @@ def choose_thresholds(
             if cut.reached:
                 threshold[c], borrowed[c], reached[c] = cut.threshold, False, promised
         pooled = _pooled_cut(labels, known, scores, calibration, prior, kind, mine, mine & borrowed, units)
-        pooled_probability[kind] = pooled.threshold
         lent = mine & borrowed
         threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
         # no promise rests on a class without positives, nor on those of classes that keep their own threshold
@@ -114,17 +114,8 @@ def choose_thresholds(
         positives,
         precision(counts)[:, 0],
         recall(counts)[:, 0],
-        pooled_probability,
         calibration,
     )
-
-
-def _expected_f1_threshold(scores: Floats, known: Bools, calibration: Calibration, c: int) -> np.float32:
-    rows = known[:, c] if known[:, c].any() else np.ones(len(known), dtype=bool)
-    own = Calibration(calibration.temperature[[c]], calibration.shift[[c]])
-    known_scores = scores[rows, c]
-    cut = expected_f1_cut(known_scores, calibrate(own, known_scores[:, None])[:, 0])
-    return np.float32(max(cut, uncalibrate(own, LEAST)[0]))
 
 
 def _pooled_cut(
@@ -177,7 +168,6 @@ def no_thresholds(n_classes: int) -> Thresholds:
         np.zeros(n_classes, dtype=np.int64),
         nothing,
         nothing,
-        {},
         Calibration(np.ones(n_classes), np.zeros(n_classes)),
     )
 
@@ -201,7 +191,7 @@ def thresholds_document(
     Returns:
         JSON content; null where precision or recall does not exist.
     """
-    entries, pooled = [], thresholds.pooled_probability
+    entries = []
     for c, item in enumerate(classes.items):
         own = {"objective": settings.critical_objective} if item.critical and settings.critical_objective else {}
         entries.append(
@@ -224,7 +214,6 @@ def thresholds_document(
         **({"critical_objective": settings.critical_objective} if settings.critical_objective else {}),
         "views": dict(views),
         "source": source,
-        **({"pooled_probability": pooled[settings.objective]} if settings.objective in pooled else {}),
         "classes": entries,
         "calibration": {
             "temperature": [float(value) for value in thresholds.calibration.temperature],
@@ -261,7 +250,6 @@ class ThresholdsFile(TypedDict, total=False):
     objective: str
     critical_objective: str
     source: str
-    pooled_probability: Share
 
 
 def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any]:

@@ -261,7 +261,6 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
         np.full(n, 9),
         np.full(n, 0.5),
         np.full(n, 0.5),
-        {"f1": 0.3},
         Calibration(np.linspace(1.5, 2.5, n), np.linspace(-1, 1, n)),
     )
     views = json.loads((folder.parent / "model" / "config.json").read_text())["tte"]

@@ -121,7 +121,6 @@ def write_thresholds(
             "objective": "f1",
             "views": {"views": 5, "expand": 24, "average": "logits"},
             "source": "val" if validation else "out_of_fold",
-            "pooled_probability": 0.3,
             "classes": entries,
             "calibration": {"temperature": [TEMPERATURE] * len(made), "shift": [SHIFT] * len(made)},
         },

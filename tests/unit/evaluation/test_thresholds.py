@@ -118,11 +118,8 @@ def test_a_borrowed_threshold_has_the_pooled_probability_in_every_class() -> Non
     made, objective = make(200, 5, seed=2), "recall>=0.8"
     thresholds = choose_thresholds(made.labels, made.known, made.scores, objective, 10**6, 1.0)
     assert thresholds.borrowed.all()
-    np.testing.assert_allclose(
-        calibrate(thresholds.calibration, thresholds.threshold[None])[0],
-        thresholds.pooled_probability[objective],
-        atol=1e-5,
-    )
+    probabilities = calibrate(thresholds.calibration, thresholds.threshold[None])[0]
+    np.testing.assert_allclose(probabilities, probabilities[0], atol=1e-5)
     assert np.ptp(thresholds.threshold) > 0.01, "classes of other frequency need other scores"
 
 
@@ -208,7 +205,6 @@ def test_no_positive_at_all_gives_one_half_everywhere() -> None:
     thresholds = choose_thresholds(np.zeros_like(made.labels), made.known, made.scores, "f1", 5, 1.0)
     assert (thresholds.threshold == 0.5).all()
     assert thresholds.borrowed.all()
-    assert thresholds.pooled_probability == {}
 
 
 def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
@@ -230,11 +226,9 @@ def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
     assert content["class_fingerprint"] == classes.fingerprint
     assert len(content["calibration"]["shift"]) == 4
     assert "critical_objective" not in content
-    assert content["pooled_probability"] == thresholds.pooled_probability["recall>=0.8"]
     nothing = thresholds_document(no_thresholds(4), classes, Threshold(critical_objective="f1"), views, "none")
     assert {item["precision"] for item in nothing["classes"]} == {None}
     assert nothing["critical_objective"] == "f1"
-    assert "pooled_probability" not in nothing, "no class borrows"
 
 
 def test_each_class_has_the_threshold_of_its_own_objective_and_borrows_from_classes_of_the_same() -> None:
