@@ -128,7 +128,7 @@ def command(
     stem = re.sub("[^A-Za-z0-9]+", "-", Path(prefix).name or "images").strip("-").lower() or "images"
     replace_file(out / PAGE, page(items, before.classes, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
-    _say_groups([item["group"] for item in items if item["path"] not in before.located], before.groups)
+    _print_groups([item["group"] for item in items if item["path"] not in before.located], before.groups)
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
@@ -139,8 +139,8 @@ def command(
         click.echo(f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro")
 
 
-def _say_groups(of_images: Sequence[str], known: Set[str]) -> None:
-    """Say which groups of the images on the page are new, and whether some lack one.
+def _print_groups(of_images: Sequence[str], known: Set[str]) -> None:
+    """Print which groups of the images on the page are new, and whether some lack one.
 
     Args:
         of_images: a group or "" for each image whose group the annotations do not have.
@@ -233,9 +233,9 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
     if annotations.problems:
         raise DataError(problems=annotations.problems)
     rows = annotations.rows
-    located = {normal_path(image.path) for images in annotations.left_out.values() for image in images if image.group}
-    groups = set(rows["group"].dropna())
-    groups |= {image.group for images in annotations.left_out.values() for image in images if image.group}
+    left_out = [image for images in annotations.left_out.values() for image in images]
+    located = {normal_path(image.path) for image in left_out if image.group}
+    groups = set(rows["group"].dropna()) | {image.group for image in left_out if image.group}
     return Labelled(set(rows["path"]), added, annotations.classes.names, groups, located)
 
 
