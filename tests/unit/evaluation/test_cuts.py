@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, recall_score
+from scipy.special import expit
+from sklearn.metrics import f1_score, precision_recall_curve, recall_score
 from unit.evaluation.made_scores import make
 
-from capnet.evaluation.calibration import cross_calibrate, fit_calibration
+from capnet.evaluation.calibration import calibrate, cross_calibrate, fit_calibration
 from capnet.evaluation.cuts import choose_cut, expected_f1_cut
+from capnet.evaluation.thresholds import choose_thresholds
 
 
 def _cases(levels: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -144,3 +146,34 @@ def test_f1_cut_between_scores_that_float32_cannot_tell_apart_keeps_the_upper_on
     for lower in rng.random(500):
         upper = lower + rng.random() * 6e-8
         assert expected_f1_cut(np.array([upper, lower]), np.array([1.0, 0.0])) <= upper
+
+
+@pytest.mark.slow  # draws many data sets
+def test_f1_of_new_images_is_better_than_by_the_best_cuts_of_few_positives() -> None:
+    """Rare classes, half of them badly ranked: the best F1 of held-out images marks nearly all images of such."""
+    rng, classes = np.random.default_rng(0), 40
+    gain = np.where(np.arange(classes) % 2, 0.3, 3.0)
+
+    def draw(images: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.random((images, classes)) < 0.03
+        return labels, expit(gain * labels - 4 + rng.normal(size=labels.shape)).astype(np.float32)
+
+    def best_cut(labels: np.ndarray, scores: np.ndarray) -> float:
+        precisions, recalls, cuts = precision_recall_curve(labels, scores)
+        return cuts[np.argmax((2 * precisions * recalls / (precisions + recalls + 1e-12))[:-1])]
+
+    result = {"expected": [], "best": []}
+    for _ in range(5):
+        labels, scores = draw(300)
+        thresholds = choose_thresholds(labels, np.ones_like(labels), scores, "f1", 5, 1.0)
+        assert not thresholds.borrowed.any()
+        assert thresholds.reached.all()
+        least = calibrate(thresholds.calibration, thresholds.threshold[None])[0]
+        assert (least > 0.05 - 1e-5).all(), "no label less probable is given"
+        best = [best_cut(labels[:, c], scores[:, c]) for c in range(classes)]
+        new, later = draw(2000)
+        for name, cuts in {"expected": thresholds.threshold, "best": best}.items():
+            result[name].append([f1_score(new, later >= cuts, average=kind) for kind in ("macro", "micro")])
+    expected, best = (np.mean(result[name], axis=0) for name in ("expected", "best"))
+    assert expected[0] > best[0] - 0.01
+    assert expected[1] > best[1] + 0.1

@@ -1,11 +1,14 @@
 """Each kind of text tower gives open_clip's own result, whatever is cut, and takes soft prompts."""
 
+import logging
+
 import open_clip
 import pytest
 import torch
 
-from capnet.config import Prompt
+from capnet.config import Backbone, Prompt
 from capnet.errors import ConfigError
+from capnet.model.backbones import load_towers
 from capnet.model.prompts import PromptLearner, context_position
 from capnet.model.towers.text import CausalTextTower, MaskedTextTower, OtherTextTower
 from tests.unit.model import tiny
@@ -128,3 +131,10 @@ def test_lit_text_equals_mean_pooled_transformers(lit):
 def test_configs_are_of_the_kinds_they_stand_for():
     assert tiny.CONFIGS["tiny-not-causal"]["text_cfg"]["no_causal_mask"]
     assert tiny.CONFIGS["tiny-biomed"]["text_cfg"]["hf_proj_type"] == "mlp"
+
+
+def test_loading_leaves_no_handler_of_open_clip_in_the_log(tmp_path, monkeypatch):
+    tiny.register("tiny-clip", tmp_path)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    load_towers(Backbone(name="tiny-clip", pretrained="random"))
+    assert logging.getLogger().handlers == []
