@@ -16,7 +16,9 @@ from capnet.commands.options import columns
 from capnet.contracts import VARIANTS, number, read_csv_rows
 from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import ContractError, counted, shown, some
-from capnet.evaluation.report.words import interval, is_of_one_group, percent
+from capnet.evaluation.report.intervals import group_notes, is_of_one_group
+from capnet.evaluation.report.promises import promises
+from capnet.evaluation.report.words import interval, percent
 
 COLUMNS = {  # figure of a variant: its heading
     "mAP": "mAP",
@@ -122,6 +124,9 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
     lines = [NO_INTERVALS if is_of_one_group(metrics) else "Intervals are 95 % bootstrap intervals."]
     if "CF1_chosen" in metrics["capnet"]:
         lines[0] += " CF1 (the mean of per-class F1) and OF1 are at the chosen thresholds."
+    if not is_of_one_group(metrics):
+        lines += group_notes(metrics)
+    lines += promises(metrics)
     if metrics.get("left_out"):
         lines.append(f"Without test positives, so in no mean: {some(metrics['left_out'], SHOWN)}.")
     for name, about in metrics.get("slice_info", {}).items():

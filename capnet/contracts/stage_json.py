@@ -26,6 +26,7 @@ class ChosenThresholds(TypedDict, total=False):
     """What thresholds were chosen for, and what they do not reach."""
 
     objective: str
+    critical_objective: str
     notes: list[str]
 
 
@@ -42,6 +43,7 @@ class Evaluation(TypedDict, total=False):
     slice_info: dict[str, Slice]
     left_out: list[str]
     threshold: ChosenThresholds
+    decisions: dict[str, Means]
     test_rows: Count
     val_rows: Count
 

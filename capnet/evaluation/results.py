@@ -13,9 +13,11 @@ from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare_varia
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, precision, recall
+from capnet.evaluation.rates import decision_rates, smallest_size
 from capnet.evaluation.split_rows import SplitRows
 from capnet.evaluation.thresholds import Thresholds
 
+RATE_ENDS = ("precision_low", "precision_high", "recall_low", "recall_high")
 NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
 
 
@@ -138,10 +140,14 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
     Returns:
         One row a class by falling train_count: class, train_count, bucket, positives (of the test rows), ap with its
         interval and that of the other variants, threshold, borrowed; precision, recall and f1 of the test rows at the
-        threshold. NaN where nothing was measured.
+        threshold, the first two with intervals. NaN where nothing was measured.
     """
     nothing = np.full(len(classes), np.nan)
-    counts = count(test.labels, test.scores["capnet"] >= thresholds.threshold, np.ones((len(test.rows), 1)), test.known)
+    decided = test.scores["capnet"] >= thresholds.threshold
+    counts = count(test.labels, decided, np.ones((len(test.rows), 1)), test.known)
+    units = unit_codes(test.rows["group"].tolist())
+    rates = [decision_rates(test, decided, units, np.array([c]), smallest_size) for c in range(len(classes))]
+    ends = {name: [item.get(name, np.nan) for item in rates] for name in RATE_ENDS}
     frame = pd.DataFrame(
         {
             "class": classes.names,
@@ -157,6 +163,7 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
             "precision": precision(counts)[:, 0],
             "recall": recall(counts)[:, 0],
             "f1": class_f1(counts)[:, 0],
+            **ends,
         }
     )
     return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)

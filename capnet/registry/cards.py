@@ -11,13 +11,13 @@ from capnet.contracts import VARIANTS, number
 from capnet.errors import counted, some
 from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.headline import HEADLINE
+from capnet.evaluation.report.intervals import intervals_in_words, is_grouped, is_of_one_group
+from capnet.evaluation.report.promises import promises
 from capnet.evaluation.report.words import (
     VARIANT_NAMES,
     blend_in_words,
     borrowers,
     chosen_on,
-    intervals_in_words,
-    is_of_one_group,
     objectives_in_words,
     percent,
     score,
@@ -32,6 +32,7 @@ from capnet.registry.data_card import buckets_in_words, data_card
 from capnet.registry.markdown import class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
+RATES = ("recall", "precision")
 HALF = 0.5  # precision and recall below which a critical class is called weak
 
 
@@ -120,6 +121,15 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         ]
         for row in candidate.per_class
     ]
+    rates = [
+        [
+            code(row["class"]),
+            row.get("positives", ""),
+            *(with_interval({key: number(value) for key, value in row.items()}, name) for name in RATES),
+        ]
+        for row in candidate.per_class
+        if row["class"] in critical
+    ]
     return render(
         MODEL_CARD,
         **shared,
@@ -132,6 +142,8 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         slices=figures("slice", slices) if slices else [],
         intervals=intervals_in_words(metrics),
         borrowed=len(borrowers(thresholds)),
+        promises=promises(metrics),
+        critical=class_table(["class", "test", *(f"{name} %" for name in RATES)], rates) if rates else [],
         policy=in_words(policy),
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
         entry=find_backbone(str(shared["backbone"].get("name", ""))),
@@ -176,7 +188,6 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     of_critical = str(candidate.thresholds.get("critical_objective", objective))
     borrowed = set(borrowers(candidate.thresholds))
     any_chosen = candidate.thresholds.get("source") != "none"
-    is_grouped = candidate.metrics.get("bootstrap", {}).get("unit") == "group"
     unreached = {item["name"] for item in chosen if any_chosen and item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     weak = []
@@ -190,7 +201,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"below half of the mean of {percent(mean)} %")
         if ap is not None and positives is not None and positives < MIN_POSITIVES:
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
-        elif ap is not None and is_grouped and number(row.get("ap_low")) is None:
+        elif ap is not None and is_grouped(candidate.metrics) and number(row.get("ap_low")) is None:
             reasons.append(f"positive test pictures of fewer than {MIN_POSITIVES} groups: the figure is uncertain")
         if name in borrowed:
             reasons.append("no threshold of its own, most often for want of positives")

@@ -33,6 +33,7 @@ from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.logistic import probe_scores
 from capnet.evaluation.metrics import Floats
+from capnet.evaluation.rates import decisions_document
 from capnet.evaluation.report.words import threshold_notes
 from capnet.evaluation.results import (
     calibration_document,
@@ -162,11 +163,12 @@ def evaluate_scores(
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
     thresholds_content = thresholds_document(served, classes, config.threshold, views, source)
     evaluation["threshold"] = {
-        "objective": config.threshold.objective,
+        **{key: thresholds_content[key] for key in ("objective", "critical_objective") if key in thresholds_content},
         "source": source,
         "borrowed": int(served.borrowed.sum()),
         "notes": threshold_notes(thresholds_content),
     }
+    evaluation["decisions"] = decisions_document(test, served.threshold, classes)
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:

@@ -27,7 +27,11 @@ NUMBERS = (  # columns of per_class.csv
     "ap_linear_probe",
     "threshold",
     "precision",
+    "precision_low",
+    "precision_high",
     "recall",
+    "recall_low",
+    "recall_high",
     "f1",
 )
 HISTORY = ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail")  # columns of history.csv

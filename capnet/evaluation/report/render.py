@@ -18,6 +18,8 @@ from capnet.evaluation.report.cells import bar_cell, difference_cell, pair_cell
 from capnet.evaluation.report.curves import FEW, precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
+from capnet.evaluation.report.intervals import intervals_in_words
+from capnet.evaluation.report.promises import decisions, promises
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import flatten
 
@@ -106,8 +108,10 @@ def contents(inputs: Inputs) -> dict[str, Any]:
             "source": words.chosen_on(inputs.thresholds.get("source"), ""),
             "borrowed": len(words.borrowers(inputs.thresholds)),
             "groups": words.groups_in_words(inputs.thresholds),
+            "decisions": decisions(inputs.metrics),
+            "promises": promises(inputs.metrics),
         },
-        "bootstrap": words.intervals_in_words(inputs.metrics),
+        "bootstrap": intervals_in_words(inputs.metrics),
         "left_out": list(inputs.metrics.get("left_out", ())),
         "settings": [
             ("model", flatten(config)),

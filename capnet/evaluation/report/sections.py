@@ -12,6 +12,7 @@ from capnet.evaluation.report import charts
 from capnet.evaluation.report.cells import bar_cell
 from capnet.evaluation.report.charts import Part, Series, finite, share_axis
 from capnet.evaluation.report.inputs import Inputs, shown_rows
+from capnet.evaluation.report.intervals import group_notes, is_grouped, is_of_one_group
 from capnet.evaluation.report.words import (
     MEANS,
     as_float,
@@ -19,13 +20,11 @@ from capnet.evaluation.report.words import (
     borrowers,
     difference,
     interval,
-    is_of_one_group,
     percent,
     whole,
 )
 from capnet.model.backbones import find_backbone
 
-FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
 ALL_MEANS = MEANS | {
     "mAP": "mAP",
     "CF1": "CF1 at 0.5",
@@ -124,17 +123,7 @@ def notes(inputs: Inputs) -> list[str]:
             "Validation used extra labels: its pictures come from the pool that the long-tailed draw left over. "
             "A method that only sees the training list does not have them, so compare with published rows with care."
         )
-    units, unit = (inputs.metrics.get("bootstrap", {}).get(key) for key in ("units", "unit"))
-    if unit == "group" and 2 <= int(units) < FEW_GROUPS:
-        warnings.append(
-            f"The test pictures are of only {int(units)} groups. Intervals from so few are too narrow: what they"
-            " exclude may still be chance."
-        )
-    if units is not None and int(units) < 2:
-        warnings.append(
-            "All test pictures are of one group, so no interval can be given and no difference is shown to be more than"
-            " chance. Give the test split images of several groups, such as sites or patients."
-        )
+    warnings += group_notes(inputs.metrics)
     if int(config.get("validation_rows", 0)) == 0:
         warnings.append("There were no validation pictures: the last epoch was kept.")
     if refitted := int(config.get("refit_rows", 0)):
@@ -159,9 +148,9 @@ def overview(inputs: Inputs) -> Part:
     """AP per class, sorted by training pictures."""
     frame = inputs.per_class.fillna({"train_count": 0, "positives": 0})
     rows = frame.astype({"train_count": int, "positives": int}).to_dict("records")
-    is_grouped = inputs.metrics.get("bootstrap", {}).get("unit") == "group"
-    least = f"fewer than {MIN_POSITIVES}"
-    why = f"it rests on test pictures of {least} groups" if is_grouped else f"it rests on {least} test pictures"
+    why = f"it rests on fewer than {MIN_POSITIVES} test pictures"
+    if is_grouped(inputs.metrics):
+        why = f"it rests on test pictures of fewer than {MIN_POSITIVES} groups"
     if is_of_one_group(inputs.metrics):
         why = "all test pictures are of one group"
     return {

@@ -91,22 +91,6 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
     return f"{write(low)} to {write(high)}"
 
 
-def is_of_one_group(metrics: Mapping[str, Any]) -> bool:
-    """Whether all test pictures are of one group, by the content of evaluation.json: then there are no intervals."""
-    return int(metrics.get("bootstrap", {}).get("units", 2)) < 2
-
-
-def intervals_in_words(metrics: Mapping[str, Any]) -> str:
-    """How the intervals in the content of evaluation.json were made, or why there are none."""
-    bootstrap = metrics.get("bootstrap", {})
-    if not bootstrap:
-        return "95 % bootstrap intervals"
-    if is_of_one_group(metrics):
-        return "no intervals, because all test pictures are of one group"
-    units = counted(int(bootstrap["units"]), bootstrap["unit"])
-    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}"
-
-
 def with_interval(values: Mapping[str, Any], name: str) -> str:
     """``84.0 (81.2 to 86.5)``: a mean in percent and its interval, each where it was measured."""
     if name not in values:

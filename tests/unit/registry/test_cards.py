@@ -60,6 +60,12 @@ class Tables(HTMLParser):
 
 def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs(critical=["cat"]))
+    rates = {"recall": 0.8, "recall_low": 0.444, "recall_high": 0.975}
+    rates |= {"precision": 0.667, "precision_low": 0.3, "precision_high": 0.925}
+    rows = [dict(row) | {name: str(value) for name, value in rates.items()} for row in candidate.per_class]
+    candidate = replace(candidate, per_class=rows)
+    candidate.metrics["decisions"] = {"critical": rates, "not_critical": rates}
+    candidate.metrics["threshold"] = {"objective": "f1", "critical_objective": "recall>=0.95"}
     tables = Tables(model_card(candidate, "referenced", Policy()))
     assert tables.headed("", "mAP")[0] == [
         "CapNet",
@@ -78,7 +84,11 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         ("Hund/Welpe", "13", "50.0"),
         ("épée", "7", "-"),
     ]
+    assert tables.headed("class", "test", "recall %") == [["cat", "9", "80.0 (44.4 to 97.5)", "66.7 (30.0 to 92.5)"]]
     text = model_card(candidate, "packed", Policy())
+    assert (
+        "Asked for: recall of critical classes of at least 95.0 %. On the test pictures: 80.0 % (44.4 to 97.5)" in text
+    )
     assert "Licence of the backbone: none: the weights are random numbers." in text
     assert "Backbone weights: in the artifact" in text
     together = (

@@ -1,0 +1,47 @@
+"""How intervals were made, and what few groups make of them, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from capnet.errors import counted
+
+FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
+
+
+def is_grouped(metrics: Mapping[str, Any]) -> bool:
+    """Whether test pictures are drawn in groups, by the content of evaluation.json."""
+    return bool(metrics.get("bootstrap", {}).get("unit") == "group")
+
+
+def is_of_one_group(metrics: Mapping[str, Any]) -> bool:
+    """Whether all test pictures are of one group, likewise: then there are no intervals."""
+    return int(metrics.get("bootstrap", {}).get("units", 2)) < 2
+
+
+def intervals_in_words(metrics: Mapping[str, Any]) -> str:
+    """How the intervals in the content of evaluation.json were made, or why there are none."""
+    bootstrap = metrics.get("bootstrap", {})
+    if not bootstrap:
+        return "95 % bootstrap intervals"
+    if is_of_one_group(metrics):
+        return "no intervals, because all test pictures are of one group"
+    units = counted(int(bootstrap["units"]), bootstrap["unit"])
+    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}"
+
+
+def group_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of intervals from few groups, in sentences."""
+    if is_of_one_group(metrics):
+        return [
+            "All test pictures are of one group, so no interval can be given and no difference is shown to be more than"
+            " chance. Give the test split images of several groups, such as sites or patients."
+        ]
+    units = int(metrics.get("bootstrap", {}).get("units", FEW_GROUPS))
+    if not is_grouped(metrics) or units >= FEW_GROUPS:
+        return []
+    return [
+        f"The test pictures are of only {units} groups. Intervals from so few are too narrow: what they exclude may"
+        " still be chance."
+    ]

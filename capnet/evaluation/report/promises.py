@@ -1,0 +1,61 @@
+"""Whether thresholds keep on the test images what was asked of them: the report's table of decisions, and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from capnet.evaluation.report.words import MEANS, as_float, interval, percent, whole
+
+TITLES = {"all": MEANS["mAP"]} | MEANS | {"critical": "Critical classes", "not_critical": "Other classes"}
+
+
+def decisions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Recall and precision on the test images by bucket and of critical classes, ready to show.
+
+    Args:
+        metrics: the content of evaluation.json.
+    """
+    return [
+        {"title": TITLES[name], "true": whole(rates["true"]), "predicted": whole(rates["predicted"])}
+        | {key: {"text": percent(rates.get(key)), "interval": interval(rates, key)} for key in ("recall", "precision")}
+        for name, rates in metrics.get("decisions", {}).items()
+        if name in TITLES
+    ]
+
+
+def promises(metrics: Mapping[str, Any]) -> list[str]:
+    """What the test images say about each recall or precision that was asked for, in sentences.
+
+    Args:
+        metrics: the content of evaluation.json.
+    """
+    chosen, measured = metrics.get("threshold", {}), metrics.get("decisions", {})
+    if chosen.get("source") == "none":
+        return []
+    asked = {"all": chosen.get("objective", "f1")}
+    if "critical_objective" in chosen and "critical" in measured:
+        asked = {"critical": chosen["critical_objective"], "not_critical": asked["all"]}
+    sentences = []
+    for name, objective in asked.items():
+        kind, _, share = str(objective).partition(">=")
+        rates = measured.get(name, {})
+        if share and kind in rates:
+            whose = "" if name == "all" else f" of {TITLES[name].lower()}"
+            sentences.append(
+                f"Asked for: {kind}{whose} of at least {percent(float(share))} %. On the test pictures:"
+                f" {percent(rates[kind])} %{_kept(rates, kind, float(share))}."
+            )
+    return sentences
+
+
+def _kept(rates: Mapping[str, Any], kind: str, share: float) -> str:
+    """The interval and what it shows; nothing where there is none."""
+    span = interval(rates, kind)
+    if not span:
+        return ""
+    if as_float(rates.get(f"{kind}_high")) < share:
+        return f" ({span}), less than that"
+    if as_float(rates.get(f"{kind}_low")) >= share:
+        return f" ({span}), which keeps it"
+    return f" ({span}), which shows neither that it is kept nor that it is missed"
