@@ -84,9 +84,7 @@ class CapnetModel(PythonModel):
         clock = Clock(self._limits)
         try:
             with clock.turn(self._turns), TemporaryDirectory() as folder:
-                table = self._served.decisions(
-                    self._scores(request_files(model_input, Path(folder), self._limits, clock), clock)
-                )
+                table = self._served.decisions(self._scores(request_files(model_input, Path(folder), clock), clock))
         except TooSlow as error:
             raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
         except CapnetError as error:

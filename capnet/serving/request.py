@@ -49,34 +49,26 @@ class TooSlow(DataError):
 
 
 class Clock:
-    """The time that a request has left."""
+    """The limits of one request, and the time that it has left."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits, self._end = limits, monotonic() + limits.seconds
+        self.limits, self._end = limits, monotonic() + limits.seconds
 
     def check(self) -> None:
-        """Look at the clock.
-
-        Raises:
-            TooSlow: the time is over.
-        """
+        """Raise TooSlow where the time is over."""
         if monotonic() > self._end:
             raise TooSlow(
-                f"not done after {self._limits.seconds:g} seconds",
+                f"not done after {self.limits.seconds:g} seconds",
                 "request",
                 f"send fewer or smaller images; the limit is {VARIABLE}SECONDS of the server",
             )
 
     @contextmanager
     def turn(self, turns: Semaphore) -> Iterator[None]:
-        """Hold a turn; waiting for it takes time of the request.
-
-        Raises:
-            TooSlow: there was none.
-        """
+        """Hold a turn; waiting for it takes time of the request. Raises TooSlow where there was none."""
         if not turns.acquire(timeout=max(0.0, self._end - monotonic())):
             raise TooSlow(
-                f"no turn within {self._limits.seconds:g} seconds",
+                f"no turn within {self.limits.seconds:g} seconds",
                 "request",
                 f"send it again later; the limit is {VARIABLE}AT_ONCE of the server",
             )
@@ -111,23 +103,19 @@ def read_limits() -> Limits:
     return limits
 
 
-def request_files(
-    model_input: pd.DataFrame, folder: Path, limits: Limits | None = None, clock: Clock | None = None
-) -> list[Path]:
+def request_files(model_input: pd.DataFrame, folder: Path, clock: Clock) -> list[Path]:
     """A file per image, written to ``folder``.
 
     Args:
         model_input: has a column ``image``.
         folder: where the images are written.
-        limits: what the request may hold; by default what the environment says.
-        clock: the time that it has left.
+        clock: what the request may hold, and the time that it has left.
 
     Raises:
         DataError: there is no such column, or a row is no image within the limits; every such row is named.
         TooSlow: the request has had its time.
     """
-    limits = limits or read_limits()  # the code of an older version, registered with it, names none
-    clock = clock or Clock(limits)
+    limits = clock.limits
     if COLUMN not in getattr(model_input, "columns", ()):
         raise DataError(
             f"no column {COLUMN!r}", "input", f"send a table with a column {COLUMN!r}: bytes or base64 of the files"

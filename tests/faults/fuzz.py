@@ -35,7 +35,7 @@ with atheris.instrument_imports(include=["capnet", "ijson", "yaml"]):
     from capnet.data.annotations.reading import read_annotations
     from capnet.data.images.decode import Unusable, read_rgb
     from capnet.errors import CapnetError
-    from capnet.serving.request import Limits, request_files
+    from capnet.serving.request import Clock, Limits, request_files
 
 from faults.hostile_files import TEXTS, coco_file, parquet
 from faults.hostile_images import KINDS, whole
@@ -70,7 +70,9 @@ def contract(file: str, read: Callable[[Path], object]) -> Target:
 def request(root: Path, data: bytes) -> None:
     half = len(data) // 2
     values = [data, data[:half].decode("latin-1"), {"a": data[half:]}]
-    request_files(pd.DataFrame({"image": pd.Series(values, dtype=object)}), root, Limits(root=str(root), seconds=5))
+    request_files(
+        pd.DataFrame({"image": pd.Series(values, dtype=object)}), root, Clock(Limits(root=str(root), seconds=5))
+    )
 
 
 VOC = {"voc": {"train": "VOC2012/trainval", "test": ""}}

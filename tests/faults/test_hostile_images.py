@@ -16,7 +16,7 @@ from capnet.data.checks.files import see
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.transform import Transform
 from capnet.errors import DataError
-from capnet.serving.request import Limits, request_files
+from capnet.serving.request import Clock, Limits, request_files
 
 EACH = 60 if os.environ.get("FAULTS") == "all" else 8  # damaged files of each format
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -45,7 +45,7 @@ def test_every_hostile_image_is_views_or_a_reason_in_bounded_time_and_memory(
             except DataError:
                 is_good = False
             assert not is_good or faults == {""}, "what training takes, ingest took"
-            request_files(pd.DataFrame({"image": [content]}), tmp_path / "rows", Limits())
+            request_files(pd.DataFrame({"image": [content]}), tmp_path / "rows", Clock(Limits()))
 
         outcome = bounded(call)
         peak = max(peak[0], outcome.megabytes), max(peak[1], outcome.seconds)

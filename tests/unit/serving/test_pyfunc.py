@@ -30,7 +30,7 @@ from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
 from capnet.serving.engine import load_served
 from capnet.serving.pyfunc import CapnetModel, check_gate, input_example
-from capnet.serving.request import Limits, read_limits, request_files
+from capnet.serving.request import Clock, Limits, read_limits, request_files
 
 pytestmark = pytest.mark.slow
 
@@ -167,24 +167,23 @@ def test_every_row_that_is_no_picture_is_named(
     folder = tmp_path / "rows"
     folder.mkdir()
     with pytest.raises(DataError) as caught:
-        request_files(pd.DataFrame({"image": values}), folder)
+        request_files(pd.DataFrame({"image": values}), folder, Clock(read_limits()))
     assert [problem.where for problem in caught.value.problems] == [f"row {number}" for number in range(1, 16)]
     assert max(len(problem.what) for problem in caught.value.problems) < 160
     assert "not for you" not in str(caught.value)
 
 
 def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
-    assert request_files(pd.DataFrame({"image": []}), tmp_path) == []
+    assert request_files(pd.DataFrame({"image": []}), tmp_path, Clock(Limits())) == []
     with pytest.raises(DataError, match="no column 'image'"):
-        request_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path)
+        request_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path, Clock(Limits()))
 
 
 def test_content_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(buffer, format="PNG")
-    files = request_files(
-        pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode(), buffer.getvalue()]}), tmp_path
-    )
+    values = [base64.b64encode(buffer.getvalue()).decode(), buffer.getvalue()]
+    files = request_files(pd.DataFrame({"image": values}), tmp_path, Clock(Limits()))
     assert [path.read_bytes() for path in files] == [buffer.getvalue()] * 2
 
 

@@ -48,8 +48,9 @@ def hidden(tmp_path: Path) -> Path:
 
 
 def refusal(value: object, folder: Path, limits: Limits | None = None) -> str:
+    clock = Clock(limits or Limits())
     with pytest.raises(DataError) as caught:
-        request_files(pd.DataFrame({"image": pd.Series([value], dtype=object)}), folder, limits)
+        request_files(pd.DataFrame({"image": pd.Series([value], dtype=object)}), folder, clock)
     return str(caught.value)
 
 
@@ -79,7 +80,7 @@ def test_without_a_root_no_path_is_opened_and_no_answer_tells_what_is_there(
 def test_below_a_root_images_are_read_and_all_else_looks_alike(hidden: Path, folder: Path) -> None:
     limits = Limits(root=str(hidden))
     named = ["good.png", "below/good.png", str(hidden / "good.png")]
-    files = request_files(pd.DataFrame({"image": named}), folder, limits)
+    files = request_files(pd.DataFrame({"image": named}), folder, Clock(limits))
     assert [path.read_bytes() for path in files] == [png()] * 3
     assert all(path.parent == folder for path in files), "later steps see a copy, which nobody can swap"
     refused = [path for path in everything(hidden) if "good" not in path]
@@ -94,7 +95,7 @@ def test_no_answer_shows_which_links_lie_outside_the_root(hidden: Path, folder: 
     (hidden.parent / "link").symlink_to(folder)
     for way in ("link", "gone", "outside.png"):
         named = [f"../{way}/../the.root/good.png", f"{hidden.parent}/{way}/../the.root/good.png"]
-        assert len(request_files(pd.DataFrame({"image": named}), folder, limits)) == 2, way
+        assert len(request_files(pd.DataFrame({"image": named}), folder, Clock(limits))) == 2, way
     (hidden.parent / "in").symlink_to(hidden)
     ways = ["../in/good.png", "../gone/good.png", f"{hidden.parent}/in/good.png", f"{hidden.parent}/gone/good.png"]
     assert len({refusal(way, folder, limits).replace(repr(way[:60]), "...") for way in ways}) == 1
@@ -104,7 +105,7 @@ def test_a_root_may_be_a_link(hidden: Path, folder: Path) -> None:
     root = hidden.parent / "a.link"
     root.symlink_to(hidden)
     named = ["good.png", str(root / "good.png"), str(hidden / "below" / "good.png")]
-    assert len(request_files(pd.DataFrame({"image": named}), folder, Limits(root=str(root)))) == 3
+    assert len(request_files(pd.DataFrame({"image": named}), folder, Clock(Limits(root=str(root))))) == 3
 
 
 def test_fifty_requests_that_name_what_blocks_do_not_stop_the_next(hidden: Path, folder: Path) -> None:
@@ -119,7 +120,7 @@ def test_fifty_requests_that_name_what_blocks_do_not_stop_the_next(hidden: Path,
     threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(50)]
     for thread in threads:
         thread.start()
-    assert len(request_files(pd.DataFrame({"image": [png()]}), folder, limits)) == 1
+    assert len(request_files(pd.DataFrame({"image": [png()]}), folder, Clock(limits))) == 1
     for thread in threads:
         thread.join(timeout=20)
     assert len(ended) == 50
@@ -139,7 +140,7 @@ def test_a_request_beyond_a_limit_is_refused_with_its_name(
     folder: Path, limits: dict[str, float], values: list[object], words: str
 ) -> None:
     with pytest.raises(DataError, match="CAPNET_SERVE_") as caught:
-        request_files(pd.DataFrame({"image": values}), folder, Limits(**limits))
+        request_files(pd.DataFrame({"image": values}), folder, Clock(Limits(**limits)))
     assert words in str(caught.value)
 
 
@@ -177,10 +178,10 @@ def test_a_file_below_the_root_is_read_no_further_than_the_limit(hidden: Path, f
 def test_a_request_has_its_time_and_no_more(folder: Path) -> None:
     limits = Limits(seconds=0.2)
     clock = Clock(limits)
-    request_files(pd.DataFrame({"image": [png()]}), folder, limits, clock)
+    request_files(pd.DataFrame({"image": [png()]}), folder, clock)
     time.sleep(0.25)
     with pytest.raises(TooSlow, match=r"0\.2 seconds"):
-        request_files(pd.DataFrame({"image": [png()]}), folder, limits, clock)
+        request_files(pd.DataFrame({"image": [png()]}), folder, clock)
 
 
 def test_limits_come_from_the_environment_and_wrong_ones_are_all_named(
@@ -212,14 +213,14 @@ def test_a_root_that_is_no_folder_is_refused_at_the_start(monkeypatch: pytest.Mo
 )
 def test_any_other_value_is_refused_in_words(folder: Path, make: Callable[[], object]) -> None:
     with pytest.raises(CapnetError):
-        request_files(pd.DataFrame({"image": pd.Series([make()], dtype=object)}), folder)
+        request_files(pd.DataFrame({"image": pd.Series([make()], dtype=object)}), folder, Clock(Limits()))
 
 
 def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     content = png() + bytes(-len(png()) % 3) + b"\xfb\xef\xbe\xff\xff\xff"  # no decoder reads what follows an image
     text = base64.urlsafe_b64encode(content).decode()
     assert {"-", "_"} <= set(text)
-    (file,) = request_files(pd.DataFrame({"image": [text]}), folder)
+    (file,) = request_files(pd.DataFrame({"image": [text]}), folder, Clock(Limits()))
     assert file.read_bytes() == content
 
 
@@ -230,7 +231,9 @@ def test_a_long_text_that_is_no_base64_takes_no_time(folder: Path) -> None:
     assert "neither an image in base64" in refusal(text, folder)
     assert time.monotonic() - started < 1.5
     (file,) = request_files(
-        pd.DataFrame({"image": [f"data:image/png;name=ä;base64,{base64.b64encode(png()).decode()}"]}), folder
+        pd.DataFrame({"image": [f"data:image/png;name=ä;base64,{base64.b64encode(png()).decode()}"]}),
+        folder,
+        Clock(Limits()),
     )
     assert file.read_bytes() == png(), "what stands before the comma may be any text"
 
@@ -240,7 +243,7 @@ def test_base64_for_addresses_is_read_without_its_padding(folder: Path, extra: b
     content = png() + bytes(-len(png()) % 3) + extra
     text = base64.urlsafe_b64encode(content).decode().rstrip("=")
     for value in (text, f"data:image/png;base64,{text}"):
-        (file,) = request_files(pd.DataFrame({"image": [value]}), folder)
+        (file,) = request_files(pd.DataFrame({"image": [value]}), folder, Clock(Limits()))
         assert file.read_bytes() == content
 
 
