@@ -200,7 +200,7 @@ def machine_faults(where: Path | str = "", doing: str = "") -> Iterator[None]:
     """Whatever the machine refuses inside is a CapnetError.
 
     Args:
-        where: what the message names where the error does not say.
+        where: what the message names; "" takes the path that the error names.
         doing: what did not work, for the message.
     """
     try:

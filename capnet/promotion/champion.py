@@ -105,8 +105,8 @@ def without_files(version: ModelVersion, where: str) -> ContractError:
 
 
 def check_files(version: ModelVersion, artifacts: Path) -> None:
-    """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before FILES was
-    written down is taken as it is.
+    """Raise ContractError where ``artifacts`` are not the files that were registered; a version without the tag, such
+    as one that a person registered in MLflow's pages, is taken as it is.
     """
     registered = provenance(version).get(FILES)
     if registered and not any(artifacts.rglob("*")):
