@@ -99,6 +99,14 @@ class Browser:
         self.tell("Page.navigate", url="about:blank")
         self.tell("Page.navigate", url=address)
 
+    def leave_and_return(self) -> None:
+        """Open an empty page, and go back: the browser fills in again what it remembers of the first one."""
+        self.tell("Page.navigate", url="about:blank")
+        time.sleep(0.5)
+        history = self.tell("Page.getNavigationHistory")
+        self.tell("Page.navigateToHistoryEntry", entryId=history["entries"][history["currentIndex"] - 1]["id"])
+        time.sleep(1)
+
     def text(self) -> str:
         return str(self.ask("document.body ? document.body.innerText : ''") or "")
 

@@ -91,3 +91,26 @@ def test_a_label_that_is_not_sure_is_named_to_a_screen_reader_until_its_name_is_
         window.ask(write % "deer")
         sure = ["not sure of owl, grey", "false", ""]
         assert window.ask(buttons) == [first, sure, third, ["not sure of deer", "false", ""]]
+
+
+def test_ticks_do_not_move_to_other_labels_when_one_comes_back_to_the_page(tmp_path: Path) -> None:
+    labels = [(name, "0.10", name == "fox") for name in CLASSES[:3]]
+    paths = ["a.jpg", "b.jpg", "c.jpg"]
+    items = [{"path": path, "labels": labels, "source": "", "link": "", "split": "", "group": ""} for path in paths]
+    (tmp_path / "label.html").write_text(page(items, CLASSES, "july", "|", "outputs"))
+    (tmp_path / "profile").mkdir()
+    ticks = 'items.map(item => [...item.querySelectorAll("input[type=checkbox]")].map(box => box.checked))'
+    with Browser(tmp_path / "profile") as window:
+        window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+        window.open(f"file://{tmp_path}/label.html")
+        window.wait("0 of 3 looked at")
+        fresh = window.ask(ticks)
+        window.click("ol > li:nth-child(1) input[type=text]")
+        window.type("deer")
+        window.press("Enter", 13)
+        window.click("ol > li:nth-child(2) .looked")
+        window.wait("1 of 3 looked at")
+        window.click("footer button", "Save")
+        window.leave_and_return()
+        window.wait("0 of 3 looked at")
+        assert window.ask(ticks) == fresh

@@ -40,6 +40,9 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
         while not (tmp_path / "saved" / "corrections.csv").is_file():
             assert time.monotonic() < end
             time.sleep(0.2)
+        window.leave_and_return()
+        window.wait("3 of 4 looked at")
+        assert not window.ask(leaves)
     result, _, problems = read_corrections(tmp_path / "saved" / "corrections.csv")
     assert problems == []
     answers = {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no", (names[3], "fox <b>3</b>"): "no"}
