@@ -15,9 +15,10 @@ from capnet.contracts import SPLITS, unit_codes
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
 from capnet.data.splits.reference import NOTHING, TEST, Reference, kept
 from capnet.data.splits.stratify import stratified_holdout
-from capnet.errors import ConfigError, DataError, Problem
+from capnet.errors import ConfigError, DataError, Problem, counted
 
 FREE, LEFT = "", "left"  # no split yet; out of train and test, at most a validation row
+ABSENT = 0.05  # share of the reference's test images that may be deleted without a warning
 GIVE_TEST = "write 'test' into the column split of labels.csv, or name test images, as in ingest.coco.test"
 
 
@@ -152,11 +153,11 @@ def _take_test(
     split[old] = "test"
     listed = {image for image, name in reference.images.items() if name == TEST}
     absent = len(listed.difference(frame["image_id"]))
-    if 2 * absent > len(listed) and 2 * int(new.sum()) > len(frame):
+    if absent > ABSENT * len(listed) and new.any():
         warnings.append(
-            f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
-            " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
-            " without the ending into the column image_id"
+            f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and"
+            f" {counted(int(new.sum()), 'new image')} may go to test or to train. If folders or files were renamed, write"
+            " their earlier paths without the ending into the column image_id"
         )
     return test_kept
 

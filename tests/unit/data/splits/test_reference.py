@@ -135,6 +135,17 @@ def test_renamed_folders_are_named_as_the_cause_of_another_test_set() -> None:
     assert not assign_splits(renamed, labels, Split(), reference=again).warnings, "once it is written anew"
 
 
+def test_a_renamed_folder_among_others_is_named() -> None:
+    everything, labels = table(200, 8)
+    reference = saved(everything, assign_splits(everything, labels, Split()))
+    ids = everything["image_id"]
+    renamed = everything.assign(image_id=[f"2024/{name}" if row < 60 else name for row, name in enumerate(ids)])
+    absent = sum(reference.images[name] == "test" for name in ids[:60])
+    (warning,) = assign_splits(renamed, labels, Split(), reference=reference).warnings
+    assert warning.startswith(f"{absent} of 40 test images of split.reference are not in the data any more, and 60 new")
+    assert not assign_splits(everything[60:].reset_index(drop=True), labels[60:], Split(), reference=reference).warnings
+
+
 def test_an_image_given_as_train_that_takes_its_group_out_of_test_is_named() -> None:
     frame, labels = table(200, 9, groups=50)
     before = assign_splits(frame, labels, Split())
