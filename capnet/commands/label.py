@@ -126,8 +126,11 @@ def command(
         has_group = bool(name) or path in before.located
         item |= {"path": path, "group": name, "split": "train" if suspect and not has_group else ""}
     stem = re.sub("[^A-Za-z0-9]+", "-", Path(prefix).name or "images").strip("-").lower() or "images"
-    replace_file(out / PAGE, page(items, before.classes, stem, loaded.ingest.separator, key))
+    not_in_model = [name for name in before.classes if name not in common]
+    replace_file(out / PAGE, page(items, before.classes, not_in_model, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
+    if not_in_model:
+        click.echo(shown(f"The model does not know {some(not_in_model, NAMED)}: type them where you see them."))
     _print_groups([item["group"] for item in items if item["path"] not in before.located], before.groups)
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:

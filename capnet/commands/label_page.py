@@ -63,12 +63,20 @@ def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> 
     return items
 
 
-def page(items: Sequence[Mapping[str, Any]], classes: Sequence[str], stem: str, separator: str, model: str) -> str:
+def page(
+    items: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    not_in_model: Sequence[str],
+    stem: str,
+    separator: str,
+    model: str,
+) -> str:
     """A page that saves a table by itself.
 
     Args:
         items: of each image path, labels (see ``suggestions``), split, group, source (a small copy) and link.
         classes: names that may be given.
+        not_in_model: those among them that the model does not know, so that people must type them.
         stem: what the table's file name begins with; the time of saving follows.
         separator: setting ``ingest.separator``.
         model: name of the model.
@@ -77,4 +85,5 @@ def page(items: Sequence[Mapping[str, Any]], classes: Sequence[str], stem: str, 
 
     rows = [{name: item[name] for name in ("path", "split", "group")} for item in items]
     table = {"classes": classes, "separator": separator, "stem": stem, "rows": rows}
-    return templates().get_template("label.html").render(items=items, table=table, model=model)
+    template = templates().get_template("label.html")
+    return template.render(items=items, table=table, not_in_model=not_in_model, model=model)

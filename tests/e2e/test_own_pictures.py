@@ -201,6 +201,7 @@ def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Work
     output = finished.capnet(*label, str(new))
     assert output.startswith("label: 3 images of 4 without labels, 0 added before")
     assert f"Copy {new} into data, as july/" in output
+    assert "does not know" not in output + page.read_text()
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") == text.count("<a href=") == 3
     assert f'href="{quote(os.path.relpath(new / "003.jpg", page.parent))}"' in text
@@ -222,3 +223,9 @@ def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Work
     every = ("label", "--model", str(finished.root / "outputs"), "--input", "data")
     assert workspace.capnet(*every).startswith("label: 1 image of 2 without labels, 2 added before")
     assert workspace.root.joinpath("label", "label.html").read_text().count("july/011.jpg") > 0
+
+    labels = (workspace.root / "data" / "labels.csv").read_text()
+    (workspace.root / "data" / "labels.csv").write_text(labels.replace("lemon", "apple"))
+    (workspace.root / "data" / "added" / "july.csv").write_text("path,labels\njuly/003.jpg,apple\njuly/007.jpg,\n")
+    assert "The model does not know apple: type them where you see them." in workspace.capnet(*every)
+    assert "The model does not know apple</strong>" in workspace.root.joinpath("label", "label.html").read_text()

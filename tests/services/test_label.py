@@ -25,7 +25,7 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
     more = {"labels": labels, "source": "", "link": "", "split": "train", "group": "site, 4"}
     items = [{"path": path} | more for path in paths]
     params = parse({"data": {"format": "csv"}})
-    (tmp_path / "label.html").write_text(page(items, CLASSES, "july", params.ingest.separator, "outputs"))
+    (tmp_path / "label.html").write_text(page(items, CLASSES, [], "july", params.ingest.separator, "outputs"))
     (tmp_path / "profile").mkdir()
     with Browser(tmp_path / "profile") as window:
         window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
@@ -75,7 +75,7 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
 def test_a_label_that_is_not_sure_is_named_to_a_screen_reader_until_its_name_is_typed(tmp_path: Path) -> None:
     labels = [(name, "0.10", False) for name in CLASSES[:3]]
     items = [{"path": "a.jpg", "labels": labels, "source": "", "link": "", "split": "", "group": ""}]
-    (tmp_path / "label.html").write_text(page(items, CLASSES, "july", "|", "outputs"))
+    (tmp_path / "label.html").write_text(page(items, CLASSES, [], "july", "|", "outputs"))
     (tmp_path / "profile").mkdir()
     buttons = """[...document.querySelectorAll("ul button")]
         .map(one => [one.ariaLabel, one.ariaPressed, one.parentElement.className])"""
@@ -97,7 +97,7 @@ def test_ticks_do_not_move_to_other_labels_when_one_comes_back_to_the_page(tmp_p
     labels = [(name, "0.10", name == "fox") for name in CLASSES[:3]]
     paths = ["a.jpg", "b.jpg", "c.jpg"]
     items = [{"path": path, "labels": labels, "source": "", "link": "", "split": "", "group": ""} for path in paths]
-    (tmp_path / "label.html").write_text(page(items, CLASSES, "july", "|", "outputs"))
+    (tmp_path / "label.html").write_text(page(items, CLASSES, [], "july", "|", "outputs"))
     (tmp_path / "profile").mkdir()
     ticks = 'items.map(item => [...item.querySelectorAll("input[type=checkbox]")].map(box => box.checked))'
     with Browser(tmp_path / "profile") as window:

@@ -156,8 +156,8 @@ def _take_test(
     if absent > ABSENT * len(listed) and new.any():
         warnings.append(
             f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and"
-            f" {counted(int(new.sum()), 'new image')} may go to test or to train. If folders or files were renamed, write"
-            " their earlier paths without the ending into the column image_id"
+            f" {counted(int(new.sum()), 'new image')} may go to test or to train. If folders or files were renamed,"
+            " write their earlier paths without the ending into the column image_id"
         )
     return test_kept
 
