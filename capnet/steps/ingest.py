@@ -250,16 +250,17 @@ def _advice(root: Path, path: str, fault: str) -> str:
         return f"paths are relative to the data folder: write {below.name}/{path}"
     if len(listed.parts) > 1 and (root / PurePosixPath(*listed.parts[1:])).is_file():
         return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"
+    for form in ("NFC", "NFD"):
+        other = PurePosixPath(unicodedata.normalize(form, path))
+        if any((root / each).is_file() for each in (other, listed.parent / other.name, other.parent / listed.name)):
+            return (
+                f"the file is there with its accents in another Unicode form: write the name in {form} as it is on the"
+                " disk, or rename the file or the folder"
+            )
     folder = root / listed.parent
     if not folder.is_dir():
         return f"the data folder has no folder {str(listed.parent)!r}: put it there, or correct the paths"
     names = os.listdir(folder)
-    for form in ("NFC", "NFD"):
-        if unicodedata.normalize(form, listed.name) in names:
-            return (
-                f"the file is there with its accents in another Unicode form: write the name in {form} as it is in the"
-                " folder, or rename the file"
-            )
     close = [name for name in names if name.lower().rsplit(".", 1)[0] == listed.stem.lower()]
     if close:
         return f"did you mean {(listed.parent / min(close)).as_posix()!r}?"

@@ -87,6 +87,15 @@ def test_advice_for_paths_that_look_right(
     assert "relative to the data folder: write images/c.jpg" in folder
 
 
+@pytest.mark.parametrize("file", ["b.jpg", "K\u00e4se.jpg", "Ka\u0308se.jpg"])
+def test_advice_for_a_folder_with_accents_copied_from_a_mac(data: Path, tmp_path: Path, file: str) -> None:
+    (data / "Zuga\u0308nge").mkdir()
+    (data / "images/a.jpg").rename(data / "Zuga\u0308nge" / file)
+    (data / "labels.csv").write_text(f"path,labels\nZug\u00e4nge/{unicodedata.normalize('NFC', file)},dog\n")
+    (accents,) = refused(data, tmp_path / "manifest")
+    assert "write the name in NFD" in accents
+
+
 def test_empty_data_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (text,) = refused(tmp_path / "data", tmp_path / "manifest")
