@@ -15,7 +15,7 @@ from capnet.commands.options import settings_options
 from capnet.errors import CapnetError, ConfigError, DataError, GateError, counted, one_line
 
 if TYPE_CHECKING:
-    from capnet.promotion.promote import Audit
+    from capnet.promotion.promote import Audit, Outcome
     from capnet.promotion.verdict import Verdict
 
 EPILOG = """\b
@@ -111,8 +111,7 @@ def command(
             show_audit(promotion.audit(client, register.name), register.name)
             return
         if rollback:
-            done = promotion.rollback(client, register.name, force, reason)
-            click.echo(f"champion of {done.name}: version {done.after} again, was version {done.before}")
+            show_move(promotion.rollback(client, register.name, force, reason), " again")
             return
         version = candidate_of(client, register, number or "")
         if target and target != register.name:
@@ -131,9 +130,13 @@ def command(
     asked = done.verdict is not None and done.verdict.colour == "inconclusive" and not (yes or force)
     if done.verdict is not None and not asked:  # whoever was asked has it
         show_verdict(done.verdict)
-    click.echo(
-        f"champion of {done.name}: version {done.after}" + (f", was version {done.before}" if done.before else "")
-    )
+    show_move(done)
+
+
+def show_move(done: Outcome, again: str = "") -> None:
+    """The champion and the one before, where there was one; that another took its place at once, where one did."""
+    before = f", was version {done.before}" if done.before not in ("", done.after) else ""
+    click.echo(f"champion of {done.name}: version {done.after}{again}{before}")
     if done.now != done.after:
         click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
 

@@ -136,6 +136,27 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     )
 
 
+def test_a_rollback_names_no_champion_that_was_none_and_says_who_was_faster(
+    project: Path, promote: Promote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert promote("--version", "1")[0] == 0
+    assert promote("--force", "--reason", "the new camera")[0] == 0
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    client.delete_registered_model_alias("capnet", "champion")
+    assert promote("--rollback") == (0, "champion of capnet: version 2 again\n", "")
+
+    def and_another(call: Callable[..., None], name: str, alias: str, number: str) -> None:
+        call(name, alias, number)
+        call(name, alias, "2")
+
+    monkeypatch.setattr("capnet.promotion.promote.insist", and_another)
+    assert promote("--rollback") == (
+        0,
+        "champion of capnet: version 1 again, was version 2\n",
+        "but another promotion moved it to version 2 at the same time\n",
+    )
+
+
 @pytest.mark.parametrize("arguments", [(), ("--yes",)])
 def test_the_verdict_is_printed_once_whoever_answers(
     promote: Promote, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
