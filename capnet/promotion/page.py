@@ -118,13 +118,16 @@ def opening(version: ModelVersion, events: Sequence[history.Event], is_champion:
     own = tags.get(VERDICT, "") if tags.get(VERDICT_OF) == identity(version.name, number) else ""
     first = f"{START}{own}, against {tags.get(VERDICT_AGAINST) or 'nobody'}." if own else f"{START}none of its own."
     moves = [event for event in events if event.counts and number in (event.before, event.after)]
+    day = moves[-1].done[:10] if moves else ""
+    if moves and moves[-1].kind == "found":
+        day += " or before"  # that is when the move was seen: the store does not say when an alias was moved
     if is_champion and moves:
         how = "moved outside capnet promote" if moves[-1].kind == "found" else f"{moves[-1].kind} by {moves[-1].by}"
-        first += f" Champion since {moves[-1].done[:10]}, {how}."
+        first += f" Champion since {day}, {how}."
     elif is_champion:
         first += " Champion."
     elif moves:
-        first += f" Was champion until {moves[-1].done[:10]}."
+        first += f" Was champion until {day}."
     reason = refusal(version.name, number, tags, events) if is_champion else ""
     if reason:
         first += " Readers refuse it."
