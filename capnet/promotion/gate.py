@@ -206,7 +206,10 @@ def _compare(
     known = candidate.test["sha256"].isin(champion.test["sha256"]).to_numpy()
     doubts, added = [], int((fresh & ~known).sum())
     if added and rescore is None:
-        doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
+        doubts.append(
+            f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out:"
+            " `capnet promote --data FOLDER` lets it score them"
+        )
         fresh &= known
     now, before = labels_of(candidate.test[fresh]), labels_of(_tested(measured)[0].test)
     uncovered = covered(now, before, measured.classes["classes"], policy)

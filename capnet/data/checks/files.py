@@ -123,7 +123,8 @@ def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> I
             try:
                 pool.submit(os.getpid).result()
             except DIED:
-                raise CapnetError("no worker process can be started", "validate", "set validate.processes: 1") from None
+                todo = "set validate.processes: 1; a script must call stages below `if __name__ == '__main__':`"
+                raise CapnetError("no worker process can be started", "validate", todo) from None
             try:
                 for item in items[done:]:
                     result = pool.submit(function, item).result()
