@@ -54,7 +54,7 @@ def read(name: str) -> Params:
 
 def render(params: Params, title: str) -> str:
     """A complete settings file: every setting with its help text behind it."""
-    lines = [f"# {title}"]
+    lines = _comment("", title)
     for name, field in Params.model_fields.items():
         lines += ["", f"{field.alias or name}:", *_lines(getattr(params, name), "  ")]
     return "\n".join(lines) + "\n"

@@ -124,7 +124,8 @@ def check_positives(
         short = [c for c in range(len(classes)) if counts[name][c] < required]
         if short and drawn[name]:
             listed = some([f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short], NAMED)
-            what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
+            verb = "has" if len(short) == 1 else "have"
+            what = f"{len(short)} of {len(classes)} classes {verb} fewer than {required} known positives in {name}"
             enough = bool(max(total[c] for c in short) >= required)
             in_val = bool(counts["val"][short].any())
             problems.append(Problem(what, listed, _help(name, assignment, settings, enough, in_val)))

@@ -108,7 +108,9 @@ def test_a_preset_can_be_printed_with_other_values(tmp_path: Path) -> None:
     path.write_text(result.output)
     before, after = leaves(settings(read("own"))), leaves(settings(load(path)))
     assert {key: after[key] for key in after if after[key] != before[key]} == changes
-    assert all(f"{key}={value}" in result.output.splitlines()[0] for key, value in changes.items())
+    heading = result.output.split("\n\n")[0].splitlines()
+    assert all(f"{key}={value}" in " ".join(heading) for key, value in changes.items())
+    assert all(line.startswith("# ") and len(line) <= 120 for line in heading)
 
 
 def test_an_offline_backbone_brings_its_weights_unless_others_are_set() -> None:
