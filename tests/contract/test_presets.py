@@ -58,13 +58,13 @@ def test_a_preset_prints_every_setting_with_its_meaning(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_below_its_title_a_settings_file_has_no_line_beyond_120_columns_and_loses_no_word(
+def test_a_settings_file_has_no_line_beyond_120_columns_and_loses_no_word(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = CliRunner().invoke(main, ["preset", name]).output.splitlines()
-    assert lines[0] == f"# {heading(name)}"
-    assert max(map(len, lines[1:])) <= 120
+    assert max(map(len, lines)) <= 120
     words = " ".join(" ".join(line.partition("# ")[2].split()) for line in lines)
+    assert words.startswith(heading(name))
     assert str(type(read(name).tte).model_fields["decode"].description) in words
     monkeypatch.setenv("COLUMNS", "80")
     assert CliRunner().invoke(main, ["preset", name]).output.splitlines() == lines
