@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capnet.config import Backbone
 from capnet.contracts import sha256_file
-from capnet.errors import ConfigError, DataError
+from capnet.errors import ConfigError, DataError, counted
 from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
@@ -59,6 +59,11 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
     except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
         raise weights_error(settings, _is_local(settings.pretrained), error) from None
     model.requires_grad_(False).eval()
+    used = [item for item in model.named_parameters() if not item[0].startswith("text_decoder.")]  # CoCa's captions
+    broken = [part for part, tensor in used if not tensor.isfinite().all()]
+    if broken:
+        what = f"{counted(len(broken), 'tensor')} of it, {broken[0]} among them, hold values that are no finite numbers"
+        raise DataError(what, settings.pretrained, "use the file as it was published: this one is damaged")
     tokenizer = _tokenizer(name, settings)
     config = getattr(model.visual, "preprocess_cfg", {})
     if digest and not settings.pretrained.startswith(FOLDER):

