@@ -241,8 +241,8 @@ def _both_states(frame: pd.DataFrame, rows: RowList, classes: Classes) -> Iterab
 def _repetitions(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
     advice = {
         "path": "keep one row an image, with all its labels",
-        "image_id": "give every image an id of its own, in a column image_id; without one it is the path without its"
-        " suffix",
+        "image_id": "rename one of the files, or give every image of labels.csv an id of its own, in a column image_id;"
+        " without one it is the path without its suffix",
     }
     repeated_path = frame["path"].duplicated()
     for column, among in (("path", frame), ("image_id", frame[~repeated_path])):

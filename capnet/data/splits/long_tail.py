@@ -233,7 +233,8 @@ def _spellings(known: Sequence[str]) -> dict[str, str]:
 def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: int) -> str:
     if number < SHOWN:  # slow: only for what is shown
         if image in by_name:
-            return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
+            other = "or give labels.csv an image_id column that holds the list's ids"
+            return f"the data has {by_name[image]!r}: write that, {other}"
         bare = PurePosixPath(image.replace("\\", "/"))
         spellings = (str(bare.with_suffix("")) if bare.name else "", bare.stem)
         if inside := next((name for name in spellings if name in by_name.values()), ""):

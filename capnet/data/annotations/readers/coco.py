@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -39,9 +38,10 @@ class Settings(Section):
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
-    """Read the images in ascending order of COCO's ids; the image id is the file's name without its suffix.
+    """Read the images in ascending order of COCO's ids; the image id is the file name without its suffix.
 
-    Images without a box are kept. One file alone gives no image a split.
+    A folder in the file name belongs to the id: cameras number alike. Images without a box are kept. One file alone
+    gives no image a split.
 
     Args:
         folder: the data folder.
@@ -73,7 +73,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
                 f"{images}/{name}" if images else name,
                 [order[category] for category in present],
                 f"{path.name} image {number}",
-                image_id=without_suffix(PurePosixPath(name).name),
+                image_id=without_suffix(name),
                 given_split=split if coco.train and coco.test else None,
                 width=width,
                 height=height,

@@ -100,13 +100,20 @@ def test_real_labels_come_back(shared: Path, tmp_path: Path) -> None:
     assert (result.rows["labels"].map(len) == 0).sum() == 48
 
 
+def test_cameras_that_number_alike_have_ids_with_their_folder(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": name} for n, name in enumerate(("7/IMG_1.JPG", "8/IMG_1.JPG", "./8//IMG_2.JPG"))]
+    result = read(tmp_path, write(tmp_path, images, [box(0, 1)]))
+    assert result.problems == []
+    assert result.rows["image_id"].tolist() == ["7/IMG_1", "8/IMG_1", "8/IMG_2"]
+
+
 def test_every_mistake_is_named(tmp_path: Path) -> None:
     images = [
         *IMAGES,
         {"id": 9, "file_name": "x.jpg"},
         {"id": 1},
         {"id": 2, "file_name": "../../x.jpg"},
-        {"id": 3, "file_name": "a/000000000025.jpg"},
+        {"id": 3, "file_name": "000000000025.png"},
     ]
     boxes = [box(77, 1), box(9, 5), box(9, 1, bbox=[1, 2]), box(9, 1, area="big"), {"image_id": [], "category_id": 1}]
     result = read(tmp_path, write(tmp_path, images, boxes))
