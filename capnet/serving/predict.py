@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +54,8 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     """The images that an address names.
 
     Args:
-        address: a folder (all images below it, sorted), a table with a column path, image or file, one image, or
-            s3://BUCKET/PREFIX, whose images are copied to the state folder.
+        address: a folder (all images below it that are not hidden, sorted), a table with a column path, image or file,
+            one image, or s3://BUCKET/PREFIX, whose images are copied to the state folder.
         remote: the section ``data``, which says how a remote is read.
 
     Raises:
@@ -84,19 +84,29 @@ def list_images(address: str, remote: Data | None = None) -> Source:
 
 
 def _below(folder: Path) -> Source:
-    """Images of a folder; a link to nothing is one that is missing. Hidden files are none of those passed over."""
+    """Images of a folder; a link to nothing is one that is missing. Of hidden files only images are counted."""
     names, others = [], Counter[str]()
     try:
         for path in folder.rglob("*"):
             if path.is_file() or (path.is_symlink() and not path.exists()):
                 name, ending = path.relative_to(folder), path.suffix.lower()
-                if ending in SUFFIXES:
+                image, hidden = ending in SUFFIXES, is_hidden(name)
+                if image and hidden:
+                    others["hidden"] += 1
+                elif image:
                     names.append(written(name.as_posix()))
-                elif not any(part.startswith(".") for part in name.parts):
+                elif not hidden:
                     others[(ending if ending.isprintable() else ascii(ending)) or "without an ending"] += 1
     except (OSError, RecursionError) as error:  # a thousand folders in each other
         raise DataError(f"it cannot be listed: {error}", str(folder), "name a folder in it, or move it") from None
     return Source(sorted(names), folder, others)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Is it a file, or in a folder, that file managers hide: the ._IMG_1.JPG that macOS writes for every IMG_1.JPG on
+    other disks, or an image in .Trashes?
+    """
+    return any(part.startswith(".") for part in path.parts)
 
 
 def written(name: str) -> str:
@@ -140,7 +150,8 @@ def remote_images(settings: Data, choose: Callable[[list[str]], list[str]] = lis
     from capnet.data.sources.root import open_cache, open_source
 
     with open_source(settings) as source:
-        names = sorted(path for path in source.entries() if path.lower().endswith(SUFFIXES))
+        images = (path for path in source.entries() if path.lower().endswith(SUFFIXES))
+        names = sorted(path for path in images if not is_hidden(PurePosixPath(path)))
         if not names:
             raise DataError("there are no images", settings.root, ENDINGS)
         chosen = choose(names)

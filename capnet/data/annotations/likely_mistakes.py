@@ -74,7 +74,8 @@ def without_row(root: Path, rows: pd.DataFrame) -> str:
     for folder, listed in names.items():
         if not (root / folder).is_dir():  # a shard, or missing
             continue
-        images = {name for name in os.listdir(root / folder) if name.lower().endswith(SUFFIXES)}
+        seen = (name for name in os.listdir(root / folder) if not name.startswith("."))  # macOS: ._IMG_1.JPG
+        images = {name for name in seen if name.lower().endswith(SUFFIXES)}
         if unlisted := images - listed:
             count += len(unlisted)
             example = example or str(folder / min(unlisted))

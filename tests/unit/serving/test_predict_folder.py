@@ -83,6 +83,15 @@ def test_a_link_in_a_circle_and_one_to_a_folder(folder: Path) -> None:
     assert list_images(str(folder)).names == ["a.JPG", "circle.jpg"]
 
 
+def test_hidden_images_are_counted_and_not_read(folder: Path) -> None:
+    for name in ("._a.JPG", ".Trashes/deleted.jpg", "site 7/._b.jpg", "site 7/b.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\x16\7")  # what macOS writes on other disks
+    source = list_images(str(folder))
+    assert source.names == ["a.JPG", "site 7/b.jpg"]
+    assert source.passed_over.startswith("8 files passed over: 3 hidden, 2 .heic, ")
+
+
 def test_a_folder_that_is_too_deep_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(1100):  # and their path is longer than the system takes

@@ -52,7 +52,7 @@ def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path,
     (result,) = warnings_of(tmp_path / "one", {"a": "fox,", "b": "deer,"}, caplog, z=1)
     assert result.startswith("'images/z.png' has no row and is not used")
     caplog.clear()
-    (result,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1)
+    (result,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1, **{"._a": 1})
     assert result.startswith("2 images, 'images/y.png' first, have no row")
 
 
