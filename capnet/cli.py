@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from capnet import __version__
-from capnet.commands.options import COLUMNS, in_order, pairs, settings_options
+from capnet.commands.options import COLUMNS, in_order, local_pairs, pairs, settings_options
 from capnet.errors import stopped
 from capnet.stages import STAGES, figures_in_words, process_rank, run
 
@@ -147,7 +147,7 @@ def _stage_command(name: str) -> click.Command:
             "--output",
             "outputs",
             multiple=True,
-            callback=pairs,
+            callback=local_pairs,
             metavar="NAME=PATH",
             help=f"Another path of an output ({', '.join(stage.outputs)}).",
         ),

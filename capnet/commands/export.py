@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capnet.commands.options import model_option, settings_options
+from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import counted
 
 EPILOG = """\b
@@ -17,10 +17,9 @@ Examples:
 
 
 @click.command("export", epilog=EPILOG)
-@click.option(
+@path_option(
     "--out",
     default="model.onnx",
-    show_default=True,
     help="ONNX file; what else a program must know goes into a .json of the same name.",
 )
 @model_option
@@ -31,7 +30,7 @@ Examples:
     help="Images to compare both on, at most 100 of them, as for predict; default: eight of noise.",
 )
 @settings_options("sections register and runtime are used, and data for s3://")
-def command(out: str, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
+def command(out: Path, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
     """Write the image tower and the class matrix as one ONNX graph: images in, logits out, for programs without
     Python.
 
@@ -50,11 +49,9 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
         source = list_images(check, loaded.data)
         images = [source.root / name for name in source.names]
     with model(address, loaded) as (served, key, _):
-        measured = onnx_export.export(served, key, Path(out), images)
+        measured = onnx_export.export(served, key, out, images)
     on = counted(measured.pictures, "image") if measured.pictures else "images of noise"
-    click.echo(
-        f"export: {key} in {out}, {measured.megabytes:.1f} MB; how to use it in {Path(out).with_suffix('.json')}"
-    )
+    click.echo(f"export: {key} in {out}, {measured.megabytes:.1f} MB; how to use it in {out.with_suffix('.json')}")
     differences = f"{measured.single:.1g} (one view) and {measured.averaged:.1g} (averaged views)"
     click.echo(f"scores on {on} differ by at most {differences}")
     click.echo(

@@ -52,7 +52,18 @@ secret_options = in_order(  # and the volume claims that pods of a pipeline use
     click.option("--pull-secret", default="", help="Secret of a private registry that holds the images."),
 )
 
-path_option = partial(click.option, show_default=True, type=click.Path(path_type=Path))  # a file or a folder
+
+class _LocalPath(click.Path):
+    """A file or a folder of this machine: s3://bucket/out.csv would become a folder of the name ``s3:``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(f"{value!r} is no path on this machine: write a file or folder here, and copy it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+LOCAL_PATH = _LocalPath(path_type=Path)
+path_option = partial(click.option, show_default=True, type=LOCAL_PATH)
 
 model_option = click.option(
     "--model",
@@ -69,6 +80,14 @@ def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ..
         if "=" not in value:
             raise click.BadParameter(f"{value!r}: write {option.metavar}")
     return dict(value.split("=", 1) for value in values)
+
+
+def local_pairs(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """As ``pairs``; every value is the path of a file or folder of this machine."""
+    result = pairs(context, option, values)
+    for path in result.values():
+        LOCAL_PATH.convert(path, option, context)
+    return result
 
 
 def columns() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capnet.commands.options import model_option, settings_options
+from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ContractError, DataError, GateError, counted, shown, some
 
 if TYPE_CHECKING:
@@ -36,12 +36,7 @@ Examples:
     metavar="LOCATION",
     help="Folder of images, table (.csv, .parquet; column path), s3://BUCKET/PREFIX or an image.",
 )
-@click.option(
-    "--out",
-    default="predictions.parquet",
-    show_default=True,
-    help="Output: .parquet, .csv, or .json for MegaDetector's format.",
-)
+@path_option("--out", default="predictions.parquet", help="Output: .parquet, .csv, or .json for MegaDetector's format.")
 @model_option
 @click.option(
     "--fail-on-drift",
@@ -50,7 +45,7 @@ Examples:
     help="Exit code 5, after everything is written, where a class differs from the reference.",
 )
 @settings_options("sections register and runtime are used, and data for s3://")
-def command(source_address: str, out: str, address: str, fails: bool, params: str, settings: tuple[str, ...]) -> None:
+def command(source_address: str, out: Path, address: str, fails: bool, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 
     An interrupted call continues where it stopped. Images that cannot be read are named in the output and do not stop
@@ -63,30 +58,30 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
     from capnet.serving import predict as prediction
     from capnet.serving.drift import Drift
 
-    loaded, target = load(Path(params), settings), Path(out)
-    prediction.format_of(target)
+    loaded = load(Path(params), settings)
+    prediction.format_of(out)
     source = prediction.list_images(source_address, loaded.data)
-    prediction.check_out(target, source_address)
+    prediction.check_out(out, source_address)
     if source.passed_over:
         click.echo(f"predict: {source.passed_over}; {prediction.ENDINGS}", err=True)
     with model(address, loaded) as (served, key, reference):
         if fails and not reference:
             todo = "register the model and name its version, or leave out --fail-on-drift"
             raise ContractError("the model has no reference to compare images with", key, todo)
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None
-        done = prediction.predict(served, key, source, target, drift)
-    file = target.with_name(f"{target.name}.drift.json")
+        done = prediction.predict(served, key, source, out, drift)
+    file = out.with_name(f"{out.name}.drift.json")
     file.unlink(missing_ok=True)  # an earlier call's, which is of other predictions
     for path, fault in done.faults:
         click.echo(shown(f"not read: {path}: {fault}"), err=True)
     labelled = counted(done.images - done.not_read, "image")
-    click.echo(f"predict: {labelled} labelled by {key}, {done.not_read} not read, in {target}")
+    click.echo(f"predict: {labelled} labelled by {key}, {done.not_read} not read, in {out}")
     if done.not_read and done.not_read == done.images:
         raise DataError(
             f"none of {counted(done.images, 'image')} could be read",
             source_address,
-            f"{target} says for each what is wrong with it",
+            f"{out} says for each what is wrong with it",
         )
     if drift is not None:
         report = drift.report()
