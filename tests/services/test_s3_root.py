@@ -18,6 +18,7 @@ from capnet.config import Data
 from capnet.data.sources.root import local_root
 from capnet.data.sources.s3 import S3Source
 from capnet.errors import DataError
+from capnet.serving.predict import remote_images
 from capnet.state import state_dir
 
 
@@ -108,9 +109,15 @@ def test_credentials_of_a_profile(s3: S3Server, bucket: str, tmp_path: Path, mon
 
 def test_an_empty_prefix_says_so(s3: S3Server, bucket: str) -> None:
     upload(s3, bucket, {"birds-2/labels.csv": b"x"})
-    with pytest.raises(DataError, match="nothing is stored there") as caught:
-        local_root(Data(root=f"s3://{bucket}/birds"), Path(f"s3://{bucket}/birds"))
-    assert "data.root" not in str(caught.value)  # the address may also be that of predict's or label's --input
+    for name in ("birds", "birds-2/labels.csv"):
+        with pytest.raises(DataError, match=r"nothing is stored there[^|]*no single object") as caught:
+            local_root(Data(root=f"s3://{bucket}/{name}"), Path(f"s3://{bucket}/{name}"))
+        assert "data.root" not in str(caught.value)  # the address may also be that of predict's or label's --input
+
+
+def test_hidden_images_of_a_prefix_are_not_labelled(s3: S3Server, bucket: str) -> None:
+    upload(s3, bucket, {f"set/{name}": b"x" for name in ("a/b.jpg", "a/._b.jpg", ".Trashes/c.jpg", "d.mp4")})
+    assert remote_images(Data(root=f"s3://{bucket}/set")).names == ["a/b.jpg"]
 
 
 def test_pictures_that_are_gone_or_changed_since_ingest_are_named(s3: S3Server, bucket: str) -> None:

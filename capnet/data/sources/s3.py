@@ -194,7 +194,8 @@ class S3Source:
         if problems:
             raise DataError(problems=problems)
         if not entries:
-            raise DataError("nothing is stored there", where, "correct this address, or upload the files to it")
+            todo = "correct this address, which is a prefix and no single object, or upload the files to it"
+            raise DataError("nothing is stored there", where, todo)
         return entries
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
