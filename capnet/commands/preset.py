@@ -123,6 +123,7 @@ def command(name: str | None, settings: tuple[str, ...]) -> None:
             click.echo(fill(line, columns(), subsequent_indent=below, break_on_hyphens=False))
         return
     settings = _with_weights(settings)
-    params = parse(override(yaml.safe_load(source(name)), settings), f"preset {name}")
+    where = f"preset {name} with --set" if settings else f"preset {name}"
+    params = parse(override(yaml.safe_load(source(name)), settings), where)
     title = "; ".join([heading(name).removesuffix("."), f"with {', '.join(settings)}"]) if settings else heading(name)
     click.echo(render(params, title), nl=False)
