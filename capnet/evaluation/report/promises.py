@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from capnet.contracts import BUCKETS
 from capnet.evaluation.report.words import MEANS, as_float, interval, percent, whole
 
-TITLES = {"all": MEANS["mAP"]} | MEANS | {"critical": "Critical classes", "not_critical": "Other classes"}
+TITLES = {
+    "all": MEANS["mAP"],
+    **{bucket: MEANS[bucket] for bucket in BUCKETS},
+    "critical": "Critical classes",
+    "not_critical": "Other classes",
+}
 
 
 def decisions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -16,11 +22,13 @@ def decisions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     Args:
         metrics: the content of evaluation.json.
     """
+    measured = metrics.get("decisions", {})
     return [
-        {"title": TITLES[name], "true": whole(rates["true"]), "predicted": whole(rates["predicted"])}
+        {"title": title, "true": whole(rates["true"]), "predicted": whole(rates["predicted"])}
         | {key: {"text": percent(rates.get(key)), "interval": interval(rates, key)} for key in ("recall", "precision")}
-        for name, rates in metrics.get("decisions", {}).items()
-        if name in TITLES
+        for name, title in TITLES.items()
+        for rates in [measured.get(name)]
+        if rates
     ]
 
 

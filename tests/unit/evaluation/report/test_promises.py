@@ -56,11 +56,13 @@ def test_the_page_has_promise_and_table(tmp_path: Path) -> None:
     run = make_run(tmp_path, classes=8, pictures=60)
     path = run.evaluation / "evaluation.json"
     rates = {"true": 84, "predicted": 1120} | MEASURED["all"] | {"precision_low": 0.5, "precision_high": 0.7}
-    content = {"decisions": {"all": rates, "tail": {"true": 0, "predicted": 3, "precision": 0}}}
+    few = {"true": 0, "predicted": 3, "precision": 0}
+    content = {"decisions": {"all": rates, "critical": few, "tail": few}}
     write_json(path, read_json(path) | content | {"threshold": {"objective": "recall>=0.9"}})
     page = Page(html_of(run))
     assert page.problems == []
     assert "Asked for: recall of at least 90.0 %. On the test pictures: 85.3 % (78.8 to 91.8)" in page.text
     rows = page.rows("thresholds")
     assert rows["All classes"] == ["All classes", "84", "1120", "85.378.8 to 91.8", "60.050.0 to 70.0"]
+    assert list(rows)[:3] == ["All classes", "Tail", "Critical classes"], "as in all other tables"
     assert rows["Tail"] == ["Tail", "0", "3", "-", "0.0"]
