@@ -18,6 +18,7 @@ class Slice(TypedDict, total=False):
     """Images of one slice."""
 
     test_rows: Count
+    units: Count
     left_out: list[str]
     differences: Variants
 

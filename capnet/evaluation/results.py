@@ -87,6 +87,7 @@ def evaluation_document(
     for name, chosen in slices(test.rows).items():
         content["slice_info"][name] = {
             "test_rows": int(chosen.sum()),
+            "units": len(set(unit_codes(test.rows["group"][chosen].tolist()))),
             "left_out": _without_positives(test.labels[chosen], classes),
         }
         if test.labels[chosen].any():

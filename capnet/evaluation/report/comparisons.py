@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from capnet.contracts import BUCKETS
+from capnet.errors import counted
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.charts import LONG_NAME, MARKER_BUCKETS, Part, Series, share_axis
 from capnet.evaluation.report.inputs import Inputs
-from capnet.evaluation.report.words import MEANS, VARIANT_NAMES, difference, percent, shorten
+from capnet.evaluation.report.intervals import FEW_GROUPS, is_grouped
+from capnet.evaluation.report.words import MEANS, VARIANT_NAMES, difference, percent, shorten, whole
 
 MOVERS = 8  # classes with the largest gains, and as many with the smallest
 
@@ -77,7 +79,7 @@ def slices(inputs: Inputs) -> Part:
         rows.append(
             {
                 "name": name,
-                "pictures": about.get("test_rows"),
+                "pictures": _pictures(about, is_grouped(inputs.metrics)),
                 "classes": len(inputs.classes) - len(about.get("left_out", ())),
                 "means": means or {"": "no class, for want of positives"},
                 "figures": figures,
@@ -88,4 +90,13 @@ def slices(inputs: Inputs) -> Part:
     known = [variant for variant in variants if any(variant in item for item in measured.values())]
     titles = [*(VARIANT_NAMES[variant] for variant in known), "CapNet minus zero-shot"]
     intervals = "95 % intervals" if all(sure) else "95 % intervals, where a slice is not of one group"
+    units = [about.get("units", FEW_GROUPS) for about in inputs.metrics.get("slice_info", {}).values()]
+    if is_grouped(inputs.metrics) and any(2 <= number < FEW_GROUPS for number in units):
+        intervals += f"; those of fewer than {FEW_GROUPS} groups are too narrow"
     return {"rows": rows, "variants": known, "titles": titles, "intervals": intervals} if rows else {}
+
+
+def _pictures(about: Mapping[str, Any], grouped: bool) -> str:
+    """How many test pictures a slice has, and of how many groups where these are what is drawn."""
+    groups = f" of {counted(int(about['units']), 'group')}" if grouped and "units" in about else ""
+    return whole(about.get("test_rows")) + groups

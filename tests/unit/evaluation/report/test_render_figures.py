@@ -242,6 +242,12 @@ def test_a_slice_without_a_positive_is_listed_with_the_reason(tmp_path: Path) ->
     cells = page.rows("slices")["empty plains"]
     assert cells == ["empty plains", "7", "0", "no class, for want of positives", *["-"] * 5]
     assert "where a slice is not of one group" not in page.text
+    metrics["bootstrap"] = {"draws": 1000, "seed": 0, "unit": "group", "units": 30}
+    metrics["slice_info"]["empty plains"]["units"] = 4
+    contracts.write_json(path, metrics)
+    page = Page(html_of(made))
+    assert page.rows("slices")["empty plains"][1] == "7 of 4 groups"
+    assert "95 % intervals; those of fewer than 10 groups are too narrow" in page.text
 
 
 def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -> None:
