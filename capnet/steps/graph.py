@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +13,13 @@ from torch import Tensor
 
 from capnet.config import Graph, Params
 from capnet.contracts import Classes, LabelGraph, known_labels, read_classes, read_split, write_graph
+from capnet.errors import some
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
+from capnet.model.towers import TextTower
 from capnet.runtime import prepare
+
+logger = logging.getLogger(__name__)
 
 
 def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -35,6 +42,7 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     towers = load_towers(params.backbone).to(machine.device)
     texts = [settings.template.format(name) for name in classes.prompt_names]
     towers.text.refuse_cut(texts, classes.prompt_names, "graph.template")
+    _warn_of_equal_texts(towers.text, texts, classes.names)
     with torch.no_grad():
         features = towers.text(texts).float().cpu()
     train = None
@@ -51,6 +59,20 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     }
     write_graph(outputs["graph"] / "graph.safetensors", LabelGraph(matrix, features, metadata))
     return {"classes": len(classes), "edges": int((matrix > 0).sum()) - len(classes)}
+
+
+def _warn_of_equal_texts(text: TextTower, texts: Sequence[str], names: Sequence[str]) -> None:
+    """CLIP's tokenizer makes all letters small; BERT's has one token for all that it cannot spell, such as emoji."""
+    alike = defaultdict(list)
+    for name, tokens in zip(names, text.tokenize(texts).tolist(), strict=True):
+        alike[tuple(tokens)].append(name)
+    groups = [f"({some(group)})" for group in alike.values() if len(group) > 1]
+    if groups:
+        logger.warning(
+            "the text tower cannot tell classes apart, because their texts are the same tokens: %s. Zero-shot scores"
+            " them alike; write a prompt_name of its own for each into data/classes.csv",
+            some(groups),
+        )
 
 
 def graph_of(text_features: Tensor, classes: Classes, train: pd.DataFrame | None, settings: Graph) -> Tensor:

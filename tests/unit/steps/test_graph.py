@@ -1,7 +1,8 @@
-"""Stage graph: what it refuses to build a graph from."""
+"""Stage graph: what it refuses to build a graph from, and what it warns of."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -36,3 +37,19 @@ def test_texts_that_would_lose_their_end_are_refused_also_without_prompts(made: 
     assert "green" in str(error.value)
     assert ("blue" in str(error.value)) == (too_long == "the template")
     assert not (folder / "graph" / "graph.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_classes_whose_texts_are_the_same_tokens_are_named(made: Any, caplog: pytest.LogCaptureFixture) -> None:
+    folder, frame = made
+    tiny.register("tiny-clip", folder / "configs")
+    params = parse({"backbone": {"name": "tiny-clip", "pretrained": "random"}})
+    inputs = {name: folder / name for name in ("split", "validation")}
+    for names, named in ((["Fox", "hare", "FOX"], ["(Fox, FOX)"]), (["fox", "hare", "🦊"], [])):
+        write_inputs(folder, frame, names)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            run("graph", params, inputs, {"graph": folder / "graph"})
+        texts = [record.getMessage() for record in caplog.records if "same tokens" in record.getMessage()]
+        assert [part for part in named if any(part in text for text in texts)] == named
+        assert len(texts) == len(named)
