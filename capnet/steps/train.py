@@ -182,6 +182,9 @@ def _trainer(
     graph = read_graph(path, classes)
     towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     check_graph(graph, classes, towers, str(path))
+    if towers.resize not in ("", params.tte.resize) and group.is_main_process:
+        what = "the weights of %s were trained on images resized as tte.resize: %s does, and tte.resize is %s"
+        logger.warning(what, params.backbone.name, towers.resize, params.tte.resize)
     root = local_root(params.data, inputs["data"], table[table["split"] != "test"])
     return Trainer(params, classes, graph, towers, machine, root, group)
 

@@ -25,6 +25,8 @@ from capnet.progress import quiet
 
 log = logging.getLogger(__name__)
 
+RESIZE = {"squash": "squash", "longest": "pad"}  # open_clip's resize_mode -> tte.resize
+
 
 def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -> Towers:
     """Build the towers of an open_clip model.
@@ -83,7 +85,9 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
         "quick_gelu": shape.get("quick_gelu", False),
         "resized": resized,
     }
-    return assemble(model, tokenizer, preprocess, digest, architecture)
+    towers = assemble(model, tokenizer, preprocess, digest, architecture)
+    towers.resize = RESIZE.get(config.get("resize_mode") or "", "")
+    return towers
 
 
 def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
@@ -168,7 +172,8 @@ def _as_published(name: str, tag: str, config: Mapping[str, Any]) -> dict[str, A
     Args:
         name: of the model.
         tag: of the weights, where it is known; else all tags of the model count.
-        config: open_clip's own mean, std and interpolation; one stays where published weights differ or there are none.
+        config: open_clip's own mean, std, interpolation and resize_mode; one stays where published weights differ or
+            there are none.
 
     Returns:
         ``config`` with what the published weights share.
@@ -178,11 +183,11 @@ def _as_published(name: str, tag: str, config: Mapping[str, Any]) -> dict[str, A
     tags = [known for known in open_clip.list_pretrained_tags_by_model(name) if tag in ("", known)]
     published = [open_clip.get_pretrained_cfg(name, known) for known in tags]
     result = dict(config)
-    for key in ("mean", "std", "interpolation"):
+    for key in ("mean", "std", "interpolation", "resize_mode"):
         values = {one[key] for one in published if one.get(key)}
         if len(values) == 1:
             result[key] = values.pop()
-        elif values:
+        elif values and key != "resize_mode":  # a setting says what is taken
             what = "weights of %s were published with more than one %s, and %s is taken: local-dir:FOLDER has its own"
             log.warning(what, name, key, result[key])
     return result

@@ -29,6 +29,7 @@ class Towers:
         architecture: what ``packed.build_visual`` needs to build the image tower again: open_clip's ``embed_dim``,
             ``vision_cfg`` and ``quick_gelu``, and ``resized``, the image size in pixels (0: the backbone's own).
         centring: mean [embed] and orthogonal projector [embed, embed] of text features, where the backbone has them.
+        resize: the ``tte.resize`` that the weights were trained with, where it is known not to be the default; else "".
     """
 
     image: ImageTower
@@ -39,6 +40,7 @@ class Towers:
     weight_hash: str
     architecture: Mapping[str, Any]
     centring: tuple[Tensor, Tensor] | None = None
+    resize: str = ""
 
     @property
     def feature_key(self) -> str:

@@ -1,6 +1,7 @@
 """Stages graph and train on a few drawn pictures: what they write, what they refuse, and odd sets of labels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -220,3 +221,15 @@ def test_a_model_is_not_measured_on_rows_that_it_was_trained_on(made, tiny_backb
         run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
     write_inputs(folder, frame[frame.index != other])  # other test rows are no reason
     run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+
+
+def test_images_resized_otherwise_than_for_the_weights_are_warned_of(made, tiny_backbone, monkeypatch, caplog):
+    folder, frame = made
+    write_inputs(folder, frame)
+    load, warned = train_stage.load_towers, []
+    for resize in ("squash", ""):
+        monkeypatch.setattr(train_stage, "load_towers", lambda *settings, r=resize: replace(load(*settings), resize=r))
+        caplog.clear()
+        run_both(folder, tiny_backbone)
+        warned.append(["resize: squash does, and tte.resize is short" in text for text in caplog.messages].count(True))
+    assert warned == [1, 0]

@@ -70,6 +70,11 @@ def test_images_are_resized_as_open_clip_does_at_test_time(written: str | None, 
     assert load(write("tiny-clip", {"interpolation": written})).preprocess.interpolation == used
 
 
+@pytest.mark.parametrize(("written", "known"), [("squash", "squash"), ("longest", "pad"), ("shortest", ""), (None, "")])
+def test_how_the_weights_were_trained_to_see_an_image_is_known(written: str | None, known: str, write: Any) -> None:
+    assert load(write("tiny-clip", {"resize_mode": written})).resize == known
+
+
 def test_an_interpolation_that_open_clip_lacks_is_refused(write: Any) -> None:
     with pytest.raises(DataError, match=r"'lanczos'(.|\n)*bicubic or bilinear"):
         load(write("tiny-clip", {"interpolation": "lanczos"}))
