@@ -66,16 +66,16 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX; raises ConfigError without a bucket."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not bucket:
-        raise ConfigError(f"data.root = {uri!r} names no bucket", "params.yaml", "write s3://BUCKET/PREFIX")
+        raise ConfigError("the address names no bucket", uri, "write s3://BUCKET/PREFIX")
     if "@" in bucket:  # to quote it alone could show a password
         todo = "write s3://BUCKET/PREFIX; credentials come from the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID)"
-        raise ConfigError(f"data.root = {uri!r}: an address of S3 names no user", "params.yaml", todo)
+        raise ConfigError("an address of S3 names no user", uri, todo)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
         todo = (
             "write s3://BUCKET/PREFIX; a bucket's name has 3 to 255 letters, digits, dots, hyphens and underscores, and"
             " begins and ends with a letter or digit"
         )
-        raise ConfigError(f"data.root = {uri!r}: {bucket!r} can be no bucket's name", "params.yaml", todo)
+        raise ConfigError(f"{bucket!r} can be no bucket's name", uri, todo)
     return bucket, prefix.strip("/")
 
 

@@ -54,8 +54,8 @@ def open_source(settings: Data) -> Iterator[Source]:
         with closing(source):
             yield source
     except ModuleNotFoundError as error:
-        what = f"data.root needs the package {error.name}, which is not installed"
-        raise ConfigError(what, "environment", "pip install 'capnet[data]'") from None
+        what = f"this address needs the package {error.name}, which is not installed"
+        raise ConfigError(what, settings.root, "pip install 'capnet[data]'") from None
 
 
 def open_cache(settings: Data) -> Cache:

@@ -105,8 +105,9 @@ def test_bucket_and_prefix(uri: str, parts: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///a"])
 def test_an_address_without_a_bucket_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)names no bucket.*BUCKET"):
+    with pytest.raises(ConfigError, match=r"(?s)names no bucket.*BUCKET") as caught:
         split_uri(uri)
+    assert caught.value.problems[0].where == uri, "it may be --input of predict, too"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_bucket_that_cannot_exist_is_refused_by_its_name(uri: str, bucket: str
     with pytest.raises(ConfigError) as caught:
         split_uri(uri)
     (problem,) = caught.value.problems
-    assert problem.what == f"data.root = {uri!r}: {bucket!r} can be no bucket's name"
+    assert (problem.what, problem.where) == (f"{bucket!r} can be no bucket's name", uri)
     assert "3 to 255 letters" in problem.todo
     assert split_uri("s3://xyz") == ("xyz", "")
 
