@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -201,7 +201,7 @@ def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    from capnet.serving.predict import ENDINGS, Source, list_images, remote_images
+    from capnet.serving.predict import ENDINGS, list_images, remote_images
 
     if location.startswith("s3://"):
         return remote_images(data.model_copy(update={"root": location}), choose)
@@ -210,7 +210,7 @@ def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]
     source = list_images(location)
     if source.passed_over:
         click.echo(f"label: {source.passed_over}; {ENDINGS}", err=True)
-    return Source(choose(source.names), source.root)
+    return replace(source, names=choose(source.names))
 
 
 def labelled_before(folder: DataFolder, params: Params) -> Labelled:

@@ -74,7 +74,7 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
     file = out.with_name(f"{out.name}.drift.json")
     file.unlink(missing_ok=True)  # an earlier call's, which is of other predictions
     for path, fault in done.faults:
-        click.echo(shown(f"not read: {path}: {fault}"), err=True)
+        click.echo(shown(f"not read: {path or '(no path)'}: {fault}"), err=True)
     labelled = counted(done.images - done.not_read, "image")
     click.echo(f"predict: {labelled} labelled by {key}, {done.not_read} not read, in {out}")
     if done.not_read and done.not_read == done.images:

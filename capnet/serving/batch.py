@@ -5,6 +5,7 @@ the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
     if is_remote(params.data, root):
         return remote_images(params.data, lambda names: names[part::parts])
     whole = list_images(str(root))
-    return Source(whole.names[part::parts], whole.root)
+    return replace(whole, names=whole.names[part::parts])
 
 
 def predict_part(params: Params, model: Path, root: Path, part: int, parts: int, out: Path) -> dict[str, float]:

@@ -32,16 +32,20 @@ if TYPE_CHECKING:
 SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
 COLUMNS = ("path", "image", "file")  # of a table, the first that exists
+NO_UTF8 = "its name is no UTF-8: rename the file"
 ENDINGS = f"images end in {', '.join(SUFFIXES)}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images to score: ``names`` as in the output, below ``root``; ``others``: files passed over, by ending."""
+    """Images to score: ``names`` as in the output, below ``root``; ``others``: files passed over, by ending;
+    ``faults``: what is wrong with names that no file has.
+    """
 
     names: list[str]
     root: Path
     others: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed_over(self) -> str:
@@ -69,7 +73,9 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     elif location.is_dir():
         source = _below(location)
     elif location.is_file() and location.suffix.lower() in (".csv", ".parquet"):
-        source = Source(_column(location), location.parent)
+        source = _column(location)
+    elif shard_of(location / "image"):
+        raise DataError("a table names the images of a shard", address, "give the labels.csv of the shards")
     elif location.is_file():
         source = Source([location.name], location.parent)
     else:
@@ -85,7 +91,7 @@ def list_images(address: str, remote: Data | None = None) -> Source:
 
 def _below(folder: Path) -> Source:
     """Images of a folder; a link to nothing is one that is missing. Of hidden files only images are counted."""
-    names, others = [], Counter[str]()
+    names, others, faults = [], Counter[str](), {}
     try:
         for path in folder.rglob("*"):
             if path.is_file() or (path.is_symlink() and not path.exists()):
@@ -94,12 +100,14 @@ def _below(folder: Path) -> Source:
                 if image and hidden:
                     others["hidden"] += 1
                 elif image:
-                    names.append(written(name.as_posix()))
+                    names.append(os.fsencode(name).decode("utf-8", "backslashreplace"))
+                    if names[-1] != str(name):  # bytes that are no UTF-8 cannot be stored as they are
+                        faults[names[-1]] = NO_UTF8
                 elif not hidden:
                     others[(ending if ending.isprintable() else ascii(ending)) or "without an ending"] += 1
     except (OSError, RecursionError) as error:  # a thousand folders in each other
         raise DataError(f"it cannot be listed: {error}", str(folder), "name a folder in it, or move it") from None
-    return Source(sorted(names), folder, others)
+    return Source(sorted(names), folder, others, faults)
 
 
 def is_hidden(path: PurePath) -> bool:
@@ -107,13 +115,6 @@ def is_hidden(path: PurePath) -> bool:
     other disks, or an image in .Trashes?
     """
     return any(part.startswith(".") for part in path.parts)
-
-
-def written(name: str) -> str:
-    """A file's name as text that can be stored: bytes that are no UTF-8 as \\xff. No file has that name, so such an
-    image is one that cannot be read.
-    """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def check_out(out: Path, address: str) -> None:
@@ -160,13 +161,14 @@ def remote_images(settings: Data, choose: Callable[[list[str]], list[str]] = lis
         return Source(chosen, open_cache(settings).bring(source, dict.fromkeys(chosen), strict=False))
 
 
-def _column(path: Path) -> list[str]:
+def _column(path: Path) -> Source:
     table = open_table(path, (), (), either=("path",))
     columns = [name for name in COLUMNS if name in table.header]
     if not columns and not table.problems:
         what = f"no column {' or '.join(COLUMNS)}; the columns are: {', '.join(table.header[:10])}"
         raise DataError(what, str(path), "name the column of images path")
     names: dict[str, None] = {}
+    faults: dict[str, str] = {}
     for line, cells in table:
         cell = cells[table.header.index(columns[0])]
         if isinstance(cell, list | dict | bytes):
@@ -174,9 +176,11 @@ def _column(path: Path) -> list[str]:
             table.problems.append(Problem(what, table.where(line), "write the path of an image"))
             break
         names["" if cell is None else str(cell)] = None
+        if cell in (None, ""):
+            faults.setdefault("", f"the cell in column {columns[0]} is empty: {table.where(line)}")
     if table.problems:
         raise DataError(problems=table.problems)
-    return list(names)
+    return Source(list(names), path.parent, faults=faults)
 
 
 def format_of(out: Path) -> Writer:
@@ -231,7 +235,7 @@ def predict(
         images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
             advance(len(source.names) - len(images))
-            rows = _rows(served.stream(images, source.root, len(images)), advance)
+            rows = _rows(served.stream(images, source.root, len(images)), source.faults, advance)
             for number in missing:
                 temporary = paths[number].with_suffix(".tmp")
                 frame = pd.DataFrame([next(rows) for _ in every[number]], columns=PART_COLUMNS)
@@ -255,13 +259,15 @@ def _key(identity: str, source: Source, part: int) -> str:
     return digest.hexdigest()
 
 
-def _rows(parts: Iterable[ScoredPart], advance: Advance) -> Iterator[tuple[str, str, np.ndarray | None]]:
+def _rows(
+    parts: Iterable[ScoredPart], faults: Mapping[str, str], advance: Advance
+) -> Iterator[tuple[str, str, np.ndarray | None]]:
     """Path, fault ("" for none) and scores (float32 [class]; None with a fault) of every image."""
     for part in parts:
         advance(len(part.names))
         scores = iter(part.scores)
         for name, fault in zip(part.names, part.faults, strict=True):
-            yield name, fault, None if fault else next(scores)
+            yield name, fault and faults.get(name, fault), None if fault else next(scores)
 
 
 def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from unit.serving import small_batch
 
 from capnet.config import Runtime
+from capnet.data.images.shards import add_member
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
@@ -161,7 +163,23 @@ def test_a_name_that_is_no_utf8_is_one_image_that_cannot_be_read(served: Served,
     for name in ("out.parquet", "out.csv", "out.json"):
         done = predict(served, "capnet version 1", list_images(str(workspace)), tmp_path / name)
         assert (done.images, done.not_read) == (2, 1)
-        assert done.faults[0][0] == "\\xff.jpg"
+        assert done.faults == [("\\xff.jpg", "its name is no UTF-8: rename the file")]
+
+
+def test_an_empty_cell_names_its_row(served: Served, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 50)).save(tmp_path / "a.jpg")
+    (tmp_path / "list.csv").write_text("image,note\na.jpg,x\n,y\n,z\n")
+    done = predict(served, "capnet version 1", list_images(str(tmp_path / "list.csv")), tmp_path / "out.csv")
+    assert done.faults == [("", "the cell in column image is empty: list.csv row 3")]
+    assert (done.images, done.not_read) == (2, 1)
+
+
+def test_a_shard_and_an_image_in_it_are_asked_for_by_a_table(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train-000000.tar", "w") as tar:
+        add_member(tar, "000000000.jpg", b"x")
+    for name in ("train-000000.tar", "train-000000.tar/000000000.jpg"):
+        with pytest.raises(DataError, match=r"a table names the images of a shard[\s\S]*labels\.csv"):
+            list_images(str(tmp_path / name))
 
 
 def test_an_output_replaces_only_what_an_earlier_call_has_written(served: Served, folder: Path, tmp_path: Path) -> None:
