@@ -121,7 +121,7 @@ def _inform(
 
 
 def find_version(client: MlflowClient, settings: Register, expected_hash: str) -> ModelVersion | None:
-    """The lowest ready version with this content hash whose files are still there.
+    """The lowest ready version with this content hash whose files and run are still there.
 
     Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
     """
@@ -131,6 +131,7 @@ def find_version(client: MlflowClient, settings: Register, expected_hash: str) -
     for item in versions:
         with may_be_gone():  # another registration takes its duplicate back, or a person tidies up
             if has_files(client, item):
+                client.get_run(str(item.run_id))  # gone after `mlflow gc`, and with it the scores for the gate
                 return client.get_model_version(settings.name, item.version)
     return None
 

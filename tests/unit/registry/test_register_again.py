@@ -95,6 +95,13 @@ def test_versions_deleted_behind_the_search_are_passed_over(
     assert (None if result is None else str(result.version)) == expected
 
 
+def test_a_version_whose_run_was_permanently_deleted_is_registered_anew(database: Path, make_outputs: Make) -> None:
+    register_outputs(paths := make_outputs())
+    client = new_client()
+    client._tracking_client.store._hard_delete_run(client.get_model_version("capnet", "1").run_id)  # as `mlflow gc`
+    assert [is_registered(paths), register_outputs(paths), is_registered(paths)] == [False, "2", True]
+
+
 def test_another_name_or_alias_or_edited_outputs_are_not_registered(database: Path, make_outputs: Make) -> None:
     paths = make_outputs()
     register_outputs(paths)
