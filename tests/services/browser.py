@@ -101,11 +101,18 @@ class Browser:
 
     def leave_and_return(self) -> None:
         """Open an empty page, and go back: the browser fills in again what it remembers of the first one."""
+        address = self.ask("location.href")
         self.tell("Page.navigate", url="about:blank")
-        time.sleep(0.5)
+        self._arrive("about:blank")
         history = self.tell("Page.getNavigationHistory")
         self.tell("Page.navigateToHistoryEntry", entryId=history["entries"][history["currentIndex"] - 1]["id"])
-        time.sleep(1)
+        self._arrive(address)
+
+    def _arrive(self, address: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while self.ask("document.readyState == 'complete' && location.href") != address:
+            assert time.monotonic() < end, f"{address} did not open"
+            time.sleep(0.3)
 
     def text(self) -> str:
         return str(self.ask("document.body ? document.body.innerText : ''") or "")
