@@ -14,8 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Event, Thread, main_thread
+from threading import Event, Thread, current_thread, main_thread
+from types import FrameType
 from typing import TypeVar
 
 import numpy as np
@@ -121,12 +124,17 @@ def load_batches(
         worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # the global one belongs to the training
     )
-    ended = Event()
+    ended, others = Event(), set(active_children())
     with named_worker_faults():
         batches = iter(loader)  # starts the workers
+        workers = [item for item in active_children() if item not in others]
+        if len(workers) < machine.workers:
+            raise RuntimeError("DataLoader worker was ended at its start")
+        _notice_ends()
         Thread(target=_wake, args=(ended,), daemon=True).start()
         try:
-            yield from batches
+            while (loaded := _next(batches, workers)) is not None:
+                yield loaded
         finally:
             ended.set()
 
@@ -168,6 +176,35 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+_awaited: list[BaseProcess] = []  # workers whose next batch the main thread waits for
+
+
+def _next(batches: Iterator[Batch], workers: Sequence[BaseProcess]) -> Batch | None:
+    _awaited[:] = workers
+    try:
+        return next(batches, None)
+    finally:
+        _awaited.clear()
+
+
+def _notice_ends() -> None:
+    """torch's handler raises the end of a worker once. Where that is swallowed, as by a library's import, and the
+    worker was ended while it wrote, reading the rest would wait for ever: this handler raises it again.
+    """
+    previous = signal.getsignal(signal.SIGCHLD)
+    if getattr(previous, "notices_ends", False) or current_thread() is not main_thread():
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if callable(previous):
+            previous(number, frame)
+        if ended := [item for item in _awaited if item.exitcode not in (None, 0)]:
+            raise RuntimeError(f"DataLoader worker (pid {ended[0].pid}) was ended")
+
+    handler.notices_ends = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, handler)
 
 
 def _wake(ended: Event) -> None:
