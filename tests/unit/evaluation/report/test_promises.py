@@ -18,34 +18,34 @@ MEASURED = {
 }
 
 
-def said(objective: str, critical: str = "", **more: Any) -> list[str]:
+def sentences_of(objective: str, critical: str = "", **more: Any) -> list[str]:
     """The sentences on MEASURED for these objectives."""
     thresholds = {"objective": objective} | ({"critical_objective": critical} if critical else {}) | more
     return promises({"decisions": MEASURED, "threshold": thresholds})
 
 
 def test_a_recall_is_kept_missed_or_neither() -> None:
-    assert said("recall>=0.9") == [
+    assert sentences_of("recall>=0.9") == [
         "Asked for: recall of at least 90.0 %. On the test pictures: 85.3 % (78.8 to 91.8), which shows neither that it"
         " is kept nor that it is missed."
     ]
-    assert said("recall>=0.788")[0].endswith("85.3 % (78.8 to 91.8), which keeps it.")
-    assert said("recall>=0.95")[0].endswith("85.3 % (78.8 to 91.8), less than that.")
+    assert sentences_of("recall>=0.788")[0].endswith("85.3 % (78.8 to 91.8), which keeps it.")
+    assert sentences_of("recall>=0.95")[0].endswith("85.3 % (78.8 to 91.8), less than that.")
 
 
 def test_critical_classes_with_an_objective_of_their_own_are_apart() -> None:
-    assert said("recall>=0.8", "precision>=0.95") == [
+    assert sentences_of("recall>=0.8", "precision>=0.95") == [
         "Asked for: precision of critical classes of at least 95.0 %. On the test pictures: 97.0 % (95.0 to 99.0),"
         " which keeps it.",
         "Asked for: recall of other classes of at least 80.0 %. On the test pictures: 70.0 % (60.0 to 79.0), less than"
         " that.",
     ]
-    assert len(said("f1", "precision>=0.95")) == 1
+    assert len(sentences_of("f1", "precision>=0.95")) == 1
 
 
 def test_nothing_is_claimed_without_promise_or_interval() -> None:
-    assert said("f1") == []
-    assert said("recall>=0.9", source="none") == []
+    assert sentences_of("f1") == []
+    assert sentences_of("recall>=0.9", source="none") == []
     alone = {"all": {"recall": 0.853}}
     (sentence,) = promises({"decisions": alone, "threshold": {"objective": "recall>=0.9"}})
     assert sentence.endswith("On the test pictures: 85.3 %."), "all of one group"
