@@ -4,7 +4,51 @@ names the source that it restates.
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from contract.deployed import manifests
+
+PAGE, WITHOUT_NETWORK = "docs/on-kubernetes.md", "docs/air-gapped.md"
+
+
+def copied(folders: set[str], source: str, target: str) -> str:
+    """The folder that a copied folder is in afterwards, by kubernetes v1.33, staging/src/k8s.io/kubectl/pkg/cmd/cp:
+    inside the target where that is a folder (cp.go, copyToPod; filespec.go, Base and Join), else the target itself,
+    whose parent tar enters first.
+    """
+    if target in folders:
+        target = posixpath.normpath(posixpath.join(target, posixpath.basename(source)))
+    assert posixpath.dirname(target) in folders, f"tar: {posixpath.dirname(target)}: No such file or directory"
+    folders.add(target)
+    return target
+
+
+def mounted(repository: Path) -> set[str]:
+    (pod,) = manifests(repository / "deploy" / "shell")
+    return {item["mountPath"] for item in pod["spec"]["containers"][0]["volumeMounts"]}
+
+
+def copies(repository: Path) -> Iterator[tuple[str, str]]:
+    text = (repository / PAGE).read_text()
+    yield from re.findall(r"^kubectl -n \S+ cp (\S+) capnet-shell:(\S+)", text, flags=re.MULTILINE)
+
+
+def test_what_is_copied_a_second_time_goes_into_the_same_folder(repository: Path) -> None:
+    folders, targets = mounted(repository), [target for _, target in copies(repository)]
+    assert targets
+    for _ in range(2):
+        assert [copied(folders, *pair) for pair in copies(repository)] == targets
+
+
+def test_weights_are_copied_to_where_the_setting_names_them(repository: Path) -> None:
+    folders = mounted(repository)
+    made = [copied(folders, *pair) for pair in copies(repository)]
+    for document in (PAGE, WITHOUT_NETWORK):
+        (weights,) = re.findall(r"pretrained: (/var/[\w/]+)/\w+\.safetensors", (repository / document).read_text())
+        assert weights in made, document
 
 
 def test_kserve_gets_its_namespace_and_definitions_first(repository: Path) -> None:
