@@ -1,4 +1,4 @@
-"""`capnet doctor --cluster` on what Argo tries again, and on DNS and network plugin.
+"""`capnet doctor --cluster` on what Argo tries again, on KFP's own store, and on DNS and network plugin.
 
 The configurations are those of kubeflow/pipelines 2.16.0 and 2.17.0, manifests/kustomize/third-party/argo/base,
 workflow-controller-configmap-patch.yaml. How they are merged and read is in argoproj/argo-workflows v4.0.5:
@@ -21,6 +21,7 @@ from contract.kubernetes_server import Cluster, serving
 
 from capnet.cluster.kubernetes_api import Kubernetes
 from capnet.commands.doctor import platform
+from capnet.commands.doctor.cluster import check_account
 from capnet.commands.doctor.findings import Finding, Needs, report
 from capnet.errors import CapnetError
 
@@ -122,6 +123,42 @@ def test_a_pull_secret_must_be_one_that_nodes_pull_with(cluster: Cluster) -> Non
     assert "no node pulls with it" in check.problem.what
     cluster.apply("kubeflow", {**secret, "type": "kubernetes.io/dockerconfigjson"})
     (check,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert check.problem is None
+
+
+KEYS = "credentials: {fromEnv: false, secretRef: {secretName: bucket-keys, accessKeyKey: a, secretKeyKey: b}}"
+LAUNCHERS = [  # kubeflow/pipelines 2.17.0, backend/src/v2/config: env.go, minio.go, s3.go (getOverrideByPrefix)
+    ({}, ""),
+    ({"defaultPipelineRoot": ""}, ""),
+    ({"providers": f"s3: {{default: {{{KEYS}}}}}"}, ""),  # the store is not in S3
+    ({"defaultPipelineRoot": "s3://birds/runs", "providers": f"s3: {{default: {{{KEYS}}}}}"}, "bucket-keys"),
+    ({"providers": f"minio: {{default: {{endpoint: minio, {KEYS}}}}}"}, "bucket-keys"),
+    ({"defaultPipelineRoot": "s3://birds", "providers": "s3: {default: {credentials: {fromEnv: true}}}"}, ""),
+    (
+        {
+            "defaultPipelineRoot": "s3://birds/runs",
+            "providers": "s3: {default: {credentials: {fromEnv: true}}, overrides: [{bucketName: other, keyPrefix: r,"
+            f" {KEYS}}}, {{bucketName: birds, keyPrefix: ru, {KEYS}}}]}}",
+        },
+        "bucket-keys",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "name"), LAUNCHERS)
+def test_the_account_may_read_the_keys_of_the_servers_own_store(
+    data: dict[str, str], name: str, cluster: Cluster, repository: Path
+) -> None:
+    """The launcher asks for the secret with its pod's account (objectstore/object_store.go, getS3BucketCredential)."""
+    account = list(yaml.safe_load_all((repository / "deploy" / "base" / "service-account.yaml").read_text()))
+    cluster.apply("kubeflow", *account)
+    cluster.objects["/api/v1/namespaces/kubeflow/configmaps/kfp-launcher"] = {"kind": "ConfigMap", "data": data}
+    needs = Needs("s3://bucket/birds")
+    (check,) = check_account(Kubernetes(), needs)
+    assert (check.problem.what if check.problem else "") == (name and f"capnet-pipeline may not get secrets {name}")
+    (rule,) = [one for one in account[1]["rules"] if one["resources"] == ["secrets"]]
+    rule["resourceNames"].append(name)
+    (check,) = check_account(Kubernetes(), needs)
     assert check.problem is None
 
 

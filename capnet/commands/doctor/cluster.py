@@ -15,7 +15,7 @@ from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, 
 from capnet.cluster.names import NAMESPACE, SERVICE_ACCOUNT, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
-from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, exists
+from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, exists, store_secret
 from capnet.data.sources.root import kind_of
 from capnet.errors import Problem
 
@@ -31,6 +31,7 @@ RIGHTS = (  # group, resource, verb, name: what KFP's driver and launcher do wit
     ("", "pods", "watch", ""),
 )
 DEPLOY = "make deploy, or kubectl apply -k deploy/overlays/standalone"
+OVERLAY = "name it in the role, in an overlay of yours (docs/on-kubernetes.md, Secrets)"
 
 
 class Keys(NamedTuple):
@@ -194,6 +195,8 @@ def check_account(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     rights = dict.fromkeys(RIGHTS, DEPLOY) | dict.fromkeys(
         train_nodes.RIGHTS if needs.nodes > 1 else (), train_nodes.DEPLOY
     )
+    if opens := store_secret(api, needs):
+        rights.setdefault(("", "secrets", "get", opens), OVERLAY)
     try:
         lacking = [right for right in rights if not api.may(name, needs.namespace, right)]
     except NotAllowed:

@@ -1,5 +1,5 @@
-"""How the cluster itself is set up, as far as a run notices: which tasks Argo tries again, what opens the registry,
-what answers names, which network plugin enforces policies.
+"""How the cluster itself is set up, as far as a run notices: which tasks Argo tries again, what opens the registry and
+KFP's own store, what answers names, which network plugin enforces policies.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ CONTROLLER = "workflow-controller-configmap"  # of Argo, as Kubeflow Pipelines n
 # -1 has what is no container: a group of tasks, of which what failed was tried again. KFP's launcher ends with 1
 # whatever a task ended with, so mistakes in settings are tried again, too; the gate has a limit of its own
 AGAIN = "lastRetry.status == 'Error' or lastRetry.exitCode != '-1'"
+LAUNCHER = "kfp-launcher"  # config map of KFP's driver and launcher, in the namespace of a run
+STORE = "minio://mlpipeline/v2/artifacts"  # KFP's own store where the config map names none
 REGISTRY = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")  # kinds of secrets that nodes pull images with
 CILIUM = "/apis/cilium.io/v2"
 
@@ -53,6 +55,25 @@ def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
     for key in ("spec", "templateDefaults", "retryStrategy"):
         content = (content or {}).get(key)
     return dict(content or {})
+
+
+def store_secret(api: Kubernetes, needs: Needs) -> str:
+    """The secret with the keys of KFP's own store, which its launcher reads with the account of a task's pod; "" where
+    the config map names none: then it is KFP's usual one, or the keys come from the environment.
+    """
+    try:
+        data = api.get(f"/api/v1/namespaces/{needs.namespace}/configmaps/{LAUNCHER}").get("data") or {}
+    except (NotAllowed, NotThere):
+        return ""
+    scheme, _, path = (data.get("defaultPipelineRoot") or STORE).partition("://")
+    bucket, _, prefix = path.partition("/")
+    provider = (yaml.safe_load(data.get("providers") or "{}") or {}).get(scheme) or {}
+    listed = provider.get("overrides") or provider.get("Overrides") or ()
+    fitting = [
+        one for one in listed if one.get("bucketName") == bucket and prefix.startswith(one.get("keyPrefix") or "")
+    ]
+    credentials = (fitting[0] if fitting else provider.get("default") or {}).get("credentials") or {}
+    return "" if credentials.get("fromEnv") else str((credentials.get("secretRef") or {}).get("secretName") or "")
 
 
 def check_pull_secret(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
