@@ -51,6 +51,22 @@ def test_weights_are_copied_to_where_the_setting_names_them(repository: Path) ->
         assert weights in made, document
 
 
+def test_the_objects_of_the_server_come_after_its_namespace_and_definitions(repository: Path) -> None:
+    """kubeflow/pipelines 2.17.0, manifests/kustomize: env/platform-agnostic has neither, cluster-scoped-resources
+    both.
+    """
+    for document in (PAGE, WITHOUT_NETWORK):
+        folders = re.findall(r"manifests/kustomize/([\w/-]+)\?ref=", (repository / document).read_text())
+        assert folders == ["cluster-scoped-resources", "env/platform-agnostic"], document
+
+
+def test_without_a_network_no_job_of_a_chart_fetches_a_program(repository: Path) -> None:
+    """kubeflow/trainer v2.3.0, charts/kubeflow-trainer/templates/runtimes/installer-job.yaml: apk add kubectl."""
+    text = (repository / WITHOUT_NETWORK).read_text()
+    assert re.search(r"without\s+`--set runtimes\.defaultEnabled=true`", text)
+    assert "manifests/base/runtimes/torch_distributed.yaml" in text
+
+
 def test_kserve_gets_its_namespace_and_definitions_first(repository: Path) -> None:
     """kserve/kserve v0.20.0, hack/release/generate-install.sh: kserve.yaml is made without its Namespace, and has the
     ClusterStorageContainer of config/base, whose kind kubectl must know before.
