@@ -51,6 +51,13 @@ def test_weights_are_copied_to_where_the_setting_names_them(repository: Path) ->
         assert weights in made, document
 
 
+def test_a_namespace_is_made_before_anything_is_put_into_it(repository: Path) -> None:
+    """A secret needs its namespace, which deploy/mlflow makes only together with the pods that need the secret."""
+    kinds = {item["kind"]: item for item in manifests(repository / "deploy" / "mlflow")}
+    (before,) = re.findall(r"[^.]*\bbefore\s+`make deploy FOLDER=mlflow`", (repository / PAGE).read_text())
+    assert f"kubectl create namespace {kinds['Namespace']['metadata']['name']}" in before
+
+
 def test_the_objects_of_the_server_come_after_its_namespace_and_definitions(repository: Path) -> None:
     """kubeflow/pipelines 2.17.0, manifests/kustomize: env/platform-agnostic has neither, cluster-scoped-resources
     both.
