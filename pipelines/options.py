@@ -122,8 +122,8 @@ class Setup:
         """What every task gets: image and its pull secret, cache, time-out, a user that is not root, a writable /tmp,
         the label that network policies select.
 
-        A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call
-        for it.
+        The server, from 2.16 on, adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no
+        call for it.
         """
         options = self.options
         # kfp's name for the second task of a component; train on several nodes

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from contract.deployed import manifests
 
 PAGE, WITHOUT_NETWORK = "docs/on-kubernetes.md", "docs/air-gapped.md"
@@ -72,6 +73,17 @@ def test_without_a_network_no_job_of_a_chart_fetches_a_program(repository: Path)
     text = (repository / WITHOUT_NETWORK).read_text()
     assert re.search(r"without\s+`--set runtimes\.defaultEnabled=true`", text)
     assert "manifests/base/runtimes/torch_distributed.yaml" in text
+
+
+def test_every_server_that_the_pipelines_run_on_hardens_their_pods(repository: Path) -> None:
+    """kubeflow/pipelines 2.16.0 and 2.17.0, backend/src/v2/compiler/argocompiler/security_context.go
+    (applySecurityContextToExecutorTemplate); 2.15.0 has no such file.
+    """
+    release = yaml.safe_load((repository / "tests" / "contract" / "kfp_release.yaml").read_text())
+    oldest, _, _ = release["servers"][0].rpartition(".")
+    for path in (PAGE, "pipelines/options.py"):
+        (named,) = re.findall(r"server(?:s? of KFP)?,?\s+\(?from ([\d.]+\d) on", (repository / path).read_text(), re.I)
+        assert named == oldest, path
 
 
 def test_kserve_gets_its_namespace_and_definitions_first(repository: Path) -> None:
