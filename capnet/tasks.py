@@ -171,8 +171,9 @@ def say_outcome(state: str, message: str | None) -> None:
     if state in GOOD:
         log.info("the run ended as %s", state)
         return
-    if state == "RUNNING":  # a pod that vanished told nobody
-        log.warning("not every task has told how it ended; the run's page shows which one has not succeeded")
+    if state == "RUNNING":  # KFP's launcher records it, and no launcher runs for what comes from the cache
+        why = "a pod vanished, or results came from the cache"
+        log.warning("no end of the run is recorded: %s; the run's page shows how it ended", why)
         return
     detail = f": {' '.join(message.split())}" if message else ""
     log.error("the run ended as %s%s; its page shows which task failed, and that task's log says why", state, detail)
