@@ -80,6 +80,14 @@ def test_the_server_of_2_16_tries_only_failures_again(cluster: Cluster) -> None:
     assert "only if its pod vanished" in retries(cluster, config=old).message, "all in one key, as Argo reads too"
 
 
+@pytest.mark.parametrize("text", ["spec: [", "words", "[1, 2]", "spec: {templateDefaults: 3}", "\t"])
+def test_a_configuration_that_says_nothing_is_read_as_the_default(cluster: Cluster, text: str) -> None:
+    assert "not if its pod vanished" in retries(cluster, workflowDefaults=text, config=text).message
+    launcher = {"kind": "ConfigMap", "data": {"providers": text}}
+    cluster.objects[f"/api/v1/namespaces/kubeflow/configmaps/{platform.LAUNCHER}"] = launcher
+    assert platform.store_secret(Kubernetes(), Needs("data")) == ""
+
+
 def test_a_policy_that_would_run_the_whole_run_again_is_warned_of(cluster: Cluster) -> None:
     check = retries(cluster, workflowDefaults=OF_2_17.replace("OnError", "Always"))
     assert "groups of tasks and the whole run too" in check.message

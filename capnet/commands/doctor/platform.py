@@ -50,11 +50,19 @@ def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
 
 def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
     """The retry strategy that Argo's configuration gives every template; empty where it gives none."""
-    whole = yaml.safe_load(data.get("config") or "{}")
-    content = yaml.safe_load(data.get("workflowDefaults") or "{}") or whole.get("workflowDefaults")
+    content = mapping(data.get("workflowDefaults")) or mapping(mapping(data.get("config")).get("workflowDefaults"))
     for key in ("spec", "templateDefaults", "retryStrategy"):
-        content = (content or {}).get(key)
-    return dict(content or {})
+        content = mapping(content.get(key))
+    return content
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A mapping, as it is or in YAML; empty for everything else, which KFP or Argo could not read either."""
+    try:
+        content = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def store_secret(api: Kubernetes, needs: Needs) -> str:
@@ -67,13 +75,13 @@ def store_secret(api: Kubernetes, needs: Needs) -> str:
         return ""
     scheme, _, path = (data.get("defaultPipelineRoot") or STORE).partition("://")
     bucket, _, prefix = path.partition("/")
-    provider = (yaml.safe_load(data.get("providers") or "{}") or {}).get(scheme) or {}
-    listed = provider.get("overrides") or provider.get("Overrides") or ()
+    provider = mapping(mapping(data.get("providers")).get(scheme))
+    listed = [mapping(one) for one in provider.get("overrides") or provider.get("Overrides") or ()]
     fitting = [
         one for one in listed if one.get("bucketName") == bucket and prefix.startswith(one.get("keyPrefix") or "")
     ]
-    credentials = (fitting[0] if fitting else provider.get("default") or {}).get("credentials") or {}
-    return "" if credentials.get("fromEnv") else str((credentials.get("secretRef") or {}).get("secretName") or "")
+    credentials = mapping(mapping(fitting[0] if fitting else provider.get("default")).get("credentials"))
+    return "" if credentials.get("fromEnv") else str(mapping(credentials.get("secretRef")).get("secretName") or "")
 
 
 def check_pull_secret(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
