@@ -50,7 +50,13 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("ingest", "Read native annotations into one table.", ("data", "ingest"), _DATA, _MANIFEST),
-        Stage("split", "Draw the long-tailed train, val and test rows.", ("split",), _MANIFEST, _SPLIT),
+        Stage(
+            "split",
+            "Divide the rows into train, val and test; draw a long tail on request.",
+            ("split",),
+            _MANIFEST,
+            _SPLIT,
+        ),
         Stage(
             "validate",
             "Check the data with great_expectations; stop on a critical failure.",

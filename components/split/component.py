@@ -8,7 +8,7 @@ from components import images
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def split(manifest: Input[Dataset], params: dict, split: Output[Dataset], metrics: Output[Metrics]) -> None:
-    """Draw the long-tailed train, val and test rows.
+    """Divide the rows into train, val and test; draw a long tail on request.
 
     Args:
         manifest: What ingest wrote.
