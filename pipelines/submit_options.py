@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import capnet.cluster.names as names
-from capnet.commands.options import in_order, pairs, secret_options, settings_options
+from capnet.commands.options import in_order, pairs, secret_options, settings_options, text_option
 
 
 def _objects(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
@@ -33,18 +33,17 @@ WAYS = click.Choice(["auto", "in-cluster", "port-forward", "token"])
 with_options = in_order(
     settings_options(),
     click.option("--way", type=WAYS, default="auto", help="How the server is reached."),
-    click.option(
+    text_option(
         "--host",
         envvar="KF_PIPELINES_ENDPOINT",
-        default="",
         help="The server's address; default: http://localhost:8080, a port-forward.",
     ),
-    click.option("--namespace", default="", help="Your profile, if the server has several."),
-    click.option("--token-file", default="", help="File with a token; or the variable KF_PIPELINES_TOKEN."),
-    click.option("--experiment", default="", help="KFP experiment; default: register.experiment."),
-    click.option("--service-account", default="", help="Kubernetes service account of the tasks."),
+    text_option("--namespace", help="Your profile, if the server has several."),
+    text_option("--token-file", help="File with a token; or the variable KF_PIPELINES_TOKEN."),
+    text_option("--experiment", help="KFP experiment; default: register.experiment."),
+    text_option("--service-account", help="Kubernetes service account of the tasks."),
     click.option("--wait", is_flag=True, help="Show progress, and end with the run's outcome."),
-    click.option("--schedule", default="", callback=_cron, metavar="CRON", help="Run at these times instead of now."),
+    text_option("--schedule", callback=_cron, metavar="CRON", help="Run at these times instead of now."),
     click.option("--dry-run", is_flag=True, help="Compile, print the pipeline, start nothing."),
     click.option("--local", type=click.Choice(["subprocess", "docker"]), default=None, help="Run on this machine."),
     click.option(
@@ -54,7 +53,7 @@ with_options = in_order(
     ),
     click.option("--runs", default="runs", help="Folder of local runs."),
     click.option("--no-cache", is_flag=True, help="Reuse nothing from earlier runs."),
-    click.option("--no-cache-from", default="", metavar="STAGE", help="Reuse nothing from this stage on."),
+    text_option("--no-cache-from", metavar="STAGE", help="Reuse nothing from this stage on."),
     click.option("--lock", default="components/images.lock.yaml", help="Images by digest, as make push writes it."),
     click.option("--allow-tags", is_flag=True, help="Accept images that are named by tag only."),
     click.option("--data-volume", is_flag=True, help=f"The images are on a volume, mounted at {names.DATA}."),
@@ -108,15 +107,12 @@ with_options = in_order(
         "--tolerations", default="[]", callback=_objects, metavar="JSON", help="Their tolerations, as in a pod."
     ),
     secret_options,
-    click.option(
+    text_option(
         "--pictures",
-        default="",
         metavar="LOCATION",
         help="prediction: folder or s3://BUCKET/PREFIX; default: data.root.",
     ),
-    click.option(
-        "--model", default="", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion."
-    ),
+    text_option("--model", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion."),
     click.option(
         "--shards",
         default=None,

@@ -43,13 +43,15 @@ def settings_options(use: str = "") -> Callable[[Any], Any]:
     return in_order(params, changes)
 
 
+# an option that is empty by default: its help says what that means
+text_option = partial(click.option, default="", show_default=False)
 secret_options = in_order(  # and the volume claims that pods of a pipeline use
     click.option("--s3-secret", default=names.S3_SECRET, help="Secret with the bucket's credentials."),
     click.option("--mlflow-secret", default=names.MLFLOW_SECRET, help="Secret with the MLflow server's credentials."),
     click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials."),
     click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state."),
     click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images."),
-    click.option("--pull-secret", default="", help="Secret of a private registry that holds the images."),
+    text_option("--pull-secret", help="Secret of a private registry that holds the images."),
 )
 
 

@@ -4,10 +4,12 @@ anything starts.
 
 from __future__ import annotations
 
+import click
 import pytest
 from click.testing import CliRunner
 from contract import argo_rules
 
+from capnet.commands import doctor
 from capnet.errors import ConfigError
 from pipelines import compiling, submit
 from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size
@@ -129,3 +131,10 @@ def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
 def test_an_address_without_a_scheme_is_named() -> None:
     text = output("training", *LOCK, "--host", "localhost:8080", "--data-volume", "--set", "data.root=/mnt/data/birds")
     assert "the server's address 'localhost:8080' has no scheme" in text
+
+
+@pytest.mark.parametrize("command", [submit.command, doctor.command])
+def test_no_help_says_that_nothing_is_the_default(command: click.Command) -> None:
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert "--pull-secret" in text
+    assert '[default: ""]' not in " ".join(text.split())
