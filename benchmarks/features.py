@@ -77,7 +77,11 @@ def measure(images: int, parent: Path) -> tuple[float, float, float]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--images", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--folder", type=Path, help="where the features lie meanwhile; default: the temporary folder")
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)

@@ -79,7 +79,7 @@ def figure(measurements: Mapping[int, Sequence[tuple[float, float]]], stages: Se
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks scale", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", default=list(STAGES))
     parser.add_argument("--figure", type=Path, help="SVG file to write")
