@@ -28,7 +28,7 @@ Examples:
   capnet label --input data/july                      100 images, drawn at random
   capnet label --input data/july --class lynx         those in which the model suspects a lynx most
   capnet label --input data/site12 --group "site 12"  images that belong together
-  mv ~/Downloads/july-*.csv data/added && dvc repro   train on their labels, too"""
+  mkdir -p data/added && mv ~/Downloads/july-*.csv data/added/ && dvc repro    train on their labels, too"""
 
 
 @dataclass(frozen=True)
