@@ -100,7 +100,7 @@ data-version: env  ## Switch data/ to the version of a git revision: REV=v2
 FOLDER ?= overlays/standalone
 
 .PHONY: deploy
-deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of LOCK
+deploy: env  ## Apply deploy/FOLDER (overlays/standalone) to the cluster of kubectl's context, with the images of LOCK
 	@command -v kubectl >/dev/null || { echo "make deploy takes kubectl, and its context names the cluster: https://kubernetes.io/docs/tasks/tools" >&2; exit 1; }
 	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests "$(or $(LOCK),components/images.lock.yaml)" | kubectl apply -f -
 
@@ -119,7 +119,7 @@ test-fast: env  ## Unit and contract tests that train nothing and start no serve
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) -m "not slow" tests/contract tests/unit
 
 .PHONY: test
-test: lint  ## All tests that need neither servers nor root
+test: lint  ## Style and types, then all tests that need neither servers nor root
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(WAITING) $(LOCAL_TESTS)
 
 .PHONY: test-faults
