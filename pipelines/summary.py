@@ -53,4 +53,6 @@ def _prediction(run: Path) -> dict[str, str]:
     drifted = [item["name"] for item in report["classes"] if item["drifted"]]
     named = ": " + ", ".join(drifted[:SHOWN]) + (" ..." if len(drifted) > SHOWN else "") if drifted else ""
     line = f"{len(drifted)} of {len(report['classes'])} classes differ from the reference{named}"
-    return {**lines, "drift": line if report["enough_pictures"] else "too few images to tell"}
+    if not report["enough_pictures"]:
+        line = f"too few images to tell: {report['pictures']:,}, and {report['reference_pictures']:,} in the reference"
+    return {**lines, "drift": line}

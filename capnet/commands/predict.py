@@ -50,8 +50,8 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
 
     An interrupted call continues where it stopped. Images that cannot be read are named in the output and do not stop
     it.
-    Label rates and scores are compared with those that the model was chosen on: OUT.drift.json. Without
-    --fail-on-drift a difference changes no exit code; fewer than 50 images are never one.
+    Label rates and scores are compared with those that the model was chosen on, where there are 50 images of both:
+    OUT.drift.json. Without --fail-on-drift a difference changes no exit code.
     """
     from capnet.config import load
     from capnet.contracts import write_json
@@ -123,7 +123,10 @@ def drifted_classes(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def show_drift(report: Mapping[str, Any], file: Path) -> None:
     """Print the classes whose rate differs most; ``file`` has all."""
     if not report["enough_pictures"]:
-        click.echo("drift: too few images to tell")
+        from capnet.serving.drift import FEWEST
+
+        sizes = f"{report['pictures']:,} now, {report['reference_pictures']:,} in the reference"
+        click.echo(f"drift: too few images to tell: {sizes}; {FEWEST} of each are needed")
         return
     drifted = drifted_classes(report)
     for item in drifted[:SHOWN]:

@@ -112,6 +112,7 @@ class Drift:
         }
         return {
             "pictures": rows,
+            "reference_pictures": before,
             "reference": dict(self.reference["whole"]),
             "now": whole,
             "enough_pictures": enough,

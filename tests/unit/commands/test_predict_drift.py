@@ -91,6 +91,12 @@ def test_equal_and_small_batches_pass(predict: Any, rows: int, shift: float, las
     assert result.output.splitlines()[-1].startswith(f"drift: {last}")
 
 
+def test_it_is_said_whether_the_batch_or_the_reference_is_too_small(predict: Any) -> None:
+    small = reference_document(NAMES, np.full(3, 0.1), _scores(48), LIMITS, "val")
+    last = predict(_scores(400), reference=small).output.splitlines()[-1]
+    assert last == "drift: too few images to tell: 400 now, 48 in the reference; 50 of each are needed"
+
+
 def test_a_model_that_cannot_be_compared_with_is_refused_before_any_image_is_scored(
     predict: Any, tmp_path: Path
 ) -> None:
