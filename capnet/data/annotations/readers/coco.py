@@ -11,7 +11,7 @@ from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, without_suffix
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
-from capnet.errors import DataError, Problem, Problems
+from capnet.errors import DataError, Problem, Problems, counted
 from capnet.section import InsidePath, Section
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TODO = "unpack COCO's annotations below data.root, or correct ingest.coco"
 PUBLISHED = "use the published annotations"
+BOXES = "where the boxes are not in pixels, or are empty, set ingest.coco.box_filter: false"
 Images = dict[Any, tuple[str, int | None, int | None, set[int]]]  # name, width, height and categories, by id
 
 
@@ -53,7 +54,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     coco = settings.of(Settings)
     categories: dict[int, str] | None = None
     problems = Problems()
-    rows = RowList("width", "height")
+    rows, warnings = RowList("width", "height"), list[str]()
     for split, file, images in (("train", coco.train, coco.train_images), ("test", coco.test, coco.test_images)):
         if not file:
             continue
@@ -66,7 +67,12 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         categories = own
         order = {category: c for c, category in enumerate(categories)}
         annotated = _images(annotations, problems)
-        _mark_boxes(annotations, annotated, categories, coco, problems)
+        lost, labels = _mark_boxes(annotations, annotated, categories, coco, problems)
+        what = f"{lost:,} of {counted(labels, 'label')} not used, because of boxes below 1 pixel or of area 0"
+        if 2 * lost > labels:
+            problems.append(Problem(what, str(path), BOXES))
+        elif lost:
+            warnings.append(f"{path.name}: {what}; {BOXES}")
         for number in sorted(annotated):
             name, width, height, present = annotated[number]
             rows.add(
@@ -81,7 +87,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     if categories is None:
         raise DataError("no annotations are named", "ingest.coco.train and ingest.coco.test are empty", TODO)
     classes, mistakes = published_classes(folder, list(categories.values()), settings)
-    return make_rows(rows, classes, [*mistakes, *problems])
+    return make_rows(rows, classes, [*mistakes, *problems], warnings=warnings)
 
 
 def _images(file: CocoJson, problems: list[Problem]) -> Images:
@@ -102,9 +108,13 @@ def _images(file: CocoJson, problems: list[Problem]) -> Images:
 
 def _mark_boxes(
     file: CocoJson, images: Images, categories: Mapping[int, str], settings: Settings, problems: list[Problem]
-) -> None:
-    """Add the category of every annotation that counts to its image."""
-    seen = 0
+) -> tuple[int, int]:
+    """Add the category of every annotation that counts to its image.
+
+    Returns:
+        How many labels (pairs of an image and a category) no box counts for, and how many there are with these.
+    """
+    seen, filtered = 0, set[tuple[Any, int]]()
     for item in file.items("annotations"):
         number, category = item.get("image_id"), item.get("category_id", -1)
         try:
@@ -119,11 +129,15 @@ def _mark_boxes(
                 problems.append(Problem(what, file.path.name, PUBLISHED))
             elif counts(item, settings):
                 images[number][3].add(int(category))  # 1.0 is 1, too
+            elif not item.get("ignore") and (settings.crowd or not item.get("iscrowd")):
+                filtered.add((number, int(category)))
         except (TypeError, ValueError):
             problems.append(Problem(f"annotation {str(item)[:80]} is damaged", file.path.name, PUBLISHED))
     if not seen:
         what = "there are no annotations, so nothing says what is on the images"
         problems.append(Problem(what, str(file.path), "use instances_*.json; image_info_*.json has no labels"))
+    lost = sum(category not in images[number][3] for number, category in filtered)
+    return lost, lost + sum(len(image[3]) for image in images.values())
 
 
 def counts(annotation: Mapping[str, Any], settings: Settings) -> bool:
@@ -135,4 +149,5 @@ def counts(annotation: Mapping[str, Any], settings: Settings) -> bool:
     if not settings.box_filter:
         return True
     _, _, width, height = annotation.get("bbox") or (0, 0, 1, 1)
-    return not annotation.get("ignore") and annotation.get("area", 1) > 0 and width >= 1 and height >= 1
+    area = annotation.get("area")
+    return not annotation.get("ignore") and (area is None or area > 0) and width >= 1 and height >= 1

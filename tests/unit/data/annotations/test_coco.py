@@ -72,6 +72,35 @@ def test_boxes_that_the_published_loader_skips(tmp_path: Path, change: dict) -> 
     assert read(tmp_path, off).rows["labels"].tolist() == [[0], [0]]
 
 
+EMPTY = [
+    {"bbox": [0, 0, 0, 0], "area": 0},  # of tools that label whole images
+    {"bbox": [], "area": 0},
+    {"bbox": [0.1, 0.2, 0.5, 0.3], "area": 0.15},  # in parts of the image, as Azure writes them
+]
+
+
+@pytest.mark.parametrize("change", EMPTY)
+def test_labels_are_not_lost_in_silence_where_boxes_are_not_in_pixels(tmp_path: Path, change: dict) -> None:
+    settings = write(tmp_path, IMAGES, [box(9, 1, **change), box(9, 18, **change), box(25, 1), box(25, 1, **change)])
+    (problem,) = read(tmp_path, settings).problems
+    assert problem.what == "2 of 3 labels not used, because of boxes below 1 pixel or of area 0"
+    assert "ingest.coco.box_filter: false" in problem.todo
+    settings = write(tmp_path, IMAGES, [box(9, 1, **change), box(25, 1), box(25, 18)])
+    result = read(tmp_path, settings)
+    assert result.problems == []
+    assert "train.json: 1 of 3 labels not used" in result.warnings[0]
+    meant = [{"ignore": 1}, {"iscrowd": 1, **change}]
+    for flag in meant:
+        write(tmp_path, IMAGES, [box(9, 1, **flag), box(9, 18, **flag), box(25, 1)])
+        result = read(tmp_path, Ingest(coco=Coco(train="train.json", test="", crowd=False)))
+        assert (result.problems, result.warnings) == ([], [])
+
+
+def test_a_box_without_an_area_counts(tmp_path: Path) -> None:
+    settings = write(tmp_path, IMAGES, [box(9, 1, area=None), box(25, 18, bbox=None, area=None)])
+    assert read(tmp_path, settings).rows["labels"].tolist() == [[0], [1]]
+
+
 def test_crowds_count_unless_the_setting_says_no(tmp_path: Path) -> None:
     settings = write(tmp_path, IMAGES, [box(9, 1, iscrowd=1)])
     assert read(tmp_path, settings).rows["labels"].tolist() == [[0], []]
