@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
 # what people call an image without any class
 NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
-A_LIST = re.compile(r"""\[\s*(['"].*['"])?\s*\]""")  # as Python and JSON write one
+# as Python, JSON and databases write one: ['a', 'b'], ('a',), {a,b}, {"choices": ["a", "b"]}
+A_LIST = re.compile(r"""[\[({]\s*(['"].*['"],?)?\s*[\])}]|\[.*[,:].*\]|\{.*\}""", re.DOTALL)
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
 SEVERAL = 5  # labels made of other labels with a space between them
@@ -165,11 +166,17 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
                 f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
                 f" {settings.classes}"
             )
+            if mark == settings.separator:  # in a list of a Parquet file
+                todo = "write each label of a list by itself"
             problems.append(Problem(what, str(table.path), todo))
-    spaced = [name for name in names if " " in name]
-    of_labels = [name for name in spaced if {*name.split()} <= known]
-    if len(of_labels) >= max(SEVERAL, len(spaced) / 2):  # of two or three, as 'fire truck', it says little
-        doubtful |= dict.fromkeys(of_labels)
+    compound, words = _of_words(names)
+    if compound:
+        what = f"label {some(list(map(repr, compound)), 1)} seems to be labels with blanks between them"
+        todo = (
+            f"write ingest.separator: ' ', or rewrite the cells; where it is one class, list all in {settings.classes}"
+        )
+        problems.append(Problem(what, str(table.path), todo))
+    doubtful |= dict.fromkeys(words)
     if not doubtful or problems:
         return problems, []
     verb = "looks" if len(doubtful) == 1 else "look"
@@ -178,6 +185,29 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
         f" {some(list(map(repr, doubtful)), 3)}; ingest.separator is {settings.separator!r}. Where these are names,"
         f" list all classes in {settings.classes}"
     ]
+
+
+def _of_words(names: list[str]) -> tuple[list[str], list[str]]:
+    """Names that seem to be labels with blanks between them, and those that only may be.
+
+    Names of species share words, too, as 'Red Fox' and 'Fox Squirrel' do. It is near certain where most
+    names are of words that stand in other names, there are fewer words than names and one stands first here and later
+    there; and where all are numbers.
+    """
+    words = {name: name.split() for name in names}
+    spaced = {name: pieces for name, pieces in words.items() if len(pieces) > 1}
+    uses = Counter(word for pieces in words.values() for word in set(pieces))
+    if spaced and all(word.isdigit() for word in uses):
+        return list(spaced), []
+    shared = [name for name, pieces in spaced.items() if all(uses[word] > 1 for word in pieces)]
+    firsts, later = (
+        {word for pieces in spaced.values() for word in pieces[part]} for part in (slice(1), slice(1, None))
+    )
+    if len(shared) >= max(SEVERAL, len(spaced) / 2) and not firsts.isdisjoint(later):
+        return (shared, []) if len(uses) < len(names) else ([], shared)
+    of_labels = [name for name, pieces in spaced.items() if {*pieces} <= words.keys()]
+    # of two or three, as 'fire truck', it says little
+    return [], of_labels if len(of_labels) >= max(SEVERAL, len(spaced) / 2) else []
 
 
 def misspelt(labels: LabelLists, names: list[str], settings: Ingest) -> list[str]:
@@ -226,7 +256,9 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
         return f"leave the cell empty where no class is there, or add it to {listed_in} if it is one"
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.6)
-    separated = next((mark for mark in OTHER_SEPARATORS if mark in token), "")
+    separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")
+    if " " in token and all(word in names or word.isdigit() for word in token.split()):
+        separated = " "
     if separated:
         return (
             f"labels are separated by {settings.separator!r}: set ingest.separator to {separated!r}, or rewrite the"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from unit.data.annotations.csv_tables import accept, problems_of, write
 
@@ -16,9 +18,24 @@ def test_a_label_that_says_that_nothing_is_there_is_no_class_to_add(tmp_path: Pa
     assert problem.todo == "leave the cell empty where no class is there, or add it to classes.csv if it is one"
 
 
-@pytest.mark.parametrize("cell", ["['dog', 'cat']", "['dog']", "[]", '[""dog""]'])
+LISTS = [
+    "['dog', 'cat']",
+    "['dog']",
+    "[]",
+    '[""dog""]',
+    '{""choices"": [""dog"", ""cat""]}',  # CSV of Label Studio
+    "{dog,cat}",  # PostgreSQL
+    "{'dog'}",
+    "('dog',)",
+    "('dog', 'cat')",
+    "[dog, cat]",
+    '[{""label"": ""dog""}]',
+]
+
+
+@pytest.mark.parametrize("cell", LISTS)
 @pytest.mark.parametrize("classes", [None, "name\ndog\ncat\n"])
-def test_a_list_as_python_writes_it_is_no_label(tmp_path: Path, cell: str, classes: str | None) -> None:
+def test_a_list_as_programs_write_it_is_no_label(tmp_path: Path, cell: str, classes: str | None) -> None:
     (problem,) = problems_of(write(tmp_path, f'path,labels\na.jpg,"{cell}"\nb.jpg,dog|cat\n', classes))
     assert "is a list as programs write it" in problem.what or "is not in classes.csv" in problem.what
     assert problem.todo == "write the names alone, with '|' between them"
@@ -143,10 +160,58 @@ def test_a_rare_label_that_is_nearly_a_frequent_one_is_named(tmp_path: Path, row
     assert bool(warning) == bool(words)
 
 
+def table_of(rows: dict[str, int]) -> str:
+    lines = [f"{label}-{number}.jpg,{label}" for label, times in rows.items() for number in range(times)]
+    return "\n".join(["path,labels", *lines]) + "\n"
+
+
 def test_labels_with_a_space_in_the_place_of_the_separator_are_named(tmp_path: Path) -> None:
     animals = ["cat", "dog", "owl", "fox"]
     pairs = {f"{one} {other}": 1 for one in animals for other in animals if one < other}
-    warning = warnings_of(tmp_path, dict.fromkeys(animals, 2) | pairs)
-    assert "6 of 10 classes look like several labels" in warning
+    table = table_of(dict.fromkeys(animals, 2) | pairs)
+    (problem,) = problems_of(write(tmp_path, table))
+    assert problem.what == "label 'cat dog' and 5 more seems to be labels with blanks between them"
+    assert "ingest.separator: ' '" in problem.todo
+    assert accept(write(tmp_path, table), Ingest(separator=" ")).classes.names == sorted(animals)
+    accept(write(tmp_path, table, "name\n" + "\n".join([*animals, *pairs]) + "\n"))  # listed, so meant
     few = dict(list(pairs.items())[:3])
     assert not warnings_of(tmp_path, dict.fromkeys(animals, 2) | few)
+
+
+PLANET = (
+    "haze primary|agriculture clear primary water|clear primary|clear agriculture primary|cloudy|road clear|"
+    "clear habitation primary road|water clear agriculture|clear primary water|habitation road water haze"
+)
+SPECIES = (
+    "American Black Bear|Asian Black Bear|Brown Bear|Red Fox|Gray Fox|Arctic Fox|Fox Squirrel|Eastern Gray Squirrel|"
+    "Eastern Fox Squirrel|American Red Squirrel|Western Gray Squirrel|Red Deer|Gray Wolf|Red Wolf|Brown Rat|"
+    "Mountain Lion|Mountain Goat|American Marten|Spotted Skunk|Eastern Spotted Skunk|Western Spotted Skunk"
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "count"), [(PLANET, 9), ("16 0|7 1 2 0|5", 2), (SPECIES, 0), ("fire truck|truck|fire engine", 0)]
+)
+def test_names_of_words_are_labels_only_where_there_are_fewer_words_than_names(
+    tmp_path: Path, names: str, count: int
+) -> None:
+    """Planet's and the protein atlas' labels have blanks between them; names of species share words, too."""
+    root = write(tmp_path, table_of(dict.fromkeys(names.split("|"), 1)))
+    if count:
+        (problem,) = problems_of(root)
+        assert f" and {count - 1} more seems to be labels with blanks" in problem.what
+    else:
+        accept(root)  # at most with a warning
+
+
+def test_blanks_between_listed_classes_are_named(tmp_path: Path) -> None:
+    for cell in ("dog cat", "1 0"):
+        (problem,) = problems_of(write(tmp_path, f"path,labels\na.jpg,{cell}\n", "name\ndog\ncat\n"))
+        assert "set ingest.separator to ' '" in problem.todo
+
+
+def test_the_separator_in_a_list_of_a_parquet_file_is_not_proposed_as_the_separator(tmp_path: Path) -> None:
+    table = pa.table({"path": ["a.jpg", "b.jpg", "c.jpg"], "labels": [["dog|cat"], ["dog"], ["cat"]]})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    (problem,) = problems_of(tmp_path, Ingest(labels="labels.parquet"))
+    assert problem.todo == "write each label of a list by itself"
