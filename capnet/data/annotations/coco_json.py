@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from capnet.data.annotations.class_list import MOST_CLASSES
-from capnet.data.annotations.plain_files import open_plain
+from capnet.data.annotations.plain_files import EXPORTS, open_plain
 from capnet.errors import DataError
 
 BUFFER = 1 << 20
@@ -125,7 +125,9 @@ def read_categories(file: CocoJson) -> dict[int, str]:
         if len(names) > MOST_CLASSES:
             raise file.error(f"more than {MOST_CLASSES:,} categories")
     if not categories:
-        raise file.error("there are no categories")
+        raise DataError(
+            "there are no categories, which a COCO file has", str(file.path), f"name another file; {EXPORTS}"
+        )
     return dict(sorted(categories.items()))
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.plain_files import MOST_XML, open_plain, read_list
+from capnet.data.annotations.plain_files import EXPORTS, MOST_XML, open_plain, read_list
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
@@ -118,7 +118,7 @@ def _objects(path: Path, index: dict[str, int], difficult: str) -> tuple[set[int
     for item in root.iter("object"):  # parts of a person (head, hand, foot) are <part>, and no object
         name = (item.findtext("name") or "").strip()
         if name not in index:
-            todo = "use the published annotations, or write a labels.csv"
+            todo = f"use the published annotations; {EXPORTS}"
             return Problem(f"object {name!r} is none of the 20 classes", str(path), todo)
         is_hard = (item.findtext("difficult") or "0").strip() == "1"
         (hard if is_hard else counted).add(index[name])
