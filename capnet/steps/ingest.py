@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
@@ -257,6 +258,8 @@ def _advice(root: Path, path: str, fault: str) -> str:
                 f"the file is there with its accents in another Unicode form: write the name in {form} as it is on the"
                 " disk, or rename the file or the folder"
             )
+    if (root / (decoded := unquote(path))).is_file():
+        return f"the name is written as in an address: write {decoded}"
     folder = root / listed.parent
     if not folder.is_dir():
         return f"the data folder has no folder {str(listed.parent)!r}: put it there, or correct the paths"

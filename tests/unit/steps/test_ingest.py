@@ -96,6 +96,13 @@ def test_advice_for_a_folder_with_accents_copied_from_a_mac(data: Path, tmp_path
     assert "write the name in NFD" in accents
 
 
+def test_advice_for_a_path_that_is_written_as_in_an_address(data: Path, tmp_path: Path) -> None:
+    (data / "images/a.jpg").rename(data / "images/K\u00e4se 1.jpg")
+    (data / "labels.csv").write_text("path,labels\nimages/K%C3%A4se%201.jpg,dog\n")
+    (text,) = refused(data, tmp_path / "manifest")
+    assert "write images/K\u00e4se 1.jpg" in text
+
+
 def test_empty_data_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (text,) = refused(tmp_path / "data", tmp_path / "manifest")
