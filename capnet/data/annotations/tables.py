@@ -11,6 +11,7 @@ import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -119,6 +120,16 @@ def texts_of(table: Table, cells: list[Any], columns: Sequence[str]) -> dict[str
     }
 
 
+def cell_text(cell: Any) -> str:
+    """A cell as text; a number without a fraction as an integer, whatever its type in a Parquet file."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or cell != cell:
+        return ""
+    whole = isinstance(cell, bool) or (isinstance(cell, float) and cell.is_integer())
+    return str(int(cell)) if whole else str(cell)
+
+
 def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     """The header's row first, without cells; then every row."""
     import pyarrow.parquet as pq
@@ -200,9 +211,7 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
         todo = 'look for a missing "quote" from that row on'
         table.problems.append(Problem(f"not a CSV file: {error}", table.where(line), todo))
     except UnicodeDecodeError:
-        byte, number = _bad_byte(path)
-        what = f"not UTF-8 text: byte 0x{byte:02x} in line {number}"
-        table.problems.append(Problem(what, str(path), SAVE_AS))
+        table.problems.extend(_not_utf8(path) or [Problem("not UTF-8 text", str(path), SAVE_AS)])
     except (EOFError, OSError, zlib.error) as error:
         table.problems.append(Problem(f"cannot be read: {error}", str(path), "replace the file by a good copy"))
 
@@ -220,15 +229,16 @@ def _lines(file: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _bad_byte(path: Path) -> tuple[int, int]:
-    """The first byte that is no UTF-8, and its line."""
+def _not_utf8(path: Path) -> list[Problem]:
+    """The first byte of a file that is no UTF-8, with its line; none where all are."""
     with _binary(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             try:
                 line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                return line[error.start], number
-    return 0, 0
+                what = f"not UTF-8 text: byte 0x{line[error.start]:02x} in line {number}"
+                return [Problem(what, str(path), SAVE_AS)]
+    return []
 
 
 def _header_problems(
@@ -239,8 +249,14 @@ def _header_problems(
     divided = {
         mark: {part for cell in header for part in cell.split(mark)} for mark in ";\t" if mark in "".join(header)
     }
+    if header[0].lower().startswith("sep="):
+        table.header = []
+        return [Problem("line 1 is no header: it tells a spreadsheet the separator", where, "remove that line")]
     if divided and (len(header) == 1 or (missing and any(missing <= names for names in divided.values()))):
         table.header = []  # it names no column
+        with suppress(EOFError, OSError, zlib.error):  # a damaged archive
+            if table.path.suffix.lower() != ".parquet" and (faults := _not_utf8(table.path)):
+                return faults
         todo = f"save the file as comma separated CSV: `{_with_commas(table.path, next(iter(divided)))}`"
         return [Problem("the columns are not separated by commas", where, todo)]
     problems = [

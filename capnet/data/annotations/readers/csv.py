@@ -21,18 +21,19 @@ from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.class_list import read_classes_csv
 from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of, misspelt
 from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.plain_files import EXPORTS
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
-from capnet.data.annotations.tables import Table, open_table, similar_columns
-from capnet.errors import DataError, Problem, Problems, counted, some
+from capnet.data.annotations.tables import Table, cell_text, open_table, similar_columns
+from capnet.data.annotations.unread_columns import STATES, UnreadColumns
+from capnet.errors import SHOWN, DataError, Problem, Problems, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
 
 TEXT_COLUMNS = ("image_id", "split", "group", "slice", "sequence", "sha256")
 LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZES)
-STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
-TOGETHER = ("patient", "subject", "camera", "location")  # in names of columns that often are groups
 TABLES = (".csv", ".csv.gz", ".parquet")
+OTHER_FORMATS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _SHA256 = re.compile("[0-9a-fA-F]+")
 
@@ -91,7 +92,9 @@ def read_table(
     codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings, listed_in or settings.classes)
     if listed is None:
         warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)
-    warnings += [*_without_groups(table.header, names), *_unlisted(cells.unlisted, settings)]
+    warnings += cells.warnings()
+    if not wide and (doubled := [name for name in names if name in table.header and name not in LABEL_COLUMNS]):
+        warnings.append(f"columns of classes are not read where there is a column 'labels': {some(doubled, SHOWN)}")
     return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes, warnings=warnings)
 
 
@@ -100,11 +103,14 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
     if not settings.labels:
         raise DataError("no label table is named", "ingest.labels is empty", "name it, such as labels.csv")
     table = folder.path(settings.labels)
+    if settings.labels.lower().endswith(OTHER_FORMATS):
+        raise DataError(f"ingest.labels = {settings.labels!r} is no CSV or Parquet file", str(folder), EXPORTS)
     if table.is_file():
         return table
     if table.is_dir():
         what = f"ingest.labels = {settings.labels!r} is a folder"
-        raise DataError(what, str(table), "name the label table, such as labels.csv")
+        parts = "pandas.read_parquet(FOLDER).to_parquet(FILE) makes one file of parts"
+        raise DataError(what, str(table), f"name the label table, such as labels.csv; {parts}")
     entries = folder.names()
     todo = (
         f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"
@@ -120,12 +126,14 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
     close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
     similar = next((name for name in entries if close and name.lower() == close[0]), "")
     tables = [name for name in entries if name.endswith(TABLES)]
-    hint = (
-        f"set ingest.labels: {tables[0]}, or write {settings.labels} (path, labels) there" if len(tables) == 1 else todo
-    )
+    hint = f"{todo}; {EXPORTS}"
+    if len(tables) == 1:
+        hint = f"set ingest.labels: {tables[0]}, or write {settings.labels} (path, labels) there"
     if similar:
         hint = f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}"
-    if similar.lower().endswith(SPREADSHEETS):
+    if similar.lower().endswith(OTHER_FORMATS):
+        hint = EXPORTS
+    elif similar.lower().endswith(SPREADSHEETS):
         hint = f"save {similar} as {settings.labels} in the spreadsheet program (CSV UTF-8, comma separated)"
     raise DataError(f"the data folder has no {settings.labels}", str(folder), hint)
 
@@ -142,41 +150,42 @@ class _Cells:
         self.text = [name for name in TEXT_COLUMNS if name in self.column]
         self.sizes = [name for name in SIZES if name in self.column]
         self.problems = Problems()
-        self._other = [name for name in table.header if class_columns and name not in (*class_columns, *LABEL_COLUMNS)]
-        self._with_state: set[str] = set()  # of these, columns with a 1, 0 or -1
+        self._unread = UnreadColumns(table.header, LABEL_COLUMNS, class_columns)
+        self._has_absent = self._has_empty = False  # among the cells of classes
         self._empty: set[str] = set()  # words for an empty cell that a problem names already
 
     def add(self, line: int, cells: list[Any]) -> None:
         """Add the row of a line."""
+        if cells == self.table.header:
+            todo = "remove the row; one header, above all rows, is enough"
+            self.problems.append(Problem("the row is the header once more", self.table.where(line), todo))
+            return
+        self._unread.add(cells)
         if self.class_columns:
             labels, unknown = self._states(cells, line)
-            self._other = [name for name in self._other if self._may_be_class(name, cells)]
         else:
             labels, unknown = self._codes(cells[self.column["labels"]]), []
         if "unknown" in self.column:
             unknown += self._codes(cells[self.column["unknown"]])
-        more: dict[str, Any] = {name: self._text(name, _text(cells[self.column[name]]), line) for name in self.text}
+        more: dict[str, Any] = {name: self._text(name, cell_text(cells[self.column[name]]), line) for name in self.text}
         more["given_split"] = more.pop("split", None)
-        more |= {name: self._size(name, _text(cells[self.column[name]]), line) for name in self.sizes}
-        self.rows.add(_text(cells[self.column["path"]]), labels, line, unknown=unknown, **more)
+        more |= {name: self._size(name, cell_text(cells[self.column[name]]), line) for name in self.sizes}
+        self.rows.add(cell_text(cells[self.column["path"]]), labels, line, unknown=unknown, **more)
 
-    @property
-    def unlisted(self) -> list[str]:
-        """Columns that no class and nothing else has the name of, and that hold states of a class only."""
-        return [name for name in self._other if name in self._with_state]
-
-    def _may_be_class(self, name: str, cells: list[Any]) -> bool:
-        value = _text(cells[self.column[name]]).lower()
-        if value in STATES:
-            self._with_state.add(name)
-        return not value or value in STATES
+    def warnings(self) -> list[str]:
+        """What may be a mistake in columns that nothing reads, and in how absent classes are written."""
+        warnings = self._unread.warnings(self.settings.classes)
+        if self._has_empty and not self._has_absent:
+            what = "no cell of a class is 0, and an empty cell means unknown: if it means absent, set"
+            warnings.append(f"{what} ingest.empty_cell: negative")
+        return warnings
 
     def _codes(self, cell: Any) -> list[int]:
         """Codes of a cell of labels: text with separators, or a list or a number as Parquet has them."""
         if not cell and (cell is None or isinstance(cell, str)):
             return []
-        parts = cell if isinstance(cell, list) else _text(cell).split(self.settings.separator)
-        tokens = (_text(part).strip() for part in parts)
+        parts = cell if isinstance(cell, list) else cell_text(cell).split(self.settings.separator)
+        tokens = (cell_text(part).strip() for part in parts)
         return [self.tokens.setdefault(token, len(self.tokens)) for token in tokens if token]
 
     def _states(self, cells: list[Any], line: int) -> tuple[list[int], list[int]]:
@@ -184,7 +193,7 @@ class _Cells:
         known, unsure = [], []
         empty = -1 if self.settings.empty_cell == "unknown" else 0
         for c, name in enumerate(self.class_columns):
-            value = _text(cells[self.column[name]])
+            value = cell_text(cells[self.column[name]])
             state = STATES.get(value.lower()) if value else empty
             if state is None:
                 where = f"{self.table.where(line)}, column {name}"
@@ -194,6 +203,8 @@ class _Cells:
                 known.append(c)
             elif state < 0:
                 unsure.append(c)
+                self._has_empty |= not value
+        self._has_absent |= len(known) + len(unsure) < len(self.class_columns)
         return known, unsure
 
     def _text(self, name: str, value: str, line: int) -> str | None:
@@ -225,35 +236,6 @@ class _Cells:
             self.problems.append(Problem(f"{name} = {value[:70]!r}", self.table.where(line), todo))
             return None
         return int(value)
-
-
-def _without_groups(header: list[str], classes: list[str]) -> list[str]:
-    """A warning for each column that may say what belongs together, in a table without the column ``group``."""
-    names = [name for name in header if name not in classes and any(word in name.casefold() for word in TOGETHER)]
-    return [
-        f"column {name!r} is not read. If images with the same value belong together, call it 'group': else they get"
-        " into two splits, and the figures flatter"
-        for name in names
-        if "group" not in header
-    ]
-
-
-def _unlisted(columns: list[str], settings: Ingest) -> list[str]:
-    """A warning of columns that may be classes that the list of classes lacks."""
-    if not columns:
-        return []
-    what = f"{counted(len(columns), 'column')} of 1, 0 and -1 {'is' if len(columns) == 1 else 'are'} not read"
-    return [f"{what}: {some(columns, 20)}. List those that are classes in {settings.classes}"]
-
-
-def _text(cell: Any) -> str:
-    """A cell as text; a number without a fraction as an integer, whatever its type in a Parquet file."""
-    if isinstance(cell, str):
-        return cell
-    if cell is None or cell != cell:
-        return ""
-    whole = isinstance(cell, bool) or (isinstance(cell, float) and cell.is_integer())
-    return str(int(cell)) if whole else str(cell)
 
 
 def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None:

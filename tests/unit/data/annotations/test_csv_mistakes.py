@@ -181,3 +181,30 @@ def test_two_files_of_one_name_need_a_column_image_id(tmp_path: Path) -> None:
 def test_a_path_that_only_a_shell_understands_is_named() -> None:
     with pytest.raises(DataError, match="write the whole path"):
         read(Path("~/photos"), Ingest())
+
+
+def test_a_header_that_is_repeated_is_no_image_and_no_class(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,fox\npath, labels\nb.jpg,fox\n"))
+    assert (problem.what, problem.where) == ("the row is the header once more", "labels.csv row 3")
+
+
+@pytest.mark.parametrize("name", ["labels.json", "metadata.jsonl", "annotations.xml"])
+def test_a_file_of_another_format_is_not_read_as_a_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('[{"path": "a.jpg", "labels": ["fox"]}]')
+    (problem,) = problems_of(tmp_path, Ingest(labels=name))
+    assert "is no CSV or Parquet file" in problem.what
+    assert "docs/data-formats.md, Exports of other tools" in problem.todo
+    (problem,) = problems_of(tmp_path)
+    assert "docs/data-formats.md, Exports of other tools" in problem.todo
+
+
+def test_what_a_spreadsheet_puts_above_the_header_is_named(tmp_path: Path) -> None:
+    for mark in ";,":
+        (problem,) = problems_of(write(tmp_path, f"sep={mark}\npath{mark}labels\na.jpg{mark}fox\n"))
+        assert problem.what.startswith("line 1 is no header")
+
+
+def test_semicolons_in_a_file_that_is_no_utf8_are_not_sent_to_a_command_that_cannot_read_it(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path;labels\na.jpg;Dachs\nb.jpg;Bär\n".encode("cp1252")))
+    assert problem.what == "not UTF-8 text: byte 0xe4 in line 3"
+    assert "comma separated" in problem.todo

@@ -94,3 +94,17 @@ def test_a_class_with_the_name_of_another_column_is_refused(tmp_path: Path) -> N
         root = wide(tmp_path, f"path,fox,{name}\na.jpg,1,0\n", f"name\nfox\n{name}\n")
         (problem,) = problems_of(root)
         assert f"class '{name}' has the name of a column" in problem.what
+
+
+def test_a_table_in_which_no_class_is_absent_is_named(tmp_path: Path) -> None:
+    table = "path,fox,deer,bird\na.jpg,1,,\nb.jpg,,1,\n"
+    (warning,) = accept(wide(tmp_path, table)).warnings
+    assert warning.endswith("if it means absent, set ingest.empty_cell: negative")
+    assert accept(wide(tmp_path, table), Ingest(empty_cell="negative")).warnings == []
+    assert accept(wide(tmp_path, table.replace("b.jpg,,", "b.jpg,0,"))).warnings == []
+
+
+def test_columns_of_classes_that_the_column_labels_replaces_are_named(tmp_path: Path) -> None:
+    table = "path,labels,fox,deer\na.jpg,fox,1,1\n"
+    (warning,) = accept(wide(tmp_path, table)).warnings
+    assert warning == "columns of classes are not read where there is a column 'labels': fox, deer"
