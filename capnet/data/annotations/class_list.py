@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.tables import open_table, texts_of
+from capnet.data.annotations.tables import cell_text, open_table, texts_of
 from capnet.errors import SHOWN, DataError, Problem, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
 
 CLASS_COLUMNS = ("name", "prompt_name", "critical")
+NUMBERS = {"id", "index", "idx", "number", "code", "class", "class_id", "label", "label_id", "category_id", "target"}
+DIGITS = 9  # of a number of a class
 YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
 MOST_CLASSES = 2**15 - 1  # class indices are int16
 
@@ -55,6 +57,18 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
         what, todo = "no classes: there is a header and nothing below it", "write one row a class, or remove the file"
         problems.append(Problem(what, str(path), todo))
     return make_classes(names, prompt_names, critical_names), problems
+
+
+def other_numbers(path: Path) -> str:
+    """The column of classes.csv that numbers the classes in another way than by their rows from 0; empty: none does."""
+    table = open_table(path, CLASS_COLUMNS, ("name",))
+    numbered = [column for column, name in enumerate(table.header) if name.casefold() in NUMBERS]
+    rows = [[cell_text(cells[column]) for column in numbered] for _, cells in table]
+    for column, cells in zip(numbered, zip(*rows, strict=True), strict=False):
+        are_numbers = all(cell.isdecimal() and len(cell) <= DIGITS for cell in cells)
+        if are_numbers and list(map(int, cells)) != list(range(len(cells))):
+            return table.header[column]
+    return ""
 
 
 def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:

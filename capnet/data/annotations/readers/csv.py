@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations.class_list import read_classes_csv
+from capnet.data.annotations.class_list import other_numbers, read_classes_csv
 from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of, misspelt
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.plain_files import EXPORTS
@@ -50,14 +50,21 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """
     path = _find(folder, settings)
     listed: Classes | None = None
-    problems: list[Problem] = []
+    problems, numbers = list[Problem](), ""
     if settings.classes and folder.has(settings.classes):
         listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
-    return read_table(path, listed, settings, problems)
+        numbers = other_numbers(folder.path(settings.classes))
+    return read_table(path, listed, settings, problems, numbers=numbers)
 
 
 def read_table(
-    path: Path, listed: Classes | None, settings: Ingest, problems: Sequence[Problem] = (), listed_in: str = ""
+    path: Path,
+    listed: Classes | None,
+    settings: Ingest,
+    problems: Sequence[Problem] = (),
+    *,
+    listed_in: str = "",
+    numbers: str = "",
 ) -> Annotations:
     """Read the rows of one table.
 
@@ -67,6 +74,7 @@ def read_table(
         settings: the section ``ingest``.
         problems: mistakes in the list of classes.
         listed_in: what has the classes, for messages; by default the file that ``settings.classes`` names.
+        numbers: column of that file that numbers the classes in another way than labels do.
 
     Raises:
         DataError: as in ``read``.
@@ -89,6 +97,10 @@ def read_table(
             problems.append(Problem(what, str(path), "write one row an image"))
         raise DataError(problems=problems)
     classes, index, mistakes, warnings = classes_of(table, cells.tokens, listed, settings)
+    if numbers and listed is not None and cells.tokens and index.keys().isdisjoint(listed.names):
+        what = f"labels are numbers, which count rows of {settings.classes}, and its column {numbers!r} has others"
+        todo = f"sort {settings.classes} by it, from 0 and without gaps, or write names in column labels"
+        problems.append(Problem(what, str(path), todo))
     codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings, listed_in or settings.classes)
     if listed is None:
         warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)

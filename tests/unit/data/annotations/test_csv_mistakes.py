@@ -208,3 +208,22 @@ def test_semicolons_in_a_file_that_is_no_utf8_are_not_sent_to_a_command_that_can
     (problem,) = problems_of(write(tmp_path, "path;labels\na.jpg;Dachs\nb.jpg;Bär\n".encode("cp1252")))
     assert problem.what == "not UTF-8 text: byte 0xe4 in line 3"
     assert "comma separated" in problem.todo
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "refused"),
+    [
+        ("id,name\n2,fox\n0,deer\n1,owl\n", "0|1", True),  # sorted by name
+        ("id,name\n1,fox\n2,deer\n3,owl\n", "1", True),
+        ("name,class_id\nfox,3\ndeer,7\nowl,9\n", "0", True),
+        ("id,name\n0,fox\n1,deer\n2,owl\n", "0|1", False),
+        ("id,name\n2,fox\n0,deer\n1,owl\n", "fox|deer", False),
+        ("name,images\nfox,120\ndeer,30\nowl,7\n", "0|1", False),
+        ("name,id\nfox,n01\ndeer,n02\nowl,n03\n", "0|1", False),
+    ],
+)
+def test_numbers_are_refused_where_the_classes_have_others(
+    tmp_path: Path, classes: str, labels: str, refused: bool
+) -> None:
+    problems = problems_of(write(tmp_path, f"path,labels\na.jpg,{labels}\n", classes))
+    assert [problem.what[:19] for problem in problems] == ["labels are numbers,"] * refused
