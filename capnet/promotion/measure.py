@@ -16,7 +16,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.standard import loosened
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import deleted_champions, has_artifacts, refuse_moved
-from capnet.tracking.store import StoreError
+from capnet.tracking.faults import StoreError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -19,8 +19,8 @@ from capnet.promotion.gate import FOLDER, read_gate, write_gate
 from capnet.redaction import redact
 from capnet.registry.candidate import EVALUATION_FILES, MODEL_FILES, Candidate, curves, figures, flat_params, reference
 from capnet.registry.run import logged_points
+from capnet.tracking.faults import StoreError
 from capnet.tracking.provenance import requirements
-from capnet.tracking.store import StoreError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

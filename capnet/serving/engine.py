@@ -197,7 +197,8 @@ def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path,
     """
     from capnet.promotion.champion import identity, resolve
     from capnet.promotion.versions import require_files
-    from capnet.tracking.store import GET, store
+    from capnet.tracking.faults import GET
+    from capnet.tracking.store import store
 
     with store(settings, GET, reads=True) as client:
         version = resolve(client, address)

@@ -1,8 +1,7 @@
-"""One MLflow store: where it is, how to talk to it quietly and with patience, and what went wrong in words."""
+"""One MLflow store: where it is, and how to talk to it quietly and with patience."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -10,15 +9,15 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from capnet.config import Register
-from capnet.errors import CapnetError, ConfigError
+from capnet.errors import ConfigError
 from capnet.progress import quiet
 from capnet.tracking.database import POD_NAME, goes_with_the_pod, new_store, of_another_store, open_file, sqlite_file
+from capnet.tracking.faults import StoreError, elsewhere, explain
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,7 +44,6 @@ QUIET = {
 # the last one logs with a traceback what it raises as well
 VOICES = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
 FORGETFUL = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases in memory
-GET = "get the model"  # what a reader does that can do without a store
 WRONG_FORMS = {  # of an address, and what to write: MLflow takes all of these for folders
     r"\s.*|.*\s|[\"'].*": "take away the quotes and blanks around it",
     r"[\w.-]+:\d+(/.*)?": "write http:// or https:// in front of it",
@@ -53,14 +51,7 @@ WRONG_FORMS = {  # of an address, and what to write: MLflow takes all of these f
     r"sqlite:/{0,2}[^/].*": "write sqlite:///FILE, with three slashes",
     r"postgres://.*": "write postgresql:// instead of postgres://",
 }
-SHORTEST_PASSWORD = 4  # letters of one that is replaced anywhere: a shorter one is in ordinary words
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "genai_development"
-
-
-class StoreError(CapnetError):
-    """The MLflow store cannot be reached, refuses, or lost its files."""
-
-    title = "MLflow"
 
 
 def tracking_uri(settings: Register) -> str:
@@ -89,7 +80,7 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
         raise StoreError(f"could not {doing}: this database goes with the pod of the task", uri, todo)
     if reads and database is not None and not database.exists():
         raise StoreError(
-            f"could not {doing}: nothing is registered yet", uri, f"run `capnet register`, or {_elsewhere(doing)}"
+            f"could not {doing}: nothing is registered yet", uri, f"run `capnet register`, or {elsewhere(doing)}"
         )
     with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
         try:
@@ -203,69 +194,6 @@ def local_path(location: str) -> Path | None:
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return None if parts.scheme else Path(location)
-
-
-def explain(error: Exception, uri: str, doing: str) -> StoreError:
-    """The three-part message for an error of mlflow, of the network or of the database.
-
-    Args:
-        error: as it was raised.
-        uri: of the store; a message hides its password.
-        doing: what did not work, such as register the model.
-    """
-    password, cause = urlsplit(uri).password, _innermost(error)
-    reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
-    if password:
-        reason = reason.replace(password if len(password) >= SHORTEST_PASSWORD else f":{password}@", "***")
-    status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
-    if re.search(r"(?i)registered model.* not found|model version .*not found|alias \S+ not found", reason):
-        todo = (
-            "correct the name, version or alias (`capnet register` makes versions, `capnet promote` makes one the"
-            f" champion), or {_elsewhere(doing)}"
-        )
-    elif os.strerror(errno.ENOSPC) in reason:  # mlflow copies a model to the temporary folder first
-        todo = "make room where the store is and in the temporary folder, or set TMPDIR to another one; then try again"
-    elif not uri.startswith(("http://", "https://")):
-        todo = (
-            "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or"
-            " register.tracking_uri) to another store"
-        )
-        if "Detected out-of-date database schema" in reason:
-            todo = (
-                f"bring the store up to date with `mlflow db upgrade {quote(uri)}` after a backup; if it cannot locate"
-                " the revision, a newer MLflow made the store: install that one here"
-            )
-    elif status in (401, 403):
-        todo = (
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"
-            " may write there"
-        )
-    # the status alone says nothing: mlflow gives 500 to any connection that failed
-    elif re.search(r"\b5\d\d error|error code 5\d\d", reason):
-        todo = (
-            "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is"
-            " full; then try again"
-        )
-    else:
-        todo = (
-            "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI"
-            " (or register.tracking_uri) to another; then try again"
-        )
-    return StoreError(f"could not {doing}: {reason[:400]}", uri, todo)
-
-
-def _elsewhere(doing: str) -> str:
-    """What to do where a store lacks the version."""
-    return "set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it" + (
-        "; `--model outputs` takes what was trained last" if doing == GET else ""
-    )
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """What went wrong first: 'Connection refused', where mlflow's own message is ten lines about retries."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from unit.conftest import _make as make_outputs
 from capnet.config import Params
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
+from capnet.tracking.faults import StoreError
 from capnet.tracking.live import PATIENCE, tracked
-from capnet.tracking.store import StoreError
 
 EPOCHS, FAULT = 20, 8
 SLACK = 1.5  # seconds that a busy machine takes for what takes none

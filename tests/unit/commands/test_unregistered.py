@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from capnet.cli import main
 from capnet.errors import CapnetError, ContractError
-from capnet.tracking.store import StoreError, explain
+from capnet.tracking.faults import StoreError, explain
 
 READERS = (["predict", "--input", "new"], ["promote"], ["promote", "--audit"], ["deploy"])
 

@@ -23,7 +23,8 @@ from capnet.promotion import promote as promotion
 from capnet.promotion.champion import check_files, resolve
 from capnet.promotion.policy import Minimum
 from capnet.promotion.verdict import Verdict
-from capnet.tracking.store import StoreError, store
+from capnet.tracking.faults import StoreError
+from capnet.tracking.store import store
 
 
 def test_better_in_the_mean_and_worse_in_the_tail_is_refused_with_rule_and_numbers(client: MlflowClient) -> None:

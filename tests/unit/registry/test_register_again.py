@@ -23,7 +23,8 @@ from capnet.promotion.measure import scores_of
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import find_version, register_version
 from capnet.serving.engine import fetch_version
-from capnet.tracking.store import StoreError, local_path
+from capnet.tracking.faults import StoreError
+from capnet.tracking.store import local_path
 
 
 def test_the_same_content_is_registered_once_and_gets_its_alias_back(database: Path, make_outputs: Make) -> None:

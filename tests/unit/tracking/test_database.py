@@ -16,7 +16,8 @@ import pytest
 from capnet.config import Register
 from capnet.tracking import database as files
 from capnet.tracking.database import open_file
-from capnet.tracking.store import StoreError, experiment_id, store
+from capnet.tracking.faults import StoreError
+from capnet.tracking.store import experiment_id, store
 
 pytestmark = pytest.mark.slow
 

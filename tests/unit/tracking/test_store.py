@@ -20,7 +20,8 @@ import pytest
 from capnet.config import Register, parse
 from capnet.errors import ConfigError
 from capnet.tracking.database import sqlite_file
-from capnet.tracking.store import StoreError, explain, local_path, quiet_environment, store, tracking_uri
+from capnet.tracking.faults import StoreError, explain
+from capnet.tracking.store import local_path, quiet_environment, store, tracking_uri
 
 
 class _Refusing(BaseHTTPRequestHandler):

@@ -1,0 +1,103 @@
+"""What stands in front of an MLflow server answers in its place: the message says what to change."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from capnet.config import Register
+from capnet.tracking.faults import StoreError
+from capnet.tracking.store import store
+
+
+@contextmanager
+def answering(status: int, content: bytes, certificate: Path | None = None) -> Iterator[int]:
+    """Port of a server that gives one answer to everything, by TLS where it has a certificate."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with a certificate that signs itself, and its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(signed.public_bytes(pem) + secret)
+    return path
+
+
+def message(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StoreError) as caught, store(Register(), "register the model"):
+        pass
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "todo"),
+    [
+        (404, b"<html><h1>404 Not Found</h1></html>", "add the path below which the MLflow server answers"),
+        (401, b'{"error": "invalid_token"}', "a proxy answered in place of MLflow"),
+        (503, b"<html>no upstream</html>", "the server answers, but fails"),
+    ],
+)
+def test_a_proxy_answers(status: int, content: bytes, todo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(status, content) as port:
+        assert f"to do: {todo}" in message(f"http://127.0.0.1:{port}", monkeypatch)
+
+
+def test_no_tls_at_an_https_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(200, b"{}") as port:
+        assert "to do: write http://" in message(f"https://127.0.0.1:{port}", monkeypatch)
+
+
+def test_a_certificate_that_nobody_here_knows(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    todo = "to do: set MLFLOW_TRACKING_SERVER_CERT_PATH"
+    with answering(404, b"no", certificate) as port:
+        uri = f"https://127.0.0.1:{port}"
+        assert todo in message(uri, monkeypatch)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/there/is/none.pem")
+        assert todo in message(uri, monkeypatch)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        assert "to do: add the path" in message(uri, monkeypatch)
