@@ -1,9 +1,10 @@
 """Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log. And work
-ahead in threads, and silence."""
+ahead in threads, silence, and streams that lead nowhere."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections import deque
@@ -78,6 +79,17 @@ def show_lines() -> None:
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def open_closed_streams() -> None:
+    """A standard stream that is closed (`2>&-` in a crontab, a daemon) leads nowhere from now on: otherwise writing to
+    it fails, and the next file that is opened has its number and gets what libraries write to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # as Python says it
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(handle, True)
+            setattr(sys, name, open(handle, "w" if number else "r"))  # noqa: SIM115
 
 
 @contextmanager

@@ -89,3 +89,16 @@ def test_a_library_that_logs_to_the_root_leaves_no_handler_behind(monkeypatch: p
         logging.info("adds a handler to the root")
         assert root.handlers
     assert root.handlers == []
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_ends_with_its_exit_code(tmp_path: Path, closed: str) -> None:
+    """Writing the message failed before, so that all ended with 1; and a file that was opened was number 2."""
+    code = (
+        "import os, sys; from capnet.cli import entry; from capnet.progress import bar, open_closed_streams;"
+        "open_closed_streams(); file = open('log', 'w'); assert file.fileno() > 2; bar('work', 2).__enter__()(1);"
+        "os.write(2, b'from a library'); sys.argv[1:] = ['summary']; entry()"
+    )
+    command = ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 4
+    assert (tmp_path / "log").read_text() == ""
