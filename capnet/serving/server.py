@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -30,9 +31,13 @@ def main(model: str, host: str, port: int) -> None:
     import uvicorn
 
     from capnet.errors import exits, machine_faults
+    from capnet.progress import open_closed_streams
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits
+    from capnet.state import use_own_temporary_folder
 
+    open_closed_streams()
+    use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command
     with exits("server"), machine_faults():
         limits = read_limits()
         app = CheckedBodies(_application(model), limits)
@@ -42,20 +47,22 @@ def main(model: str, host: str, port: int) -> None:
 
 def _application(model: str) -> App:
     """MLflow's server with the model in it; raises StoreError where MLflow cannot load it."""
-    from mlflow import get_tracking_uri
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc.scoring_server import get_cmd
 
-    from capnet.tracking.store import explain
+    from capnet.config import Register
+    from capnet.tracking.faults import explain
+    from capnet.tracking.store import store
 
+    doing, in_a_store = f"serve {model}", model.startswith(("models:", "runs:"))
     try:
-        _, environment = get_cmd(download_artifacts(artifact_uri=model))
-        os.environ.update(environment)
-        from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
+        with store(Register(), doing, reads=True) if in_a_store else nullcontext():
+            _, environment = get_cmd(download_artifacts(artifact_uri=model))
+            os.environ.update(environment)
+            from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
     except MlflowException as error:
-        uri = get_tracking_uri() if model.startswith("models:") else model
-        raise explain(error, uri, f"serve {model}") from error
+        raise explain(error, model, doing) from error
     return cast("App", app)
 
 

@@ -108,10 +108,15 @@ def test_sigterm_ends_the_container_of_the_image(
     (line,) = [row for row in (repository / "components/Dockerfile").read_text().split("\n") if row.startswith("CMD")]
     monkeypatch.setenv("CAPNET_MODEL", model)
     monkeypatch.setenv("CAPNET_PORT", str(port))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     with process_one(json.loads(line.removeprefix("CMD ")), tmp_path, port) as number:
         idle = socket.create_connection(("127.0.0.1", port))
         idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
         assert idle.recv(1000).startswith(b"HTTP/1.1 200")  # one that the server has, not one that it may yet accept
+        (own,) = temporary.iterdir()  # a copy of each model that was served stayed for ever
+        assert own.name.startswith("capnet-process.")  # of which the next command removes what nobody locks
         idle.sendall(b"POST /invocations HTTP/1.1\r\n")
         os.kill(number, signal.SIGTERM)
     idle.close()
@@ -185,6 +190,17 @@ def test_a_model_that_is_nowhere_or_may_not_serve_is_named(model: str, tmp_path:
     MlflowClient().set_registered_model_alias("capnet", "champion", "1")
     MlflowClient().set_model_version_tag("capnet", "1", "verdict", "red")
     assert "champion is capnet version 1, which has a red verdict" in failure("models:/capnet@champion", 5)
+
+
+def test_a_registry_that_is_silent_or_empty_is_named_soon(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took four minutes, and an empty database was made in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    address = f"http://127.0.0.1:{port}"
+    assert "Connection refused\n" in failure("models:/capnet@champion", MLFLOW_TRACKING_URI=address)
+    assert "nothing is registered yet" in failure("models:/capnet@champion", MLFLOW_TRACKING_URI="")
+    assert not list(tmp_path.iterdir())
 
 
 def test_limits_that_are_none_end_the_server_before_the_model_is_loaded(tmp_path: Path) -> None:
