@@ -174,6 +174,16 @@ def expected(events: Sequence[Event]) -> str:
     return finished[-1].after if finished else ""
 
 
+def unfinished(events: Sequence[Event], current: str) -> Event | None:
+    """The event of a move to ``current`` by a process that is still at it, or died before it could say so; None where
+    there is none. An older one was not measured against the champion that the finished events lead to.
+    """
+    last = expected(events)
+    moves = [event for event in events if (event.before, event.after) == (last, current) and event.kind in GATED]
+    begun = [event for event in moves if not event.done]
+    return begun[-1] if begun and current != last else None
+
+
 def champions(events: Sequence[Event]) -> list[str]:
     """All that the alias ever pointed to, the latest first; "" for none."""
     return list(dict.fromkeys(event.after for event in reversed(events) if event.counts))

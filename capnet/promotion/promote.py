@@ -142,12 +142,17 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
 
 
 def rollback(client: MlflowClient, name: str, force: bool = False, reason: str = "") -> Outcome:
-    """The champion before the present one comes back, at once and without a new test.
+    """The champion before the present one comes back, at once and without a new test. A rollback that died after it had
+    moved the alias is completed instead: whoever calls again wants to go back once.
 
     Raises GateError where there was none, or where readers would refuse it and no ``force`` with a ``reason`` is given;
     ContractError where it has no files.
     """
     _check_force(force, reason)
+    moved = history.unfinished(history.events(client, name), current_number(client, name))
+    if moved is not None and moved.kind == "rolled back":
+        follow(client, name)
+        return Outcome(name, moved.before, moved.after, current_number(client, name), None, moved)
     follow(client, name)
     since = history.now()
     current, known = current_number(client, name), history.events(client, name)
@@ -184,15 +189,9 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     current, last = str(champion.version) if champion else "", history.expected(known)
     if current == last:
         return None
-    begun = [
-        event
-        for event in known
-        if not event.done and (event.before, event.after) == (last, current) and event.kind in history.GATED
-    ]
-    # moved by a promotion that is still at it, or died before it could say so; an older one was not measured against
-    # ``last``
-    if begun:
-        history.finish(client, name, begun[-1], history.after(known))
+    begun = history.unfinished(known, current)
+    if begun is not None:
+        history.finish(client, name, begun, history.after(known))
         refresh(client, name, last, current)
         return None
     tags = champion.tags if champion else {}

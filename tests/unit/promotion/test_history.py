@@ -124,6 +124,23 @@ def test_the_way_back_to_a_version_whose_override_was_withdrawn(client: MlflowCl
     assert client.get_model_version("capnet", "2").tags["gate_override"] == "for another day"
 
 
+def test_a_rollback_that_died_is_completed_by_the_next_one_and_goes_no_further(client: MlflowClient) -> None:
+    """The message of a store that failed says to try again: that went back two versions."""
+    for number in ("1", "3"):
+        promote(client, number)
+    promote(client, "2", force=True, reason="a test")
+    history.begin(client, "capnet", "rolled back", "2", "3", "green")  # it dies before it moves the alias
+    assert promotion.rollback(client, "capnet").now == "3"
+    promote(client, "2", force=True, reason="a test")
+    history.begin(client, "capnet", "rolled back", "2", "3", "green")
+    click(client, "3")  # it dies after it has
+    done = promotion.rollback(client, "capnet")
+    assert (done.before, done.after, done.now) == ("2", "3", "3")
+    assert [event.kind for event in history.events(client, "capnet") if event.counts][-1] == "rolled back"
+    assert promotion.audit(client, "capnet").new is None
+    assert promotion.rollback(client, "capnet").now == "1"
+
+
 def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_once(client: MlflowClient) -> None:
     promote(client, "1")
     history.begin(client, "capnet", "promoted", "1", "3", "green")
