@@ -183,6 +183,8 @@ def _new_version(
             raise
         client.finalize_logged_model(logged.model_id, "READY")
         if not given_run():
+            # MLflow's client asks again where a server died before it answered: one model more was begun
+            fail_pending_models(client, run_id)
             # before the version: what comes after it could fail and leave it behind
             client.set_terminated(run_id, "FINISHED")
         advance(note="version")

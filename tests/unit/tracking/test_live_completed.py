@@ -204,6 +204,22 @@ def test_a_registration_after_one_that_died_ends_its_run(database: Path, make_ou
     assert client.get_run(others).info.status == "RUNNING"
 
 
+def test_a_model_whose_making_was_not_confirmed_does_not_stay_pending(
+    database: Path, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client asks again where the server died before it answered."""
+    make = MlflowClient.create_logged_model
+    monkeypatch.setattr(
+        MlflowClient, "create_logged_model", lambda *args, **more: [make(*args, **more) for _ in "12"][1]
+    )
+    paths = make_outputs(epochs=EPOCHS)
+    version = register(paths, settings_of(paths))
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    models = client.search_logged_models([client.get_run(version.run_id).info.experiment_id])
+    assert sorted(str(model.status) for model in models) == ["FAILED", "READY"]
+    check_complete(client.tracking_uri, version.run_id)
+
+
 @pytest.mark.parametrize(
     ("text", "location"),
     [
