@@ -32,7 +32,9 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
         window.open(f"file://{tmp_path}/label.html")
         window.wait("What is in these images?", "0 of 4 looked at", "new/<script>")
         first, second, third = (f"ol > li:nth-child({number})" for number in (1, 2, 3))
+        assert window.ask(LEAVES)
         window.click(f"{first} ul label", "^owl, grey")
+        assert not window.ask(LEAVES), "a label that was changed is work, also before its image is looked at"
         window.click(f"{first} .looked")
         window.click(f"{second} ul label", "^fox")
         window.click(f"{second} ul li:nth-child(3) button")

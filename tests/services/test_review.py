@@ -24,7 +24,8 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
     with Browser(tmp_path / "profile") as window:
         window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
         window.open(f"file://{tmp_path}/review.html")
-        window.wait("Is it there?", "0 of 4 looked at", "fox <b>1</b>?")
+        text = window.wait("Is it there?", "0 of 4 looked at", "fox <b>1</b>?")
+        assert text.count("This image cannot be read.") == 2
         groups = window.ask('[...document.querySelectorAll("fieldset")].map(one => one.ariaLabel)')
         shown = [name.replace("\r", "\n") for name in names]  # a page has one kind of line break
         assert groups == [f"fox <b>{n}</b> in {name}" for n, name in enumerate(shown)]
