@@ -1,5 +1,5 @@
-"""The report in a browser: printed, no table lies over the one next to it; tables are sorted as their columns are
-read.
+"""The report and the page of findings in a browser: printed, nothing lies over what is next to it and nothing is folded
+away; tables are sorted as their columns are read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from pathlib import Path
 from services.browser import Browser
 from unit.evaluation.made_run import make_run
 from unit.evaluation.report.page import html_of
+
+from capnet.contracts import read_classes, read_split
+from capnet.data.checks.page import OPEN, page
 
 A4 = 717  # pixels between Chromium's own margins
 OVER = """[...document.querySelectorAll(".columns > *")].flatMap(part =>
@@ -29,6 +32,25 @@ def test_no_table_of_a_printed_report_lies_over_the_next(tmp_path: Path) -> None
             window.open(f"file://{tmp_path}/{classes}.html")
             window.wait("What test-time ensembling gives", "Run settings")
             assert window.ask(OVER) == []
+
+
+def test_printed_findings_have_every_class_and_its_bar(tmp_path: Path) -> None:
+    names = ["a_name_without_any_space_that_is_far_longer_than_its_column_of_the_page", *map(str, range(OPEN + 20))]
+    made = make_run(tmp_path / "run", len(names), 60, names=names)
+    html = page([], read_split(made.split / "split.parquet"), read_classes(made.split / "classes.json"), [])
+    (tmp_path / "validation.html").write_text(html)
+    (tmp_path / "profile").mkdir()
+    bars = """[...document.querySelectorAll(".bars tbody tr")].map(row => [row.checkVisibility(),
+        getComputedStyle(row.querySelector("div")).printColorAdjust, row.cells[1].offsetWidth])"""
+    with Browser(tmp_path / "profile") as window:
+        window.tell("Emulation.setEmulatedMedia", media="print")
+        window.tell("Emulation.setDeviceMetricsOverride", width=A4, height=1000, deviceScaleFactor=1, mobile=False)
+        window.open(f"file://{tmp_path}/validation.html")
+        window.wait("Known positives of every class")
+        rows = window.ask(bars)
+    assert len(rows) == len(names)
+    assert {(shown, colours) for shown, colours, _ in rows} == {(True, "exact")}
+    assert len({width for *_, width in rows}) == 1, "bars of both tables have one scale"
 
 
 def test_tables_are_sorted_by_name_as_text_and_by_figure_as_number(tmp_path: Path) -> None:
