@@ -87,8 +87,14 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
     low, high = as_float(values.get(f"{name}_low")), as_float(values.get(f"{name}_high"))
     if math.isnan(low) or math.isnan(high):
         return ""
-    write = points if signed else percent
+    write = _signed_end if signed else percent
     return f"{write(low)} to {write(high)}"
+
+
+def _signed_end(value: float) -> str:
+    """One end in points; with more decimals where it is not 0 and one decimal would say so."""
+    text = points(value)
+    return f"{100 * value:+.1g}" if value and text == points(0.0) else text
 
 
 def with_interval(values: Mapping[str, Any], name: str) -> str:

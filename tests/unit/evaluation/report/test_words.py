@@ -28,6 +28,16 @@ def test_numbers_in_words() -> None:
     assert difference({}, "tail")["text"] == "-"
 
 
+def test_an_interval_that_excludes_0_does_not_show_0_as_its_end() -> None:
+    for value, low, high, shown in (
+        (0.013, 0.0004, 0.026, "+0.04 to +2.6"),
+        (-0.013, -0.026, -0.00004, "-2.6 to -0.004"),
+        (0.013, -0.0004, 0.026, "-0.04 to +2.6"),
+        (0.0, 0.0, 0.0, "0.0 to 0.0"),
+    ):
+        assert difference({"mAP": value, "mAP_low": low, "mAP_high": high}, "mAP")["interval"] == shown
+
+
 def test_a_gain_without_an_interval_has_no_empty_brackets() -> None:
     blend = {"weights": {"capnet": 0.5, "linear_probe": 0.5}, "chosen_on": "val"}
     for gain, text in (({"gain": 0.016}, "+1.6 over"), ({"gain": 0.016, "low": 0.01, "high": 0.02}, "+1.6 (+1.0 to")):
