@@ -11,6 +11,7 @@ from capnet.errors import counted
 
 GROUPED = ("groups", "largest")  # fields of a check whose rows are linked
 GROUP = "the camera, slide or patient: column group of labels.csv, location in the file of camera traps"
+COUNTED = {"class": "counts of a class in a split", "figure": "figures"}  # what a check counts that has this column
 AGAIN = "run `capnet ingest` and `capnet split` again"
 
 
@@ -55,9 +56,13 @@ class Check:
 
     @property
     def size(self) -> str:
-        """How many rows offend, and in how many groups: ``300 of 400 rows in 2 groups``."""
+        """How many rows offend, and in how many groups: ``300 of 400 rows in 2 groups``; of classes and figures, how
+        many counts and figures: neither is a row of the table of pictures.
+        """
         groups = f" in {counted(self.groups, 'group')}" if self.groups else ""
-        return f"{self.observed:,} of {self.rows:,} rows{groups}"
+        columns = self.offending[0] if self.offending else {}
+        what = next((words for column, words in COUNTED.items() if columns.get(column) is not None), "rows")
+        return f"{self.observed:,} of {self.rows:,} {what}{groups}"
 
     @property
     def crowds(self) -> str:

@@ -82,6 +82,7 @@ def test_a_reader_sees_what_was_found() -> None:
     assert EVIL in text
     assert "why & how" in text
     assert "25 of 100 rows. To do: run x y ." in text
+    assert "1 of 9 counts of a class in a split. To do: add some." in text
     assert "and 24 more" in text
     assert "sea lion val 2" in text
     assert "there is no clock" in text
