@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from capnet.errors import GateError, Problem
+from capnet.errors import GateError, Problem, counted
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
 from capnet.promotion.history import Event
@@ -104,7 +104,9 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
     if verdict.colour == "red":
         problems = [Problem(str(rule), where, what_helps(rule, verdict.fell)) for rule in verdict.broken]
         todo = "`--force --reason ...` promotes it all the same, on the record"
-        raise GateError(problems=[*problems, Problem("the promotion gate refuses this version", where, todo)])
+        images = counted(verdict.rows, "test image")
+        what = f"the promotion gate refuses this version, on {images}; figures are in percent, intervals 95 %"
+        raise GateError(problems=[*problems, Problem(what, where, todo)])
     open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
     reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes))  # what explains them first
     undecided = [Problem(text) for text in reasons]
