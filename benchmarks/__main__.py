@@ -31,15 +31,18 @@ FILES = {name: f"speed_{name}" for name in ("data", "predict", "step", "text", "
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the benchmark that the first argument names; ends with status 2 for a wrong command line."""
+    """Run the benchmark that the first argument names; ends with status 2 for a wrong command line, 1 after Ctrl-C."""
     name, *rest = arguments or ["--help"]
     if name not in BENCHMARKS:
         wrong = "" if name in ("-h", "--help") else f"no benchmark {name!r}\n"
         rows = "\n".join(f"  {item:10}{text}" for item, text in BENCHMARKS.items())
         print(f"{wrong}usage: python -m benchmarks NAME [--help]\n\n{rows}", file=sys.stderr if wrong else sys.stdout)
         sys.exit(2 if wrong else 0)
-    with exits(f"benchmarks {name}"):
-        importlib.import_module(f"benchmarks.{FILES.get(name, name)}").main(rest)
+    try:
+        with exits(f"benchmarks {name}"):
+            importlib.import_module(f"benchmarks.{FILES.get(name, name)}").main(rest)
+    except KeyboardInterrupt:
+        sys.exit(f"\nbenchmarks {name}: stopped")
 
 
 if __name__ == "__main__":

@@ -28,12 +28,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ablation_sets import Set, Trained
+from benchmarks.ablation_sets import Set, Trained, settings_of
 from benchmarks.ablation_thresholds import table as thresholds_table
 from benchmarks.differences import Compare, Draws, bounds, difference
+from benchmarks.graph_training import read_folder
 from capnet.commands.preset import read
-from capnet.config import override
+from capnet.config import override, parse
 from capnet.data.images.views import centre_index
+from capnet.errors import ConfigError
 from capnet.training.scoring import combine
 
 ON, OFF = {"enabled": True}, {"enabled": False}
@@ -178,6 +180,28 @@ def measure(
     return measured, seconds, blends, [line for lines in tables for line in lines]
 
 
+def read_sets(items: Sequence[str], base: Mapping[str, Any]) -> dict[str, Path]:
+    """Folders by the names of their sets, with tables and settings that can be read: before hours of training.
+
+    Args:
+        items: NAME=FOLDER, of the command line.
+        base: settings of the preset that is measured.
+
+    Raises:
+        ConfigError: an item cannot be read or names a set twice, or a folder's settings are wrong.
+        DataError: a folder's tables are missing or wrong.
+    """
+    folders: dict[str, Path] = {}
+    for item in items:
+        name, _, folder = item.partition("=")
+        if not name or not folder or name in folders:
+            raise ConfigError(f"cannot use --sets {item}", "command line", "write --sets NAME=FOLDER, each name once")
+        folders[name] = Path(folder)
+        read_folder(folders[name])
+        parse(settings_of(folders[name], base), str(folders[name]))
+    return folders
+
+
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -195,29 +219,35 @@ def main(argv: Sequence[str]) -> None:
         metavar="ROW",
         help="default: all; served, zero-shot and probe always",
     )
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument(
         "--shares",
-        nargs="*",
+        nargs="+",
         type=float,
         default=[1.0],
         help="shares of the training and validation rows, each a set of its own",
     )
     parser.add_argument(
-        "--against", nargs="*", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW"
+        "--against", nargs="+", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW"
     )
-    parser.add_argument("--objectives", nargs="*", default=["recall>=0.9"], help="of thresholds (recall>=0.9)")
+    parser.add_argument("--objectives", nargs="+", default=["recall>=0.9"], help="of thresholds (recall>=0.9)")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args(argv)
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
+    folders = read_sets(arguments.sets, base)
+    for objective in arguments.objectives:
+        parse(override(base, [f"evaluate.threshold.objective={objective}"]), "--objectives")
+    if arguments.draws < 1 or not all(0 < share <= 1 for share in arguments.shares):
+        what = f"--draws {arguments.draws}, --shares {' '.join(map(str, arguments.shares))}"
+        raise ConfigError(what, "command line", "give a number of draws from 1 on, and shares above 0, up to 1")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows_to_run = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
     every_set, lines, gaps = [], [], {}
     total: Counter[str] = Counter()  # seconds of a training on each set
-    for item in arguments.sets:
-        name, _, folder = item.partition("=")
+    for name, folder in folders.items():
         for share in arguments.shares:
-            data = Set(name, Path(folder), base, share)
+            data = Set(name, folder, base, share)
             measured, seconds, blends, cuts = measure(
                 data, rows_to_run, arguments.seeds, arguments.draws, arguments.objectives
             )

@@ -60,6 +60,12 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
+def settings_of(folder: Path, base: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the settings.yaml of a set's folder over it, where there is one."""
+    own = read_yaml((folder / SETTINGS).read_text()) if (folder / SETTINGS).is_file() else {}
+    return merged(base, own)
+
+
 @lru_cache
 def towers_of(backbone: str, size: int, device: str = "cpu") -> Towers:
     """The towers of a backbone's settings as JSON on a device, loaded once a process."""
@@ -82,8 +88,7 @@ class Set:
 
     def __init__(self, name: str, folder: Path, base: Mapping[str, Any], share: float = 1.0) -> None:
         self.name = name if share == 1 else f"{name} {100 * share:g} %"
-        own = read_yaml((folder / SETTINGS).read_text()) if (folder / SETTINGS).is_file() else {}
-        self.folder, self.settings = folder, merged(base, own)
+        self.folder, self.settings = folder, settings_of(folder, base)
         params = parse(self.settings)
         frame, classes, labels = read_folder(folder)
         frame = frame.assign(given_split=frame["split"]) if "split" in frame else frame
