@@ -19,6 +19,7 @@ from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
 from capnet.data.splits.assign import assign_splits
 from capnet.errors import ConfigError
 from capnet.evaluation.blend import Blend
+from capnet.model.adapters import trains_blocks
 from capnet.model.backbones import load_towers
 from capnet.model.members import start_weights
 from capnet.model.towers import Towers
@@ -83,7 +84,8 @@ class Set:
         share: of the training and validation rows, taken at random; 1.0 keeps all.
 
     Raises:
-        ConfigError: the settings leave no validation rows, on which the rows of the table make their choices.
+        ConfigError: the settings leave no validation rows, on which the rows of the table make their choices, or train
+            the image tower, whose features are stored.
     """
 
     def __init__(self, name: str, folder: Path, base: Mapping[str, Any], share: float = 1.0) -> None:
@@ -106,6 +108,9 @@ class Set:
             raise ConfigError(f"{name} has no validation rows, on which rows of the ablation choose", str(folder), todo)
         self.rows = {part: frame.iloc[rows].reset_index(drop=True) for part, rows in parts.items()}
         machine, towers = self._machine_and_towers(params)
+        if trains_blocks(towers.image, params.train.adapter):
+            what = "train.adapter.in_blocks = true trains the image tower, and the ablation takes stored features"
+            raise ConfigError(what, str(folder), "--set train.adapter.in_blocks=false")
         texts = [params.graph.template.format(item) for item in classes.prompt_names]
         with torch.no_grad():
             self.text = towers.text(texts).float().cpu()

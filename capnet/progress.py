@@ -74,8 +74,14 @@ def _lines(description: str, total: int) -> Advance:
     return advance
 
 
+def note(text: str) -> None:
+    """A line where there is no bar that shows the same."""
+    if not sys.stderr.isatty():
+        log.info(text)
+
+
 def show_lines() -> None:
-    """From now on the lines of ``bar`` are written to stderr, whatever else is logged."""
+    """From now on the lines of ``bar`` and ``note`` are written to stderr, whatever else is logged."""
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -4,7 +4,6 @@ interrupted or not.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from capnet.data.images.stored_features import Features
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
-from capnet.progress import bar
+from capnet.progress import bar, note
 from capnet.runtime import Machine
 from capnet.training.checkpoint import Checkpoint, Progress, lock
 from capnet.training.class_steps import ClassSteps
@@ -36,8 +35,6 @@ from capnet.training.tower_features import TowerFeatures
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[CapNet], dict[str, float]]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ class Trainer:
             losses = LateLosses(self.machine.device, labels.image_ids, begins)
             schedule = make_schedule(optimiser, settings.optimiser.warmup, settings.epochs * steps, progress.step)
             if progress.step and group.is_main_process:
-                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)
+                note(f"{what} goes on after step {progress.step} of {last * steps} of an earlier run")
             advance(progress.step)
             for epoch in range(progress.epoch + 1, last + 1):
                 todo = batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]

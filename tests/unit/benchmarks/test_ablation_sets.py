@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks import ablation_sets
 from benchmarks.ablation_sets import Set, merged
 from capnet.commands.preset import read
+from capnet.errors import ConfigError
 from capnet.model.towers import Towers
 from tests.unit.model import tiny
 
@@ -53,6 +54,11 @@ def test_the_graph_is_that_of_its_source(folder: Path) -> None:
     assert graphs["cooccurrence"][3].tolist() == pytest.approx([0.0, 0.2, 0.0, 0.8])
     assert not torch.equal(graphs["blend"], graphs["text"])
     assert not torch.equal(graphs["blend"], graphs["cooccurrence"])
+
+
+def test_a_tower_that_would_be_trained_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="in_blocks = true trains the image tower"):
+        Set("made", folder, settings({"train": {"adapter": {"in_blocks": True}}}))
 
 
 @pytest.mark.slow  # trains
