@@ -140,7 +140,9 @@ def test_params_yaml_is_the_demo(repository: Path) -> None:
 def test_settings_of_the_documented_experiments_are_taken(repository: Path, tmp_path: Path) -> None:
     from dvc.utils.hydra import apply_overrides
 
-    commands = re.findall(r"^dvc exp run (.*-S .*)$", (repository / "docs" / "experiments.md").read_text(), re.MULTILINE)
+    commands = re.findall(
+        r"^dvc exp run (.*-S .*)$", (repository / "docs" / "experiments.md").read_text(), re.MULTILINE
+    )
     assert len(commands) == 6
     changed = {}
     for command in commands:
