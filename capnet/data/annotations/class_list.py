@@ -25,10 +25,13 @@ YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
 MOST_CLASSES = 2**15 - 1  # class indices are int16
 
 
-def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]]:
-    """The classes of classes.csv in its order, and every mistake in it."""
+def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem], str]:
+    """The classes of classes.csv in its order, every mistake in it, and the column that numbers the classes in another
+    way than by their rows from 0 (empty: none does).
+    """
     table = open_table(path, CLASS_COLUMNS, ("name",))
     problems = table.problems
+    differs = {column: False for column, name in enumerate(table.header) if name.casefold() in NUMBERS}
     names, prompt_names, critical_names = list[str](), dict[str, str](), list[str]()
     first: dict[str, int] = {}
     for line, cells in table:
@@ -48,6 +51,12 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
         if critical not in (*YES, *NO):
             problems.append(Problem(f"critical = {row['critical']!r}", where, "write true or false"))
         first.setdefault(name, line)
+        for column in [*differs]:
+            number = cell_text(cells[column])
+            if number.isdecimal() and len(number) <= DIGITS:
+                differs[column] |= int(number) != len(names)
+            else:
+                del differs[column]
         names.append(name)
         if row.get("prompt_name"):
             prompt_names[name] = row["prompt_name"]
@@ -56,19 +65,8 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
     if not names and not problems:
         what, todo = "no classes: there is a header and nothing below it", "write one row a class, or remove the file"
         problems.append(Problem(what, str(path), todo))
-    return make_classes(names, prompt_names, critical_names), problems
-
-
-def other_numbers(path: Path) -> str:
-    """The column of classes.csv that numbers the classes in another way than by their rows from 0; empty: none does."""
-    table = open_table(path, CLASS_COLUMNS, ("name",))
-    numbered = [column for column, name in enumerate(table.header) if name.casefold() in NUMBERS]
-    rows = [[cell_text(cells[column]) for column in numbered] for _, cells in table]
-    for column, cells in zip(numbered, zip(*rows, strict=True), strict=False):
-        are_numbers = all(cell.isdecimal() and len(cell) <= DIGITS for cell in cells)
-        if are_numbers and list(map(int, cells)) != list(range(len(cells))):
-            return table.header[column]
-    return ""
+    other = next((table.header[column] for column, is_other in differs.items() if is_other), "")
+    return make_classes(names, prompt_names, critical_names), problems, other
 
 
 def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:
@@ -96,7 +94,7 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
     if not settings.classes or not folder.has(settings.classes):
         return make_classes(names), mistakes
     path = folder.path(settings.classes)
-    listed, problems = read_classes_csv(path, settings.separator)
+    listed, problems, _ = read_classes_csv(path, settings.separator)
     problems = [*mistakes, *problems]
     if not listed:
         raise DataError(problems=problems)

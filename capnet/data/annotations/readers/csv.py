@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations.class_list import other_numbers, read_classes_csv
+from capnet.data.annotations.class_list import read_classes_csv
 from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of, misspelt
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.plain_files import EXPORTS
@@ -52,8 +52,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     listed: Classes | None = None
     problems, numbers = list[Problem](), ""
     if settings.classes and folder.has(settings.classes):
-        listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
-        numbers = other_numbers(folder.path(settings.classes))
+        listed, problems, numbers = read_classes_csv(folder.path(settings.classes), settings.separator)
     return read_table(path, listed, settings, problems, numbers=numbers)
 
 
