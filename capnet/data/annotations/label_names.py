@@ -200,9 +200,8 @@ def _of_words(names: list[str]) -> tuple[list[str], list[str]]:
     if spaced and all(word.isdigit() for word in uses):
         return list(spaced), []
     shared = [name for name, pieces in spaced.items() if all(uses[word] > 1 for word in pieces)]
-    firsts, later = (
-        {word for pieces in spaced.values() for word in pieces[part]} for part in (slice(1), slice(1, None))
-    )
+    firsts = {pieces[0] for pieces in spaced.values()}
+    later = {word for pieces in spaced.values() for word in pieces[1:]}
     if len(shared) >= max(SEVERAL, len(spaced) / 2) and not firsts.isdisjoint(later):
         return (shared, []) if len(uses) < len(names) else ([], shared)
     of_labels = [name for name, pieces in spaced.items() if {*pieces} <= words.keys()]
@@ -257,7 +256,7 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.6)
     separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")
-    if " " in token and all(word in names or word.isdigit() for word in token.split()):
+    if " " in token and all(word.lower() in lower or word.isdigit() for word in token.split()):
         separated = " "
     if separated:
         return (
