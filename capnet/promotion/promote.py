@@ -152,10 +152,9 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     """
     _check_force(force, reason)
     moved = history.unfinished(history.events(client, name), current_number(client, name))
-    if moved is not None and moved.kind == "rolled back":
-        follow(client, name)
-        return Outcome(name, moved.before, moved.after, current_number(client, name), None, moved)
     follow(client, name)
+    if moved is not None and moved.kind == "rolled back":
+        return Outcome(name, moved.before, moved.after, current_number(client, name), None, moved)
     since = history.now()
     current, known = current_number(client, name), history.events(client, name)
     former = (version_or_none(client, name, number) for number in history.former(known, current))
