@@ -1,5 +1,5 @@
 """Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log. And work
-ahead in threads, silence, and streams that lead nowhere."""
+ahead in threads, silence, and standard streams that are closed."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def show_lines() -> None:
 
 
 def open_closed_streams() -> None:
-    """A standard stream that is closed (`2>&-` in a crontab, a daemon) leads nowhere from now on: otherwise writing to
-    it fails, and the next file that is opened has its number and gets what libraries write to it.
+    """A closed standard stream (`2>&-` in a crontab, a daemon) becomes os.devnull: otherwise writing to it fails, and
+    the next file that is opened has its number and gets what libraries write to it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # as Python says it

@@ -92,6 +92,6 @@ def test_kserve_gets_its_namespace_and_definitions_first(repository: Path) -> No
     """
     text = (repository / "tests" / "cluster" / "admission").read_text()
     steps = ("create namespace kserve ", "kserve-crds.yaml", "established", "/kserve.yaml", "-n kserve wait")
-    places = [text.find(words) for words in steps]
-    assert -1 not in places
-    assert places == sorted(places)
+    positions = [text.find(words) for words in steps]
+    assert -1 not in positions
+    assert positions == sorted(positions)
