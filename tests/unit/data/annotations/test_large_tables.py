@@ -134,6 +134,10 @@ SLOW: dict[str, dict[str, Callable[[], bytes]]] = {
         "labels.csv": lambda: ("path,labels\n" + "".join(f"{n}.jpg,class{n}x\n" for n in range(20_000))).encode(),
         "classes.csv": lambda: ("name\n" + "".join(f"class {n}\n" for n in range(20_000))).encode(),
     },
+    "a label of words that are labels": {
+        "labels.csv": lambda: b"path,labels\na.jpg," + b"z " * 65_000 + b"\n",
+        "classes.csv": lambda: ("name\n" + "".join(f"class {n}\n" for n in range(30_000)) + "z\n").encode(),
+    },
     "columns spelled nearly like labels": {
         "labels.csv": lambda: (",".join(f"slebal{n:x}" for n in range(700_000)) + "\na\n").encode(),
     },
