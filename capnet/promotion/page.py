@@ -80,14 +80,16 @@ def show_verdict(client: MlflowClient, version: ModelVersion, tags: Mapping[str,
     refresh(client, version.name, str(version.version))
 
 
-def refresh(client: MlflowClient, name: str, *numbers: str) -> None:
+def refresh(client: MlflowClient, name: str, *numbers: str, moved: history.Event | None = None) -> None:
     """Bring descriptions of versions up to date.
 
     Args:
         client, name: the registry, and the registered model.
         numbers: of the versions; "" and deleted ones are passed over.
+        moved: a move that the history does not have as finished yet.
     """
     events, champion = history.events(client, name), current_number(client, name)
+    events += [moved] if moved else []
     for number in dict.fromkeys(numbers):
         version = version_or_none(client, name, number) if number else None
         if version is None:

@@ -125,19 +125,22 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
 
     ``since``: a time before the present champion was looked up; what others finish from then on, we replace.
     The time of the move is taken between: an alias that is still ours after it was moved by others later, one that is
-    not was moved before.
+    not was moved before. That the event is finished is written last, after the pages: who dies before is completed by
+    the next command.
     """
     insist(client.set_registered_model_alias, name, ALIAS, event.after)
     done = history.now()
-    known = history.events(client, name)
+    refresh(client, name, event.before, event.after, moved=replace(event, done=done))
+    known, replaced = history.events(client, name), event.before
     others = [item for item in known if item.counts and since < item.done < done and item.after != event.after]
     if others:  # finished since we looked: that is the champion that we replaced
         event = replace(event, before=others[-1].after)
     now = current_number(client, name)
     overtaken = now if now != event.after else ""
     finished = history.finish(client, name, event, done if overtaken else history.after(known, done), overtaken)
-    refresh(client, name, event.before, event.after)
-    return Outcome(name, event.before, event.after, current_number(client, name), verdict, finished)
+    if overtaken or event.before != replaced:
+        refresh(client, name, event.before, event.after)
+    return Outcome(name, event.before, event.after, now, verdict, finished)
 
 
 # ---------------------------------------------------------------- back, and what others did
@@ -192,8 +195,9 @@ def follow(client: MlflowClient, name: str) -> Event | None:
         return None
     begun = history.unfinished(known, current)
     if begun is not None:
-        history.finish(client, name, begun, history.after(known))
-        refresh(client, name, last, current)
+        done = history.after(known)
+        refresh(client, name, last, current, moved=replace(begun, done=done))
+        history.finish(client, name, begun, done)
         return None
     tags = champion.tags if champion else {}
     rules = refusal(name, current, tags, known) if champion else ""
@@ -203,9 +207,9 @@ def follow(client: MlflowClient, name: str) -> Event | None:
         verdict = "red"
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
     event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(champion))
-    event = history.finish(client, name, event, history.after(known))
-    refresh(client, name, last, current)
-    return event
+    done = history.after(known)
+    refresh(client, name, last, current, moved=replace(event, done=done))
+    return history.finish(client, name, event, done)
 
 
 def _policy_of(version: ModelVersion | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -139,6 +140,39 @@ def test_a_rollback_that_died_is_completed_by_the_next_one_and_goes_no_further(c
     assert [event.kind for event in history.events(client, "capnet") if event.counts][-1] == "rolled back"
     assert promotion.audit(client, "capnet").new is None
     assert promotion.rollback(client, "capnet").now == "1"
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_move_that_died_while_it_wrote_pages_is_completed_with_its_pages(
+    client: MlflowClient, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback went back two versions, and the former champion's page still said that it is champion."""
+    write, calls = MlflowClient.update_model_version, itertools.count()
+
+    def update(client: MlflowClient, *arguments: Any) -> Any:
+        if next(calls) == written:
+            raise ConnectionError
+        return write(client, *arguments)
+
+    def pages() -> list[str]:
+        versions = (client.get_model_version("capnet", number) for number in ("1", "2", "3"))
+        return [" ".join(re.findall("Champion since|Was champion until", version.description)) for version in versions]
+
+    for number in ("1", "3"):
+        promote(client, number)
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(MlflowClient, "update_model_version", update)
+        calls = itertools.count(-1)  # the first is that of the verdict
+        promote(client, "2", force=True, reason="a test")
+    promote(client, "2", force=True, reason="a test")
+    assert pages() == ["Was champion until", "Champion since", "Was champion until"]
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(MlflowClient, "update_model_version", update)
+        calls = itertools.count()
+        promotion.rollback(client, "capnet")
+    assert promotion.rollback(client, "capnet").now == "3"
+    assert [kind for kind, *_ in moves(client)] == ["promoted", "promoted", "forced", "rolled back"]
+    assert pages() == ["Was champion until", "Was champion until", "Champion since"]
 
 
 def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_once(client: MlflowClient) -> None:
