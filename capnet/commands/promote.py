@@ -151,8 +151,8 @@ def check_names(number: str | None, target: str | None) -> None:
 
 
 def show_verdict(verdict: Verdict) -> None:
-    fell = [f"fell most: {'; '.join(verdict.fell)}"] if verdict.fell and verdict.colour != "green" else []
-    for line in dict.fromkeys((*verdict.causes, *map(str, verdict.rules), *verdict.asks, *verdict.notes, *fell)):
+    lines = (*verdict.causes, *map(str, verdict.rules), *verdict.asks, *verdict.notes, *verdict.fell_most)
+    for line in dict.fromkeys(lines):
         click.echo(one_line(line))
     click.echo(f"verdict: {verdict.colour}, on {counted(verdict.rows, 'test image')}")
 

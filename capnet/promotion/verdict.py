@@ -108,6 +108,11 @@ class Verdict:
         return todo
 
     @property
+    def fell_most(self) -> list[str]:
+        """One line with the classes that fell most; none where all rules passed."""
+        return [f"fell most: {'; '.join(self.fell)}"] if self.fell and self.colour != "green" else []
+
+    @property
     def broken(self) -> list[Rule]:
         return [rule for rule in self.rules if rule.outcome == "fail"]
 
