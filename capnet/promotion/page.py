@@ -39,8 +39,8 @@ START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts 
 def verdict_tags(
     version: ModelVersion, champion: ModelVersion | None, verdict: Verdict, policy: Policy
 ) -> dict[str, str]:
-    """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason and why, then
-    the classes that fell most: a long list is cut.
+    """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason and why, after
+    all rules the classes that fell most: a long list is cut.
 
     Args:
         version: that the verdict is on.
@@ -54,8 +54,8 @@ def verdict_tags(
         *verdict.causes,
         *(f"{ASKS}{why}" for why in (*verdict.likely, *verdict.asks)),
         *map(str, verdict.uncovered),
-        *verdict.fell_most,
         *(str(rule) for rule in verdict.rules if rule not in first),
+        *verdict.fell_most,
         *(note for note in verdict.notes if note not in verdict.causes),
     ]
     return {
