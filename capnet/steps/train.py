@@ -72,8 +72,12 @@ def train(
         ContractError: graph and classes do not belong together.
         DataError: there are no training rows, or no class has a positive validation row.
     """
-    machine = prepare(params.runtime)
+    machine, seeds = prepare(params.runtime), params.train.seeds
+    params = params.model_copy(update={"train": params.train.model_copy(update={"seeds": ()})})  # as in a pipeline
     with process_group(machine.device) as group:
+        if len(seeds) > 1 and group.is_main_process:
+            what = "one model is trained, with runtime.seed = %s: train.seeds = %s is for a pipeline, docs/pipelines.md"
+            logger.warning(what, params.runtime.seed, list(seeds))
         table = read_split(inputs["split"] / "split.parquet")
         rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
         _check_rows(rows, val, params, inputs["split"] / "split.parquet")

@@ -233,3 +233,17 @@ def test_images_resized_otherwise_than_for_the_weights_are_warned_of(made, tiny_
         run_both(folder, tiny_backbone)
         warned.append(["resize: squash does, and tte.resize is short" in text for text in caplog.messages].count(True))
     assert warned == [1, 0]
+
+
+def test_a_list_of_seeds_is_for_a_pipeline_and_changes_nothing_here(made, tiny_backbone, caplog):
+    folder, frame = made
+    write_inputs(folder, frame)
+    written = []
+    for seeds, expected in (((1, 2), 1), ((), 0)):
+        caplog.clear()
+        run_both(folder, tiny_backbone, {"seed": 5}, seeds=seeds)
+        lines = [text for text in caplog.messages if "train.seeds" in text]
+        assert len(lines) == expected
+        assert all("runtime.seed = 5" in line and "[1, 2]" in line for line in lines)
+        written.append({path.name: path.read_bytes() for path in (folder / "model").iterdir()})
+    assert written[0] == written[1]  # the model of a pipeline, which hands the stage no list, has these bytes, too
