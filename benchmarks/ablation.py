@@ -35,7 +35,7 @@ from benchmarks.graph_training import read_folder
 from capnet.commands.preset import read
 from capnet.config import override, parse
 from capnet.data.images.views import centre_index
-from capnet.errors import ConfigError
+from capnet.errors import ConfigError, DataError, counted, some
 from capnet.training.scoring import combine
 
 ON, OFF = {"enabled": True}, {"enabled": False}
@@ -189,7 +189,7 @@ def read_sets(items: Sequence[str], base: Mapping[str, Any]) -> dict[str, Path]:
 
     Raises:
         ConfigError: an item cannot be read or names a set twice, or a folder's settings are wrong.
-        DataError: a folder's tables are missing or wrong.
+        DataError: a folder's tables are missing or wrong, or images are missing.
     """
     folders: dict[str, Path] = {}
     for item in items:
@@ -197,8 +197,11 @@ def read_sets(items: Sequence[str], base: Mapping[str, Any]) -> dict[str, Path]:
         if not name or not folder or name in folders:
             raise ConfigError(f"cannot use --sets {item}", "command line", "write --sets NAME=FOLDER, each name once")
         folders[name] = Path(folder)
-        read_folder(folders[name])
-        parse(settings_of(folders[name], base), str(folders[name]))
+        settings = parse(settings_of(folders[name], base), folder)
+        rows = read_folder(folders[name], settings.ingest)[0]
+        if missing := [path for path in rows["path"] if not (folders[name] / path).is_file()]:
+            what = f"{counted(len(missing), 'image')} of {len(rows):,} missing: {some(missing)}"
+            raise DataError(what, folder, "put them there, or take their rows out of the table")
     return folders
 
 
@@ -236,6 +239,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
     folders = read_sets(arguments.sets, base)
+    parse(override(base, [f"train.seeds={arguments.seeds}"]), "--seeds")
     for objective in arguments.objectives:
         parse(override(base, [f"evaluate.threshold.objective={objective}"]), "--objectives")
     if arguments.draws < 1 or not all(0 < share <= 1 for share in arguments.shares):

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from benchmarks.graph_training import read_folder
-from capnet.config import Params, parse
+from capnet.config import Params, parse, read_sections
 from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
 from capnet.data.splits.assign import assign_splits
 from capnet.errors import ConfigError
@@ -29,7 +29,6 @@ from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
-from capnet.yaml_text import read_yaml
 
 SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settings, such as how it is divided
 
@@ -54,7 +53,7 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     for key, value in change.items():
         old: Any = result.get(key)
         mergeable = isinstance(value, Mapping) and isinstance(old, Mapping)
-        if not mergeable or (key == "loss" and value["name"] != old["name"]):
+        if not mergeable or (key == "loss" and value.get("name", old["name"]) != old["name"]):
             result[key] = value
         else:
             result[key] = merged(old, value)
@@ -62,9 +61,12 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 
 def settings_of(folder: Path, base: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the settings.yaml of a set's folder over it, where there is one."""
-    own = read_yaml((folder / SETTINGS).read_text()) if (folder / SETTINGS).is_file() else {}
-    return merged(base, own)
+    """``base`` with the settings.yaml of a set's folder over it, where there is one.
+
+    Raises ConfigError where it cannot be read.
+    """
+    path = folder / SETTINGS
+    return merged(base, read_sections(path) if path.is_file() else {})
 
 
 @lru_cache
@@ -92,7 +94,7 @@ class Set:
         self.name = name if share == 1 else f"{name} {100 * share:g} %"
         self.folder, self.settings = folder, settings_of(folder, base)
         params = parse(self.settings)
-        frame, classes, labels = read_folder(folder)
+        frame, classes, labels = read_folder(folder, params.ingest)
         frame = frame.assign(given_split=frame["split"]) if "split" in frame else frame
         order = np.argsort(frame["image_id"].to_numpy(), kind="stable")
         frame = frame.iloc[order].reset_index(drop=True)

@@ -14,7 +14,7 @@ import torch
 from benchmarks.differences import Compare, Draws
 from benchmarks.graph_means import buckets_of
 from benchmarks.graph_rows import Curve, counted
-from capnet.config import Params, parse
+from capnet.config import Ingest, Params, parse
 from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file, unit_codes
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import csv
@@ -49,12 +49,13 @@ class Set:
         return self.labels[self.train].sum(axis=0)
 
 
-def read_folder(folder: Path) -> tuple[Any, Classes, np.ndarray]:
-    """Rows, classes and labels bool [image, class] of a folder with labels.csv; no image is opened.
+def read_folder(folder: Path, settings: Ingest | None = None) -> tuple[Any, Classes, np.ndarray]:
+    """Rows, classes and labels bool [image, class] of a folder with labels.csv, read with the ``settings`` of section
+    ingest, by default the usual ones; no image is opened.
 
     Raises DataError with every mistake in the tables.
     """
-    read = csv.read(DataFolder(folder), Params().ingest)
+    read = csv.read(DataFolder(folder), settings or Params().ingest)
     if read.problems:
         raise DataError(problems=read.problems)
     return read.rows.reset_index(drop=True), read.classes, label_matrix(read.rows["labels"], len(read.classes))

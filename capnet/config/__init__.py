@@ -17,6 +17,7 @@ from capnet.config.params import Params as Params
 from capnet.config.params import load as load
 from capnet.config.params import override as override
 from capnet.config.params import parse as parse
+from capnet.config.params import read_sections as read_sections
 from capnet.config.params import setting_names as setting_names
 from capnet.config.params import settings_hash as settings_hash
 from capnet.config.results import Evaluate as Evaluate

@@ -153,6 +153,12 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
         ConfigError: the file is missing, a folder, no UTF-8, no YAML, or has unknown or wrong settings, all of which it
             names.
     """
+    raw, items = read_sections(path), tuple(overrides)
+    return parse(override(raw, items), f"{path}, --set" if items else str(path))
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a settings file, not yet checked; raises ConfigError where it cannot be read."""
     if path.is_dir():
         raise ConfigError(f"{path} is a folder", str(path), f"name a file, or move the folder away and {MAKE}")
     if not path.is_file():
@@ -170,8 +176,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
         raise ConfigError("the settings file is empty", str(path), MAKE)
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, got {type(raw).__name__}", str(path), "compare with `capnet preset own`")
-    items = tuple(overrides)
-    return parse(override(raw, items), f"{path}, --set" if items else str(path))
+    return raw
 
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
