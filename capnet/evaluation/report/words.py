@@ -148,7 +148,7 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
     """
     if content.get("source") == "none":
         return []
-    notes, shortfalls, never, wrong = [], dict[str, list[Mapping[str, Any]]](), [], []
+    notes, shortfalls, never, wrong, unseen = [], dict[str, list[Mapping[str, Any]]](), [], [], []
     for item in content["classes"]:
         objective = _objective(content, item)
         kind, _, share = objective.partition(">=")
@@ -157,7 +157,10 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         elif not share and as_float(item.get("recall")) < SELDOM:
             never.append(str(item["name"]))
         elif not share and as_float(item.get("precision")) < RARELY_RIGHT:
-            wrong.append(f"{item['name']} ({percent(item['precision'])} % right)")
+            if item["positives"]:
+                wrong.append(f"{item['name']} ({percent(item['precision'])} % right)")
+            else:
+                unseen.append(str(item["name"]))
         elif "objective" in item and kind == "recall" and as_float(item.get("recall")) < float(share):
             notes.append(
                 f"Critical class {item['name']}: recall {percent(item['recall'])} % of {item['positives']} held-out"
@@ -173,7 +176,7 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
             more = f"; {setting}: f1 gives more labels" if objective.startswith("precision") else ""
             note += f" Hardly ever given: {some(silent)}{more}."
         notes.append(note)
-    whom, setting = _classes_with(content, "f1") if never or wrong else ("", "")
+    whom, setting = _classes_with(content, "f1") if never or wrong or unseen else ("", "")
     if never:
         are, need = ("is", "It needs") if len(never) == 1 else ("are", "They need")
         notes.append(
@@ -183,6 +186,9 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
     if wrong:
         note = f"Labels of {len(wrong)} of {whom} are nearly always wrong on held-out pictures: {some(wrong)}."
         notes.append(f"{note} {setting}: precision>=0.5 gives fewer labels.")
+    if unseen:
+        note = f"No held-out picture shows {len(unseen)} of {whom}: {some(unseen)}."
+        notes.append(f"{note} Whether labels of these are right was not checked; more labelled pictures are needed.")
     return notes
 
 

@@ -64,3 +64,10 @@ def test_classes_that_f1_gives_wrongly_are_named() -> None:
     (note,) = threshold_notes(content("f1", {"precision": 0.0, "recall": 0.0}))
     assert "hardly ever given" in note, "not given is not given wrongly"
     assert threshold_notes(content("recall>=0.9", {"precision": 0.027})) == []
+
+
+def test_labels_of_a_class_that_no_held_out_picture_shows_are_unchecked_and_not_wrong() -> None:
+    unseen = {"positives": 0, "recall": None}
+    (note,) = threshold_notes(content("f1", {**unseen, "precision": 0.0}, {**unseen, "precision": None}, {}))
+    assert note.startswith("No held-out picture shows 1 of 3 classes: class 0. Whether labels of these are right")
+    assert "precision>=0.5" not in note, "fewer labels would not help"
