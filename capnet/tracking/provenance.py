@@ -46,6 +46,7 @@ def fingerprints(settings: Mapping[str, Any], split: Path) -> dict[str, str]:
         split: Folder of stage split.
     """
     sections = {name: settings[name] for name in ("backbone", "tte", "train")}
+    sections["train"] = {**sections["train"], "seeds": []}  # a model has one, which config.json says
     return {
         "settings_fingerprint": settings_hash(sections),
         "split_sha256": sha256_file(split / "split.parquet"),
