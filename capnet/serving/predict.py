@@ -248,13 +248,13 @@ def predict(
 
 
 def _key(identity: str, source: Source, part: int) -> str:
-    """Of the model's content, root, list and files: cameras number alike, and cards are put in at the same place."""
+    """Of the model's content, root, list, files and who may read them: cameras number alike, cards go into one slot."""
     digest = hashlib.sha256(json.dumps([identity, str(source.root.absolute()), part]).encode())
     for name in source.names:
         about: list[str | int] = [name]
         with suppress(OSError, ValueError):  # not there, or no name of a file
-            stat = os.stat(shard_of(source.root / name) or source.root / name)
-            about += [stat.st_size, stat.st_mtime_ns]
+            stat = os.stat(path := shard_of(source.root / name) or source.root / name)
+            about += [stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()
 

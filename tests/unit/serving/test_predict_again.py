@@ -184,6 +184,29 @@ def test_parts_with_an_image_that_was_written_over_are_not_used(
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
+def test_parts_with_an_image_whose_rights_were_mended_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights change neither size nor time of a file. They are patched, because root may read everything."""
+    source, image, may_read = list_images(str(folder / "camera 0")), folder / "camera 0" / "é2.JPG", os.access
+    predict(served, "m", source, tmp_path / "expected.csv")
+    original = Served.stream
+
+    def refused(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        (part,) = original(served, names, root, total)
+        kept = [name != image.name for name in part.names]
+        yield ScoredPart(part.names, ["" if good else "Permission denied" for good in kept], part.scores[kept])
+
+    monkeypatch.setattr(Served, "stream", refused)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != image and may_read(path, mode))
+    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", source, tmp_path / "out.csv")
+    monkeypatch.undo()
+    predict(served, "m", source, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
 @pytest.mark.parametrize("images", ["camera 0", "camera 1"])
 def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
     served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path, images: str
