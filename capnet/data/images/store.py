@@ -18,6 +18,7 @@ import resource
 import time
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,9 @@ class FeatureStore:
         used, position = np.unique(numbers, return_inverse=True)
         segments = [self._segments[number] for number in used]
         for segment in segments:
-            if segment.path.exists():  # else somebody has emptied the state folder; the map is still good
+            with suppress(
+                OSError
+            ):  # somebody emptied the state folder, or it is another account's: the map is still good
                 os.utime(segment.path)
         rows = positions - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
         return StoredFeatures([StoredViews([(item.features, item.mapped) for item in segments], position, rows)])
@@ -174,7 +177,11 @@ def write_segment(path: Path, hashes: Sequence[str], features: np.ndarray) -> No
 
 def trim(limit: int) -> None:
     """Remove the longest unused files until the store has at most ``limit`` bytes; what a process has open stays."""
-    files = [(path.stat(), path) for path in state_dir("features").rglob("*") if path.is_file()]
+    files = list[tuple[os.stat_result, Path]]()
+    for folder, _, names in os.walk(state_dir("features")):
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):  # another process has renamed or removed it meanwhile
+                files.append((path.stat(), path))
     total = sum(state.st_size for state, _ in files)
     for state, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
         abandoned = path.suffix == ".tmp" and time.time() - state.st_mtime > ABANDONED_SECONDS

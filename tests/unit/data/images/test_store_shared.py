@@ -1,0 +1,56 @@
+"""The feature store while stages of other projects, or other accounts, use the same state folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capnet.data.images.store import FeatureStore, trim
+from capnet.state import state_dir
+
+FEATURES = np.ones((1, 4), dtype=np.float16)  # [view, pooled]
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+
+
+def _write_and_remove(folder: Path) -> None:
+    while True:
+        folder.mkdir(exist_ok=True)
+        for number in range(50):
+            (folder / f".{number}.tmp").write_bytes(b"x")
+        for number in range(50):
+            (folder / f".{number}.tmp").rename(folder / f"{number}.arrow")
+        shutil.rmtree(folder)
+
+
+def test_trimming_goes_on_while_another_process_renames_and_removes_files() -> None:
+    folder = state_dir("features") / "of another project"
+    process = multiprocessing.get_context("fork").Process(target=_write_and_remove, args=(folder,), daemon=True)
+    process.start()
+    try:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            trim(10**9)
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_features_that_another_account_wrote_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the owner of a file, or who may write it, sets its time."""
+    FeatureStore("key", 1).fill(["a"], [FEATURES])
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert FeatureStore("key", 1).read(["a"])[:].tolist() == [FEATURES.tolist()]
