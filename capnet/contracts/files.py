@@ -52,10 +52,22 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}.tmp")
     sweep(path.parent, re.compile(rf"\..+\.{re.escape(host())}\.(\d+)\.tmp"))
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with named_faults(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_faults(path: Path) -> Iterator[None]:
+    """An error of the system inside that names no file, as that of a full disk, names ``path``, which is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sweep(folder: Path, form: re.Pattern[str]) -> None:

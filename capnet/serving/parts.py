@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from capnet.contracts import read_json, remove, write_json
+from capnet.contracts.files import named_faults
 from capnet.errors import CapnetError
 
 LOCK = "lock"
@@ -33,12 +33,20 @@ def parts_of(out: Path, key: str) -> Iterator[Path]:
         with suppress(CapnetError):
             earlier = read_json(folder / "key.json")
         if earlier != key:
-            for path in folder.iterdir():
-                if path.name != LOCK:
-                    remove(path)
+            _empty(folder)
         write_json(folder / "key.json", key)
-        yield folder
-        shutil.rmtree(folder)
+        with named_faults(out):
+            yield folder
+        _empty(folder)
+        (folder / LOCK).unlink()  # last: from here on another process may lock a file of its own in this folder
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            remove(path)
 
 
 def _locked(folder: Path, out: Path) -> IO[str]:
@@ -47,7 +55,8 @@ def _locked(folder: Path, out: Path) -> IO[str]:
     POSIX's lock, because flock's would stay with processes that decode images for a while after a kill.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
         try:
             file = open(folder / LOCK, "a+")  # noqa: SIM115
         except FileNotFoundError:  # the folder went with a process that has just ended
