@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -57,6 +57,12 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "
 def tracking_uri(settings: Register) -> str:
     """MLFLOW_TRACKING_URI where set, else the setting."""
     return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
+
+
+def preload() -> None:
+    """Import MLflow's client, which takes seconds, before a clock runs; what prevents that is an error of ``store``."""
+    with _environment(QUIET), suppress(ImportError, ValueError):
+        import mlflow.tracking  # noqa: F401
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""`capnet doctor`: its options; data.py checks this machine, cluster.py, nodes.py and platform.py a cluster,
-findings.py reports.
+"""`capnet doctor`: its options; data.py and machine.py check this machine, cluster.py, nodes.py and platform.py a
+cluster, findings.py reports.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from capnet.errors import DataError
 @click.option("--nodes", default=1, help="Nodes that a run will train on.")
 @click.option("--training-runtime", default=names.RUNTIME, help="Runtime of Kubeflow Trainer for several nodes.")
 def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any) -> None:
-    """Check the data: is it complete, does its remote answer, which credentials are in use. Takes at most 5 seconds.
+    """Check the data: is it complete, does its remote answer, which credentials are in use; where state and MLflow's
+    store are, and whether they can be used. Takes at most 5 seconds.
 
     With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines, which failures it
     tries again, the network. Takes at most 10 seconds; no value of a secret is shown.
@@ -45,7 +46,8 @@ def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any)
     from capnet.commands.doctor.findings import Needs, examine, report
     from capnet.config import load
 
-    data = load(Path(params), settings).data
+    loaded = load(Path(params), settings)
+    data = loaded.data
     if cluster:
         from capnet.cluster.kubernetes_api import ClusterError
         from capnet.commands.doctor.cluster import DEADLINE, cluster_checks
@@ -53,5 +55,6 @@ def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any)
         report(examine(cluster_checks(Needs(data.root, data.anonymous, **needs)), DEADLINE), ClusterError)
     else:
         from capnet.commands.doctor.data import DEADLINE, data_checks
+        from capnet.commands.doctor.machine import machine_checks
 
-        report(examine(data_checks(data), DEADLINE), DataError)
+        report(examine({**data_checks(data), **machine_checks(loaded.register_)}, DEADLINE), DataError)

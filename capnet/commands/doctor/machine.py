@@ -1,0 +1,78 @@
+"""Where state and MLflow's store are, and whether they can be used: `capnet doctor` on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capnet.commands.doctor.findings import Checks, Finding, wrong
+from capnet.errors import check_writable, counted, machine_faults
+
+if TYPE_CHECKING:
+    from capnet.config import Register
+
+WAIT = 1.0  # seconds for another process that writes to the database
+
+
+def machine_checks(settings: Register) -> Checks:
+    """The checks by name; what they import is loaded before the clock runs."""
+    from capnet.tracking.database import sqlite_file
+    from capnet.tracking.store import preload, tracking_uri
+
+    uri = tracking_uri(settings)
+    database = sqlite_file(uri)
+    if database is not None:
+        return {"state": check_state, "mlflow": lambda: check_database(database.absolute())}
+    preload()
+    return {"state": check_state, "mlflow": lambda: check_server(settings, uri)}
+
+
+def check_state() -> Iterable[Finding]:
+    """Whether the state folder, or the folder that it will be made in, can be written to."""
+    folder = Path(os.environ.get("CAPNET_STATE", ".capnet")).absolute()
+    with machine_faults(folder, "the state folder cannot be used (CAPNET_STATE names another)"):
+        check_writable(existing := _existing(folder))
+        free = shutil.disk_usage(existing).free / 1e9
+    made = "" if existing == folder else ", does not exist yet"
+    yield Finding("state", f"{folder}{made}, can be written to, {free:.1f} GB free")
+
+
+def check_database(database: Path) -> Iterable[Finding]:
+    """Whether MLflow's database file, or the folder that it will be made in, can be written to."""
+    with machine_faults(database, "the MLflow store cannot be written to"):
+        check_writable(_existing(database.parent))  # SQLite also writes a journal there
+        if not database.exists():
+            yield Finding("mlflow", f"{database} does not exist yet: the first `capnet register` makes it")
+            return
+        open(database, "r+b").close()
+    try:
+        with closing(sqlite3.connect(database, timeout=WAIT)) as connection:
+            models = connection.execute("select count(*) from registered_models").fetchone()[0]
+    except sqlite3.Error as error:
+        todo = "wait for the process that writes to it; if there is none, name another file in register.tracking_uri"
+        yield wrong("mlflow", f"the MLflow store cannot be read: {error}", str(database), todo)
+        return
+    yield Finding("mlflow", f"{database} can be written to, {counted(models, 'registered model')}")
+
+
+def check_server(settings: Register, uri: str) -> Iterable[Finding]:
+    """Whether a store that is no file answers; whether it lets this account write, only writing would show.
+
+    Args:
+        settings: say where it is.
+        uri: its address, for the message.
+    """
+    from capnet.tracking.store import store
+
+    with store(settings, "reach the MLflow store", reads=True):
+        yield Finding("mlflow", f"{uri} answers")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the first one around it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
