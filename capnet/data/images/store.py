@@ -113,9 +113,8 @@ class FeatureStore:
         used, position = np.unique(numbers, return_inverse=True)
         segments = [self._segments[number] for number in used]
         for segment in segments:
-            with suppress(
-                OSError
-            ):  # somebody emptied the state folder, or it is another account's: the map is still good
+            # where somebody emptied the state folder, or another account owns it, the map is still good
+            with suppress(OSError):
                 os.utime(segment.path)
         rows = positions - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
         return StoredFeatures([StoredViews([(item.features, item.mapped) for item in segments], position, rows)])
