@@ -88,8 +88,6 @@ class Console(io.TextIOBase):
     def log(self) -> Path:
         return (self.run or self.root) / LOG
 
-    # ---------------------------------------------------------------- reading
-
     def _read(self, line: str) -> None:
         if match := RUNNER.fullmatch(line):
             self._runner(match[1])
@@ -142,8 +140,6 @@ class Console(io.TextIOBase):
             self.terminal.write(f"{self.task.label:<20}")
             self.terminal.flush()
             self._open = True
-
-    # ---------------------------------------------------------------- writing
 
     def _output(self, message: str, level: str) -> None:
         if MISTAKE.fullmatch(message):

@@ -127,8 +127,6 @@ class CapNet(nn.Module):
                 part.logit_scale.fill_(math.log(scale))
                 part.logit_bias.fill_(bias)
 
-    # ------------------------------------------------------------ text features
-
     def class_features(self, encode: EncodePrompts | None = None) -> ClassFeatures:
         """Text features of all classes; gradients flow to prompts, GCN and text adapters.
 
@@ -146,8 +144,6 @@ class CapNet(nn.Module):
     def _zero_shot(self) -> Tensor:
         """Unit features of the hand-written prompts [class, embed]."""
         return normalize(self.hand_written, dim=-1)
-
-    # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
         """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``."""
@@ -176,8 +172,6 @@ class CapNet(nn.Module):
         if adapter is not None and self.settings.adapter.location != "pooled":
             v = normalize(v + adapter(pooled if self.settings.adapter.location == "bridge" else v), dim=-1)
         return v
-
-    # ------------------------------------------------------------ logits
 
     def logits(self, image_features: Tensor, class_features: Tensor) -> Tensor:
         """Logits [image, class] from unit features [image, embed] and [class, embed]."""

@@ -34,9 +34,6 @@ class Backdrop:
     taken: tuple[Box, ...] = ()  # what nothing may hide: windows
 
 
-# ---------------------------------------------------------------- places
-
-
 def _meadow(brush: Brush, horizon: int, near: Colour, far: Colour) -> None:
     """Two hill lines and a field that darkens towards the front."""
     rng = brush.rng

@@ -120,9 +120,6 @@ def deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# ---------------------------------------------------------------- the same bytes everywhere
-
-
 def recorded_hash(out: Path) -> str:
     """The md5 that data.dvc has for the folder ``out``; "" where there is no data.dvc or it describes another
     folder.

@@ -62,9 +62,6 @@ BENCHMARKS = {
 }
 
 
-# ---------------------------------------------------------------- download
-
-
 def download(url: str, target: Path, md5: str, size: int = 0) -> None:
     """Fetch a file, going on after the bytes of an earlier attempt.
 
@@ -163,9 +160,6 @@ def _total(answer: Any) -> int:
         return int(behind)
     length = answer.headers.get("Content-Length", "")
     return int(length) if NUMBER.fullmatch(length) and answer.status_code == 200 else 0
-
-
-# ---------------------------------------------------------------- a benchmark
 
 
 def fetch_benchmark(benchmark: Benchmark, out: Path, base_url: str = "", keep: bool = False) -> list[str]:
