@@ -106,7 +106,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     classes = read_classes(model / "classes.json", drawn.fingerprint)
     config = read_model_config(model)
     thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
-    findings = read_findings(validation)
+    checks = read_findings(validation)["checks"]
     per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
@@ -121,13 +121,11 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         what = "prompt names, training counts, buckets or critical classes are not those of the split"
         problems.append(Problem(what, str(model / "classes.json"), "train again, or run `dvc repro`"))
     problems += other_views(thresholds, config, evaluation / "thresholds.json")
-    path = evaluation / "evaluation.json"
-    with reading(path):
-        if "mAP" not in metrics.get("capnet", {}):
-            problems.append(Problem("no mAP of the variant capnet", str(path), "run `capnet evaluate` again"))
+    if "mAP" not in metrics.get("capnet", {}):
+        where = str(evaluation / "evaluation.json")
+        problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
-    checks = [dict(item) for item in findings["checks"]]
     history = read_csv_rows(model / "history.csv", ("epoch",))
     with reading(model / "history.csv"):
         for row in history:

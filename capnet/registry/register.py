@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.config import Register
-from capnet.contracts import SCHEMA, read_json
+from capnet.contracts import read_document
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
 from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCED, VERDICT, identity
@@ -56,14 +56,10 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
     folders) describe.
     """
     try:
-        record = read_json(registration)
+        record = read_document(registration)
     except ContractError:
         return False
-    if not isinstance(record, dict) or [record.get(key) for key in ("schema", "name", "alias")] != [
-        SCHEMA,
-        settings.name,
-        settings.alias,
-    ]:
+    if (record.get("name"), record.get("alias")) != (settings.name, settings.alias):
         return False
     expected_hash = str(record.get("content_hash"))
     try:
@@ -85,7 +81,6 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
     Raises StoreError; then no version of this call remains, its run is marked FAILED and the alias is where it was.
     """
     policy = read_policy(settings.policy)
-    label = f"{settings.name}-{candidate.content_hash[:8]}"
     with store(settings, "register the model") as client, bar("register", 5) as advance:
         before = registering(client, settings, candidate.content_hash)
         version = find_version(client, settings, candidate.content_hash)
@@ -93,7 +88,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
             _complete_twin(client, settings, candidate, version)
             complete_gate(client, str(version.run_id), candidate)
         else:
-            version = _new_version(client, settings, candidate, label, report, data_md5, policy, advance)
+            version = _new_version(client, settings, candidate, report, data_md5, policy, advance)
         # what was at work before this call, and is so after it, was killed
         still = before & registering(client, settings, candidate.content_hash)
         end_killed(client, still | died_here(client, settings))
@@ -143,13 +138,12 @@ def _new_version(
     client: MlflowClient,
     settings: Register,
     candidate: Candidate,
-    label: str,
     report: Path,
     data_md5: str,
     policy: Policy,
     advance: Advance,
 ) -> ModelVersion:
-    experiment = experiment_id(client, settings)
+    experiment, label = experiment_id(client, settings), f"{settings.name}-{candidate.content_hash[:8]}"
     advance(note="run")
     sources = {
         "class_fingerprint": candidate.classes.fingerprint,
