@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from capnet.serving.engine import Served
 
 FIRST = ["path", "labels", "fault"]  # columns of the table
-PART_COLUMNS = ["path", "fault", "scores"]  # of a part, as ``predict`` saves it
+# of a part, as ``predict`` saves it; scores are null with a fault
+PART_SCHEMA = pa.schema([("path", pa.string()), ("fault", pa.string()), ("scores", pa.list_(pa.float32()))])
 PART_ROW = 16_384  # bytes of an image in a part beside its scores: a path and a fault
 SCORE = "score "  # columns of the table, before the class's name
 GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
@@ -176,25 +177,18 @@ def is_part(path: Path, names: Sequence[str], classes: int) -> bool:
         names: of its images, in order.
         classes: number of scores of each image without a fault.
     """
-    if not path.is_file():
-        return False
     try:
         with pq.ParquetFile(path) as file:
-            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
             most = len(names) * (PART_ROW + 8 * classes) + PART_ROW
-            if file.metadata.num_rows != len(names) or sum(group.total_byte_size for group in groups) > most:
+            if not file.schema_arrow.equals(PART_SCHEMA) or file.metadata.num_rows != len(names) or size > most:
                 return False
-            part = file.read(PART_COLUMNS)
+            part = file.read()
     except (*DAMAGED, ValueError):
         return False
-    if part.num_columns < len(PART_COLUMNS):
-        return False
     scores, faults = part["scores"], part["fault"].to_pylist()
-    is_floats = pa.types.is_list(scores.type) and pa.types.is_floating(scores.type.value_type)
-    if part["path"].to_pylist() != list(names) or not all(isinstance(fault, str) for fault in faults):
+    if part["path"].to_pylist() != list(names) or None in faults:
         return False
-    if not is_floats:
-        return pa.types.is_null(scores.type) and all(faults)
     expected = [None if fault else classes for fault in faults]
     return bool(pc.list_value_length(scores).to_pylist() == expected) and are_scores(pc.list_flatten(scores))
 

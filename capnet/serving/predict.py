@@ -22,7 +22,7 @@ from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar
-from capnet.serving.output import FORMATS, PART_COLUMNS, Writer, is_output, is_part
+from capnet.serving.output import FORMATS, PART_SCHEMA, Writer, is_output, is_part
 from capnet.serving.parts import parts_of
 
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ def predict(
             rows = _rows(served.stream(images, source.root, len(images)), source.faults, advance)
             for number in missing:
                 temporary = paths[number].with_suffix(".tmp")
-                frame = pd.DataFrame([next(rows) for _ in every[number]], columns=PART_COLUMNS)
-                frame.to_parquet(temporary)
+                frame = pd.DataFrame([next(rows) for _ in every[number]], columns=PART_SCHEMA.names)
+                frame.to_parquet(temporary, schema=PART_SCHEMA)
                 temporary.replace(paths[number])
         temporary = folder / out.name
         result = write(temporary, writer, map(pd.read_parquet, paths), served, model_key, drift)
@@ -284,7 +284,7 @@ def write(
     Args:
         path: of the file.
         writer: of its format.
-        parts: in order; tables with PART_COLUMNS.
+        parts: in order; tables with the columns of PART_SCHEMA.
         served, model_key, drift: as in ``predict``.
     """
     result = Predicted()
