@@ -22,6 +22,7 @@ from capnet.evaluation.report.intervals import intervals_in_words
 from capnet.evaluation.report.promises import decisions, promises
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import flatten
+from capnet.evaluation.thresholds import limits_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -137,8 +138,6 @@ def _subtitle(inputs: Inputs) -> list[str]:
 def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:
     if not settings.thumbnails:
         return []
-    chosen = {item["name"]: float(item["threshold"]) for item in inputs.thresholds.get("classes", ())}
-    names = inputs.classes.names
-    thresholds = np.array([chosen.get(name, 0.5) for name in names])
+    limits, _ = limits_of(inputs.thresholds)
     buckets = np.array(inputs.classes.buckets)
-    return worst_images(inputs.test, inputs.scores, thresholds, names, buckets, settings.worst, root)
+    return worst_images(inputs.test, inputs.scores, limits, inputs.classes.names, buckets, settings.worst, root)

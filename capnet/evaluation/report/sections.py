@@ -182,8 +182,7 @@ def class_rows(inputs: Inputs) -> list[Part]:
 
 def training(inputs: Inputs) -> Part:
     """Loss and validation mAP over the epochs, the kept epoch marked."""
-    frame = inputs.history.dropna(subset=["epoch"])
-    frame = frame.groupby("epoch", as_index=False).last() if frame["epoch"].duplicated().any() else frame
+    frame = inputs.history
     if frame.empty:
         return {}
     epochs, kept = frame["epoch"].tolist(), as_float(inputs.config.get("selected_epoch"))
