@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 class Graph(nn.Module):
     """Images [image, 3, size, size] -> served logits [image, class]; class features are constants."""
 
+    refined: Tensor
+    zero_shot: Tensor
+
     def __init__(self, model: CapNet, classes: ClassFeatures) -> None:
         super().__init__()
         self.model, self.tower = model, model.towers.image  # the tower is no child of the model
@@ -53,12 +56,10 @@ class Graph(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         from capnet.model.capnet import ClassFeatures
 
-        refined, zero_shot, model = self.refined, self.zero_shot, self.model
-        assert isinstance(refined, Tensor)
-        assert isinstance(zero_shot, Tensor)
+        model, classes = self.model, ClassFeatures(self.refined, self.zero_shot)
         pooled = model.pooled(images)
         plain = model.pooled(images, adapted=False) if model.needs_plain_features else pooled
-        return model.served(model.members(pooled, ClassFeatures(refined, zero_shot), plain))
+        return model.served(model.members(pooled, classes, plain))
 
 
 @dataclass(frozen=True)
