@@ -40,9 +40,11 @@ from capnet.training.scoring import combine
 
 ON, OFF = {"enabled": True}, {"enabled": False}
 BCE = {"loss": {"name": "bce"}}
-PAPER = {"train": {"prompt": ON, "gcn": ON, "class_head": OFF}}
+WITHOUT_STAGES = {"backbone": {"stages": False}}
+PAPER = {**WITHOUT_STAGES, "train": {"prompt": ON, "gcn": ON, "class_head": OFF}}
 # what preset own trained before it had a class head, refitted, without the prompts, which 260 classes make too slow
-BEFORE = {
+BEFORE: dict[str, Any] = {
+    **WITHOUT_STAGES,
     "train": {
         "refit": True,
         "out_of_fold": False,
@@ -50,7 +52,7 @@ BEFORE = {
         "class_head": OFF,
         "loss": {"name": "db_focal"},
         "head": {"start": "settings"},
-    }
+    },
 }
 
 
@@ -81,12 +83,14 @@ ROWS: dict[str, Row] = {
     "linear probe, without refit": Row({"train": {"refit": False}}, {"linear_probe": 1.0}),
     "paper's five parts": Row(PAPER, FIVE),
     "before the class head": Row(BEFORE, FIVE),
-    "before the class head, without refit": Row({"train": {**BEFORE["train"], "refit": False}}, FIVE),
+    "before the class head, without refit": Row({**BEFORE, "train": {**BEFORE["train"], "refit": False}}, FIVE),
     "served, single view": Row({}, single=True),
     "with prompts": Row({"train": {"prompt": ON}}),
     "with GCN": Row({"train": {"gcn": ON}}),
     "without adapter": Row({"train": {"adapter": OFF}}),
     "without class head": Row({"train": {"class_head": OFF}}),
+    "without earlier stages": Row(WITHOUT_STAGES),
+    "class head, without earlier stages": Row(WITHOUT_STAGES, HEAD),
     "without logit bias": Row({"train": {"head": {"bias": False, "start": "settings"}}}),
     "loss: BCE": Row({"train": BCE}),
     "loss: ASL": Row({"train": {"loss": {"name": "asl"}}}),

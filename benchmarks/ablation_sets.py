@@ -144,30 +144,34 @@ class Set:
         """
         trainer = self.trainer(merged(change, {"train": {"blend": "held_out"}}), seed)
         model, rows, what = trainer.new_model(), self.rows, f"{self.name}, seed {seed}"
+        width = trainer.towers.pooled_dim + trainer.towers.stage_dim  # features of earlier stages come last
+        crops, views = ({part: item[..., :width] for part, item in kept.items()} for kept in (self.crops, self.views))
         own, refits = self.trainer(change, seed).params.train, trainer.params.train.refit
         model.weights = start_weights(own)
-        validate = validator(trainer, rows["val"], self.crops["val"])
+        validate = validator(trainer, rows["val"], crops["val"])
         everything = pd.concat([rows["train"], rows["val"]], ignore_index=True)
-        crops, views = (torch.cat([item["train"], item["val"]]) for item in (self.crops, self.views))
+        all_crops, all_views = (torch.cat([item["train"], item["val"]]) for item in (crops, views))
         in_folds = refits and trainer.params.train.out_of_fold and trains_in_seconds(model)
         folds = folds_of(trainer, everything) if in_folds else None
         with tempfile.TemporaryDirectory() as folder:
-            fit = trainer.fit(model, rows["train"], self.views["train"], Path(folder), validate=validate, what=what)
+            fit = trainer.fit(model, rows["train"], views["train"], Path(folder), validate=validate, what=what)
         last = fit.selected_epoch
-        probe = train_probe(trainer, rows["train"], self.crops["train"], rows["val"], self.crops["val"], folds)
+        probe = train_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"], folds)
         load_probe(model, probe)
         held_out = HeldOut(rows["val"] if folds is None else everything, folds)
         if folds is None:
-            held_out.logits = member_logits(trainer, model, rows["val"], self.crops["val"], "val")
+            held_out.logits = member_logits(trainer, model, rows["val"], crops["val"], "val")
         else:
             with tempfile.TemporaryDirectory() as folder:
-                held_out.logits = out_of_fold_logits(trainer, everything, folds, views, crops, Path(folder), last)
+                held_out.logits = out_of_fold_logits(
+                    trainer, everything, folds, all_views, all_crops, Path(folder), last
+                )
         held_out.add_probe(probe)
         blend = Blend(model.weights, "settings", {}, {}) if own.blend == "none" else held_out.choose_blend(trainer)
         if refits:
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
-                trainer.fit(model, everything, views, Path(folder), what=what, last_epoch=last)
+                trainer.fit(model, everything, all_views, Path(folder), what=what, last_epoch=last)
             load_probe(model, probe)
-        members = member_logits(trainer, model, rows["test"], self.crops["test"], "test")
+        members = member_logits(trainer, model, rows["test"], crops["test"], "test")
         return Trained(members, held_out.logits, held_out.rows, blend, last)

@@ -25,6 +25,13 @@ class Backbone(Section):
         ),
     )
     centre: bool = Field(True, description="centre text features; only the offline backbones have a centring projector")
+    stages: bool = Field(
+        False,
+        description=(
+            "give the class head the mean features of a convolutional image tower's earlier stages, too; not in the"
+            " paper"
+        ),
+    )
 
 
 class Tte(Section):

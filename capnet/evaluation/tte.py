@@ -14,7 +14,7 @@ from torch import Tensor
 from capnet.config import Runtime
 from capnet.contracts import read_document
 from capnet.data.images.features import pooled_features
-from capnet.data.images.stored_features import Features, StoredFeatures
+from capnet.data.images.stored_features import Features, StoredFeatures, last_stage
 from capnet.data.images.stream import stream, without_faults
 from capnet.data.images.transform import Transform
 from capnet.data.images.views import centre_index
@@ -28,7 +28,7 @@ BATCH = 1024  # images
 @dataclass(frozen=True)
 class Scored:
     """``scores``: variant -> float32 [image, class] in [0, 1]; ``features``: float32 [image, view, pooled] of the
-    frozen tower.
+    frozen tower, without those of earlier stages.
     """
 
     scores: dict[str, np.ndarray]
@@ -63,7 +63,7 @@ class Scorer:
             what: names the rows in the log.
 
         Returns:
-            [image, view, pooled].
+            [image, view, pooled (+ stages)].
 
         Raises:
             DataError: images cannot be used; names them.
@@ -98,7 +98,8 @@ class Scorer:
         for adapted, some in self._features(rows, root, plain):
             for name, scores in self._variants(adapted.to(self.machine.device), some.to(self.machine.device)).items():
                 parts.setdefault(name, []).append(scores)
-        return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, plain.numpy())
+        features = last_stage(plain, self.loaded.model.towers.pooled_dim).numpy()
+        return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, features)
 
     def _features(self, rows: pd.DataFrame, root: Path, plain: Features) -> Iterator[tuple[Tensor, Tensor]]:
         """Features [image, view, pooled] of some images after the other, as the model sees them, and without adapters,

@@ -58,8 +58,8 @@ class BridgeAdapter(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, features: Rows) -> None:
-        """Take mean and spread from pooled features [..., pooled] of the training images."""
-        mean, variance = moments(features)
+        """Take mean and spread from pooled features [..., pooled (+ stages)] of the training images."""
+        mean, variance = (item[: len(self.mean)] for item in moments(features))
         self.mean.copy_(mean)
         self.spread.copy_(variance.mean().sqrt().clamp_min(1e-6))
 

@@ -68,7 +68,9 @@ class CapNet(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.head.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None
         n_classes = len(text_features)
-        head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
+        head = ClassHead(
+            n_classes, towers.pooled_dim + towers.stage_dim, settings.head.logit_scale, settings.head.bias_init
+        )
         self.class_head = head if settings.class_head.enabled else None
         self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
         self.weights = start_weights(settings)  # of what is served; config.json has those of a saved model
@@ -146,7 +148,9 @@ class CapNet(nn.Module):
         return normalize(self.hand_written, dim=-1)
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``."""
+        """Pooled features [image, pooled (+ stages)] of images [image, 3, size, size], without adapters if not
+        ``adapted``.
+        """
         if self.block_adapters is None:
             with torch.no_grad():
                 return self.towers.image.pooled(images).float()
@@ -164,7 +168,10 @@ class CapNet(nn.Module):
         return blocks if divides else 0
 
     def image_features(self, pooled: Tensor, adapted: bool = True) -> Tensor:
-        """Unit image features [image, embed] of pooled features [image, pooled], without adapter if not ``adapted``."""
+        """Unit image features [image, embed] of pooled features [image, pooled (+ stages)], without adapter if not
+        ``adapted``.
+        """
+        pooled = pooled[..., : self.towers.pooled_dim]
         adapter = self.adapter if adapted else None
         if adapter is not None and self.settings.adapter.location == "pooled":
             pooled = pooled + adapter(pooled)
@@ -225,7 +232,7 @@ class CapNet(nn.Module):
         if self.class_head is not None:
             logits["class_head"] = self._head_logits(pooled, classes.zero_shot)
         if self.linear_probe is not None:
-            logits["linear_probe"] = self.linear_probe(plain)
+            logits["linear_probe"] = self.linear_probe(plain[..., : self.towers.pooled_dim])
         return logits | {"zero_shot": self.logits(self.image_features(plain, adapted=False), classes.zero_shot)}
 
     def served(self, members: Mapping[str, Tensor]) -> Tensor:

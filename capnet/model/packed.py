@@ -67,6 +67,7 @@ def write_backbone(folder: Path, model: CapNet) -> None:
         "preprocess": asdict(towers.preprocess),
         "embed_dim": towers.embed_dim,
         "pooled_dim": towers.pooled_dim,
+        "stage_dim": towers.stage_dim,
         "weight_hash": towers.weight_hash,
         "model_sha256": sha256_file(folder / "model.safetensors"),
         "tensors_sha256": tensors_digest(tensors),
@@ -106,8 +107,9 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
     saved: dict[str, Any] = metadata["preprocess"]
     preprocess = Preprocess(saved["size"], tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"])
     text = TextTower(_no_text)
-    widths = metadata["embed_dim"], metadata["pooled_dim"]
-    towers = Towers(ImageTower(visual), text, preprocess, *widths, metadata["weight_hash"], metadata["architecture"])
+    widths, stage_dim = (metadata["embed_dim"], metadata["pooled_dim"]), metadata.get("stage_dim", 0)
+    image, weight_hash = ImageTower(visual, stages=stage_dim > 0), metadata["weight_hash"]
+    towers = Towers(image, text, preprocess, *widths, weight_hash, metadata["architecture"], stage_dim=stage_dim)
     return PackedCapNet(towers, ClassFeatures(tensors[REFINED], tensors[ZERO_SHOT]), settings)
 
 

@@ -46,7 +46,7 @@ from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, r
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
 if TYPE_CHECKING:
-    from capnet.data.images.stored_features import StoredFeatures
+    from capnet.data.images.stored_features import Features
     from capnet.evaluation.tte import Scored
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def evaluate(
         ContractError: split and model do not belong together.
         DataError: there is nothing to measure on, or images cannot be used.
     """
+    from capnet.data.images.stored_features import last_stage
     from capnet.evaluation.report.render import render
     from capnet.evaluation.tte import Scorer
 
@@ -93,7 +94,10 @@ def evaluate(
     scorer = Scorer(model_dir, params.runtime)
     test = scorer.score(rows["test"], root, "test")
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
-    train_features = scorer.frozen(rows["train"], root, "training (test-time views of)") if fits else None
+    train_features = None
+    if fits:
+        stored = scorer.frozen(rows["train"], root, "training (test-time views of)")
+        train_features = last_stage(stored, scorer.loaded.model.towers.pooled_dim)
     path = model_dir / "out_of_fold.parquet"
     has_held_out = path.is_file() and (val is None or config.get("refit_rows"))
     out_of_fold, views = read_predictions(path) if has_held_out else None, config["tte"]
@@ -115,7 +119,7 @@ def evaluate_scores(
     classes: Classes,
     scored_val: Scored | None,
     scored_test: Scored,
-    train_features: StoredFeatures | np.ndarray | None,
+    train_features: Features | np.ndarray | None,
     config: Evaluate,
     out_of_fold: pd.DataFrame | None,
     views: Mapping[str, Any],
@@ -193,7 +197,7 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def fit_missing_probe(
-    train: SplitRows, features: StoredFeatures | np.ndarray, val: SplitRows, scored_val: Scored | None, refit: bool
+    train: SplitRows, features: Features | np.ndarray, val: SplitRows, scored_val: Scored | None, refit: bool
 ) -> FittedProbe:
     """The linear probe that stage train has not fitted; with held-out scores of the training rows where no validation
     row has a positive.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from capnet.contracts import unit_codes
-from capnet.data.images.stored_features import Features
+from capnet.data.images.stored_features import Features, last_stage
 from capnet.errors import DataError
 from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe
 from capnet.evaluation.blend import Blend, choose_blend
@@ -83,6 +83,7 @@ def train_probe(
 
     def part(rows: pd.DataFrame, features: Features) -> ProbeRows:
         labels = trainer.labels(rows)
+        features = last_stage(features, trainer.towers.pooled_dim)
         return ProbeRows(features, labels.targets.numpy(), labels.known.numpy())
 
     refits = trainer.params.train.refit

@@ -251,6 +251,7 @@ def test_the_hash_sees_every_setting() -> None:
 def test_recommended_differs_from_the_whole_method_by_what_it_says_it_dropped() -> None:
     whole, chosen = leaves(settings(read("capnet"))), leaves(settings(read("recommended")))
     changed = {
+        "backbone.stages",
         "train.prompt.enabled",
         "train.gcn.enabled",
         "train.class_head.enabled",

@@ -52,15 +52,19 @@ class StoredViews:
 
 
 class StoredFeatures:
-    """float16 features [image, view, ...] of the feature store, given out as float32."""
+    """float16 features [image, view, ...] of the feature store, given out as float32; of the last dimension only the
+    first ``width`` numbers.
+    """
 
-    def __init__(self, parts: Sequence[StoredViews]) -> None:
+    def __init__(self, parts: Sequence[StoredViews], width: int | None = None) -> None:
         self.parts = parts  # one after the other in the dimension of views
+        self.width = width
 
     @property
     def shape(self) -> tuple[int, ...]:
         views = sum(part.shape[0] for part in self.parts)
-        return (len(self), views, *self.parts[0].shape[1:])
+        *dimensions, width = self.parts[0].shape[1:]
+        return (len(self), views, *dimensions, width if self.width is None else self.width)
 
     def __len__(self) -> int:
         return len(self.parts[0].rows)
@@ -68,12 +72,13 @@ class StoredFeatures:
     def __getitem__(self, key: slice | Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """All views of some images [image, view, ...], or one view of each [image, ...]."""
         if isinstance(key, tuple):
-            return self._one_view(key[0].numpy(), key[1].numpy())
+            return self._one_view(key[0].numpy(), key[1].numpy())[..., : self.width]
         images = np.arange(len(self))[key] if isinstance(key, slice) else key.numpy()
-        return torch.from_numpy(np.concatenate([part.read(images) for part in self.parts], axis=1)).float()
+        views = [part.read(images)[..., : self.width] for part in self.parts]
+        return torch.from_numpy(np.concatenate(views, axis=1)).float()
 
     def _one_view(self, images: np.ndarray, views: np.ndarray) -> Tensor:
-        result = np.empty((len(images), *self.shape[2:]), dtype=np.float16)
+        result = np.empty((len(images), *self.parts[0].shape[1:]), dtype=np.float16)
         start = 0
         for part in self.parts:
             here = (views >= start) & (views < start + part.shape[0])
@@ -84,7 +89,7 @@ class StoredFeatures:
     def index_select(self, dim: int, images: Tensor) -> StoredFeatures:
         """Those of ``images``, still unread; ``dim`` is 0."""
         assert dim == 0
-        return StoredFeatures([part.select(images.numpy()) for part in self.parts])
+        return StoredFeatures([part.select(images.numpy()) for part in self.parts], self.width)
 
     def numpy(self) -> np.ndarray:
         """All of them, float32 [image, view, ...]."""
@@ -92,6 +97,19 @@ class StoredFeatures:
 
 
 Features = Tensor | StoredFeatures
+
+
+def last_stage(features: Features, width: int) -> Features:
+    """What a linear probe takes of features that may hold those of earlier stages.
+
+    Args:
+        features: [image, view, pooled + stages].
+        width: how many of them are pooled ones.
+
+    Returns:
+        [image, view, pooled], still unread where they are in the feature store.
+    """
+    return features[..., :width] if isinstance(features, Tensor) else StoredFeatures(features.parts, width)
 
 
 def join_views(parts: Sequence[StoredFeatures]) -> StoredFeatures:

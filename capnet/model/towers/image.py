@@ -31,12 +31,17 @@ class Preprocess:
 
 
 class ImageTower(nn.Module):
-    """An open_clip visual tower, divided where adapters of towers without blocks go: ``pooled``, then ``project``."""
+    """An open_clip visual tower, divided where adapters of towers without blocks go: ``pooled``, then ``project``.
+
+    ``stages``: ``pooled`` also gives the mean features of each stage of a convolutional network, behind the last ones.
+    Earlier layers know what the last one, trained for other classes, has dropped (Evci et al., ICML 2022: Head2Toe).
+    """
 
     visual: Any
 
-    def __init__(self, visual: Any) -> None:
+    def __init__(self, visual: Any, stages: bool = False) -> None:
         super().__init__()
+        self.stages = stages
         self.visual = without_copies(pooled_only(visual))
         self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
         self.folded: Any = None
@@ -74,10 +79,23 @@ class ImageTower(nn.Module):
         return not self.blocks
 
     def pooled(self, images: Tensor) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size]."""
+        """Pooled features [image, pooled (+ stages)] of images [image, 3, size, size]."""
         if self.folded is not None:
             images = images.contiguous(memory_format=torch.channels_last)
-        return self.network(images)
+        if not self.stages:
+            return self.network(images)
+        if self._head is None:
+            output = self.network.forward_intermediates(images)
+            last, maps = output["image_features"], output["image_intermediates"]
+        else:
+            final, maps = self.network.forward_intermediates(images)
+            last = self.network.forward_head(final)
+        return torch.cat([last, *(item.float().mean(dim=(2, 3)) for item in maps)], dim=1)
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether it is a convolutional network that gives the features of its stages."""
+        return self.is_convolutional and hasattr(self.network, "forward_intermediates")
 
     @property
     def divides(self) -> bool:

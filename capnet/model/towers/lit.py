@@ -84,7 +84,7 @@ def load_lit(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
     digest = hashlib.sha256(f"{image.sha256} {text.sha256} ridge {RIDGE}".encode()).hexdigest()
     preprocess = Preprocess(size or entry.image_size, *entry.normalisation)
     architecture = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "quick_gelu": False, "resized": 0}
-    towers = assemble(model, tokenizer, preprocess, digest, architecture)
+    towers = assemble(model, tokenizer, preprocess, digest, architecture, settings.stages)
     head = _joint_head(towers, classifier, digest)
     projection = model.visual.head.proj
     projection.weight.copy_(head["weight"])

@@ -85,7 +85,7 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
         "quick_gelu": shape.get("quick_gelu", False),
         "resized": resized,
     }
-    towers = assemble(model, tokenizer, preprocess, digest, architecture)
+    towers = assemble(model, tokenizer, preprocess, digest, architecture, settings.stages)
     towers.resize = RESIZE.get(config.get("resize_mode") or "", "")
     return towers
 

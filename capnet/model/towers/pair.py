@@ -25,6 +25,7 @@ class Towers:
         preprocess: what the image tower takes.
         embed_dim: width of the joint space.
         pooled_dim: width of the image tower's pooled features.
+        stage_dim: width of the features of its earlier stages behind these; 0 without ``backbone.stages``.
         weight_hash: sha256 of the weights as published.
         architecture: what ``packed.build_visual`` needs to build the image tower again: open_clip's ``embed_dim``,
             ``vision_cfg`` and ``quick_gelu``, and ``resized``, the image size in pixels (0: the backbone's own).
@@ -41,11 +42,13 @@ class Towers:
     architecture: Mapping[str, Any]
     centring: tuple[Tensor, Tensor] | None = None
     resize: str = ""
+    stage_dim: int = 0
 
     @property
     def feature_key(self) -> str:
         """Stands for the image tower in the feature store: of one file another activation makes other features."""
-        return f"{self.weight_hash} {settings_hash(self.architecture)}"
+        stages = " stages" if self.stage_dim else ""
+        return f"{self.weight_hash} {settings_hash(self.architecture)}{stages}"
 
     def centre(self, text_features: Tensor) -> Tensor:
         """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""
@@ -81,6 +84,7 @@ def assemble(
     preprocess: Preprocess,
     weight_hash: str,
     architecture: Mapping[str, Any],
+    stages: bool = False,
 ) -> Towers:
     """Towers around a model that open_clip built, with weights in it; widths are measured with one black image.
 
@@ -90,13 +94,17 @@ def assemble(
         preprocess: what the image tower takes.
         weight_hash: sha256 that identifies the weights.
         architecture: see ``Towers``.
+        stages: setting backbone.stages.
     """
     image = ImageTower(model.visual)
     text = make_text_tower(model, tokenizer)
     with torch.no_grad():
-        pooled = image.pooled(torch.zeros(1, 3, preprocess.size, preprocess.size))
-        embed = image.project(pooled)
-    return Towers(image, text, preprocess, int(embed.shape[1]), int(pooled.shape[1]), weight_hash, architecture)
+        black = torch.zeros(1, 3, preprocess.size, preprocess.size)
+        pooled = image.pooled(black)
+        embed, width = int(image.project(pooled).shape[1]), int(pooled.shape[1])
+        image.stages = stages and image.has_stages
+        stage_dim = int(image.pooled(black).shape[1]) - width if image.stages else 0
+    return Towers(image, text, preprocess, embed, width, weight_hash, architecture, stage_dim=stage_dim)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

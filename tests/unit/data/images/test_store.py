@@ -13,7 +13,7 @@ import torch
 
 from capnet.data.images import store, stored_features
 from capnet.data.images.store import FeatureStore, trim
-from capnet.data.images.stored_features import join_views
+from capnet.data.images.stored_features import join_views, last_stage
 from capnet.state import state_dir
 
 SHAPE = (5, 16)
@@ -87,6 +87,12 @@ def test_it_is_indexed_like_a_tensor(monkeypatch):
     assert chosen.shape == (5, *tensor.shape[1:])
     assert torch.equal(chosen[1:4], tensor[rows][1:4])
     assert torch.equal(chosen[torch.tensor([4, 1]), torch.tensor([8, 3])], tensor[rows][[4, 1], [8, 3]])
+    for features in (joined, tensor):
+        some = last_stage(features, 2)
+        assert some.shape == (11, *tensor.shape[1:-1], 2)
+        assert torch.equal(some[3:9], tensor[3:9, :, :2])
+        assert torch.equal(some[rows, views], tensor[rows, views][:, :2])
+        assert torch.equal(some.index_select(0, rows)[:], tensor[rows][..., :2])
 
 
 def test_no_images_have_no_features():
