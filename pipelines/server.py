@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from capnet.cluster.kubernetes_api import status_message
 from pipelines.errors import RunFailed, ServerError
 from pipelines.ways import SECONDS, Way, ping, refused
 
@@ -190,12 +189,20 @@ class Server:
         try:
             yield
         except ApiException as error:
-            raise refused(self.way, int(error.status or 0), status_message(error.body)[:500]) from None
+            raise refused(self.way, int(error.status or 0), _message(error.body)) from None
         except (HTTPError, OSError) as error:
             why = f"the connection broke: {' '.join(str(error).split())[:300]}"
             if "timed out" in str(error):
                 why = "the server took too long to answer"
             raise self.way.fail(why) from None
+
+
+def _message(body: Any) -> str:
+    try:
+        content = json.loads(body)
+        return " ".join(str(content.get("message") or content.get("error") or "").split())[:500]
+    except (TypeError, ValueError, AttributeError):
+        return ""
 
 
 def _reason(item: Any) -> str:

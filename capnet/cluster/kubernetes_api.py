@@ -189,9 +189,8 @@ def refusal(method: str, path: str, host: str, status: int, message: str) -> Clu
 
 
 def status_message(body: Any) -> str:
-    """The message of the JSON with which Kubernetes, or Kubeflow Pipelines, answers a refusal."""
+    """The message of the Status object that the API answers a refusal with."""
     try:
-        content = json.loads(body)
-        return " ".join(str(content.get("message") or content.get("error") or "").split())
+        return " ".join(str(json.loads(body).get("message") or "").split())
     except (TypeError, ValueError, AttributeError):
         return ""
