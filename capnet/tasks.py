@@ -112,13 +112,6 @@ def refuse_credentials(params: Params) -> None:
         raise ConfigError(problems=problems)
 
 
-def refuse_weights(params: Params) -> None:
-    """Raise ConfigError or DataError where no task on this machine could load the backbone's weights."""
-    from capnet.model.backbones import check_weights
-
-    check_weights(params.backbone)
-
-
 def with_seed(settings: Params, seed: float) -> Params:
     """``settings`` for one of several seeds: the model is the one that runtime.seed alone would give."""
     runtime = settings.runtime.model_validate({**settings.runtime.model_dump(), "seed": seed})

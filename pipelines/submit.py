@@ -13,7 +13,6 @@ import click
 from capnet.cluster.names import DATA, PULL_SECRET
 from capnet.config import Params, load
 from capnet.errors import ConfigError, DataError, exits
-from capnet.tasks import refuse_weights
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 
@@ -53,7 +52,9 @@ def command(pipeline: str, **options: Any) -> None:
     elif not options["local"] and not options["dry_run"]:
         check_root(options["pictures"] or params.data.root, options["data_volume"])
     elif options["local"] == "subprocess" and pipeline == "training":
-        refuse_weights(params)  # before minutes of tasks that need no weights
+        from capnet.model.backbones import check_weights
+
+        check_weights(params.backbone)  # before minutes of tasks that need no weights
     if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
         per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
         settings_of({"image": "", **per_node}, params)
