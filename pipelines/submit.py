@@ -51,10 +51,6 @@ def command(pipeline: str, **options: Any) -> None:
         params, folder = _in_containers(params, options)
     elif not options["local"] and not options["dry_run"]:
         check_root(options["pictures"] or params.data.root, options["data_volume"])
-    elif options["local"] == "subprocess" and pipeline == "training":
-        from capnet.model.backbones import check_weights
-
-        check_weights(params.backbone)  # before minutes of tasks that need no weights
     if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
         per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
         settings_of({"image": "", **per_node}, params)

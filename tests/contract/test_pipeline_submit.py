@@ -12,7 +12,7 @@ import yaml
 from contract import submit_command
 from contract.submit_command import SubmitCommand
 
-from capnet.errors import CapnetError, ConfigError
+from capnet.errors import ConfigError
 from pipelines import submit
 from pipelines.errors import RunFailed
 
@@ -243,21 +243,3 @@ def test_pictures_in_s3_and_on_the_volume_are_taken(server: SubmitCommand, monke
     server.good(pictures=("--set", "data.root=s3://birds/set", "--set", "data.anonymous=true"))
     server.good("--pictures", "/mnt/data/new", pipeline="prediction", pictures=("--data-volume",))
     assert len(server.state.runs) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "pretrained", "mistake"),
-    [
-        ("lit-efflite0-minilm", "openai", "has one set of weights"),
-        ("ViT-B-32", "opeanai", "is neither a file nor a tag of ViT-B-32"),
-        ("ViT-B-32", "weights/missing.pt", "weight file missing.pt is missing"),
-    ],
-)
-def test_weights_that_no_task_could_load_are_refused_here_before_the_first_task(
-    server: SubmitCommand, tmp_path: Path, name: str, pretrained: str, mistake: str
-) -> None:
-    settings = ("--set", f"backbone.name={name}", "--set", f"backbone.pretrained={pretrained}")
-    refused = server.run("--local", "subprocess", "--runs", str(tmp_path / "runs"), *settings, pictures=())
-    assert isinstance(refused.exception, CapnetError)
-    assert mistake in str(refused.exception)
-    assert not (tmp_path / "runs").exists()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from capnet.config import Backbone
     from capnet.model.towers import Towers
 
-__all__ = ["BACKBONES", "BackboneEntry", "check_weights", "discover", "find_backbone", "load_towers"]
+__all__ = ["BACKBONES", "BackboneEntry", "discover", "find_backbone", "load_towers"]
 
 
 def discover() -> dict[str, BackboneEntry]:
@@ -39,25 +39,6 @@ BACKBONES = discover()
 def find_backbone(name: str) -> BackboneEntry:
     """The entry of ``backbone.name``: its own, or open_clip's general one, which knows any model of open_clip."""
     return BACKBONES.get(name, OPEN_CLIP)
-
-
-def check_weights(settings: Backbone) -> None:
-    """Refuse a backbone that ``load_towers`` would refuse, as far as names, tags and files tell without its network.
-
-    Args:
-        settings: which backbone.
-
-    Raises:
-        ConfigError: there is no such backbone or tag.
-        DataError: a weight file is missing.
-    """
-    entry = find_backbone(settings.name)
-    if entry is OPEN_CLIP:
-        from capnet.model.towers.open_clip_weights import source_of
-
-        source_of(settings, sorted(BACKBONES.keys() - {entry.name}))
-    elif entry.files:
-        entry.check_weights(settings.pretrained)
 
 
 def load_towers(settings: Backbone, size: int = 0) -> Towers:

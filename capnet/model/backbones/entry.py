@@ -91,17 +91,6 @@ class BackboneEntry:
         """Distributions that hold its weights."""
         return tuple(dict.fromkeys(item.distribution for item in self.files))
 
-    def check_weights(self, pretrained: str) -> None:
-        """Raise ConfigError where ``backbone.pretrained`` names other weights than those in the entry's packages."""
-        from capnet.errors import ConfigError
-
-        if pretrained not in ("", self.pretrained):
-            raise ConfigError(
-                f"backbone.pretrained = {pretrained!r}: {self.name} has one set of weights",
-                "settings",
-                f"set backbone.pretrained: {self.pretrained}",
-            )
-
     def weight_file(self, file: PackagedFile) -> Path:
         """Find an installed weight file: the only way to one, so that a registered model requires its package.
 

@@ -42,7 +42,7 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
     """
     import open_clip
 
-    name, pretrained, digest = source_of(settings, others)
+    name, pretrained, digest = _source(settings, others)
     try:
         with torch.random.fork_rng(devices=[]):
             if settings.pretrained == "random":
@@ -90,7 +90,7 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
     return towers
 
 
-def source_of(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
+def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
     """Name and weights as ``open_clip.create_model`` takes them, and the sha256 of files ("" for a tag)."""
     import open_clip
 
