@@ -87,7 +87,7 @@ def verdict(inputs: Inputs) -> list[str]:
     ]
     for key, other in (
         ("capnet-zero_shot", "the same backbone without training (zero-shot)"),
-        ("capnet-linear_probe", "a linear probe on the same features"),
+        ("capnet-linear_probe", "a linear probe on the backbone's pooled features"),
     ):
         if key not in differences:
             continue
