@@ -146,7 +146,7 @@ def test_a_rollback_that_died_is_completed_by_the_next_one_and_goes_no_further(c
 def test_a_move_that_died_while_it_wrote_pages_is_completed_with_its_pages(
     client: MlflowClient, written: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rollback went back two versions, and the former champion's page still said that it is champion."""
+    """A rollback went back two versions, and the former champion's page still called it champion."""
     write, calls = MlflowClient.update_model_version, itertools.count()
 
     def update(client: MlflowClient, *arguments: Any) -> Any:
