@@ -1,10 +1,11 @@
 """Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log. And work
-ahead in threads, silence, and standard streams that are closed."""
+ahead in threads, silence, standard streams that are closed, and Ctrl-C in other processes."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -155,3 +156,15 @@ def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahe
         finally:
             for future in waiting:  # an error, or nobody wants the rest
                 future.cancel()
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started in here never see Ctrl-C, from their first moment on: whoever started them ends
+    them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

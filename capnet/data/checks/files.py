@@ -18,11 +18,11 @@ from capnet.data.images.image_files import ImageFile
 from capnet.data.images.near_duplicates import dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
-from capnet.progress import track
+from capnet.progress import deaf_children, track
 
 A = TypeVar("A")
 B = TypeVar("B")
-CHUNK = 64  # pictures sent to a process at once
+CHUNK = 8  # pictures sent to a process at once; Ctrl-C waits for them
 FEW = 256  # up to so many items a pool costs more than it saves
 MOST_PROCESSES = 16
 DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has just gone
@@ -101,13 +101,17 @@ def _computed(function: Callable[[A], B], items: Sequence[A], workers: int, cras
         yield from map(function, items)
         return
     done = 0
+    pool = _pool(min(workers, math.ceil(len(items) / CHUNK)))
     try:
-        with _pool(min(workers, math.ceil(len(items) / CHUNK))) as pool:
-            for result in pool.map(function, items, chunksize=CHUNK):
-                yield result
-                done += 1
+        with deaf_children():
+            results = pool.map(function, items, chunksize=CHUNK)
+        for result in results:
+            yield result
+            done += 1
     except DIED:
         yield from _one_by_one(function, items[done:], crashed)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # Ctrl-C waits for the chunks at work
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
@@ -121,7 +125,9 @@ def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> I
     while done < len(items):
         with _pool(1) as pool:
             try:
-                pool.submit(os.getpid).result()
+                with deaf_children():
+                    pid = pool.submit(os.getpid)
+                pid.result()
             except DIED:
                 todo = "set validate.processes: 1; a script must call stages below `if __name__ == '__main__':`"
                 raise CapnetError("no worker process can be started", "validate", todo) from None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import platform
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +18,7 @@ from capnet.contracts.dvc_file import dvc_output
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice
-from capnet.progress import Advance
+from capnet.progress import Advance, deaf_children
 
 SEED = 0  # the set that data.dvc describes
 CHUNK = 25  # pictures that a process draws at a time
@@ -106,18 +104,6 @@ def write_set(folder: Path, seed: int, advance: Advance) -> None:
     replace_file(folder / "labels.csv", csv_text(("path", "labels", "split", "slice"), rows))
     replace_file(folder / "classes.csv", csv_text(("name", "prompt_name", "critical"), class_rows()))
     replace_file(folder / "ATTRIBUTION.md", ATTRIBUTION)
-
-
-@contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes that are started in here never see Ctrl-C, from their first moment on: whoever started them ends
-    them.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def recorded_hash(out: Path) -> str:

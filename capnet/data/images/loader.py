@@ -30,7 +30,7 @@ from capnet.data.images.decode import NO_MEMORY, Unusable
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import Canvas, unusable
 from capnet.errors import CapnetError, DataError
-from capnet.progress import in_threads
+from capnet.progress import deaf_children, in_threads
 from capnet.runtime import Machine
 
 T = TypeVar("T")
@@ -121,12 +121,13 @@ def load_batches(
         prefetch_factor=AHEAD,
         pin_memory=pin,
         multiprocessing_context="fork" if sys.platform == "linux" else None,
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=_begin,
         generator=torch.Generator(),  # the global one belongs to the training
     )
     ended, others = Event(), set(active_children())
     with named_worker_faults():
-        batches = iter(loader)  # starts the workers
+        with deaf_children():
+            batches = iter(loader)  # starts the workers
         workers = [item for item in active_children() if item not in others]
         if len(workers) < machine.workers:
             raise RuntimeError("DataLoader worker was ended at its start")
@@ -215,8 +216,10 @@ def _wake(ended: Event) -> None:
         signal.pthread_kill(main_thread().ident or 0, signal.SIGCHLD)
 
 
-def _end_with_parent(worker: int) -> None:
-    """torch's own watch does not end a worker whose batch is still on its way into the pipe of a killed parent."""
+def _begin(worker: int) -> None:
+    """What a worker does first. It ends with its parent: torch's own watch does not end a worker whose batch is still
+    on its way into the pipe of a killed parent. And from here on, where torch expects it, Ctrl-C ends it.
+    """
     parent = os.getppid()
 
     def watch() -> None:
@@ -225,3 +228,4 @@ def _end_with_parent(worker: int) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
