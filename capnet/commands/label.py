@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from capnet.commands.label_page import NAMED, chosen_rows, common_classes, page, stem_of, suggestions
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ConfigError, DataError, counted, shown, some
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PAGE, PREDICTIONS = "label.html", "label.parquet"
 SIDE = 360  # pixels of an image on the page
-NAMED = 20  # classes in a message
 EPILOG = """\b
 Examples:
   capnet label --input data/july                      100 images, drawn at random
@@ -85,7 +84,6 @@ def command(
     Images are drawn at random: a fair sample, which may become test images. Those that --class chooses are no fair
     sample, so the table gives them the split train; images with a group get no split, and go where their group is.
     """
-    from capnet.commands.label_page import chosen_rows, page, suggestions
     from capnet.commands.predict import model
     from capnet.config import load
     from capnet.contracts import replace_file
@@ -125,7 +123,7 @@ def command(
         name = folder_group(item["path"], prefix) if group_from_folder else group
         has_group = bool(name) or path in before.located
         item |= {"path": path, "group": name, "split": "train" if suspect and not has_group else ""}
-    stem = re.sub("[^A-Za-z0-9]+", "-", Path(prefix).name or "images").strip("-").lower() or "images"
+    stem = stem_of(prefix)
     not_in_model = [name for name in before.classes if name not in common]
     replace_file(out / PAGE, page(items, before.classes, not_in_model, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
@@ -135,11 +133,21 @@ def command(
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
-    added = f"{loaded.data.root.rstrip('/')}/{loaded.ingest.added}"
+    for step in next_steps(loaded, stem):
+        click.echo(step)
+
+
+def next_steps(params: Params, stem: str) -> list[str]:
+    """What to do with the saved table, a line each.
+
+    Args:
+        params: all settings.
+        stem: what the table's file name begins with.
+    """
+    added = f"{params.data.root.rstrip('/')}/{params.ingest.added}"
     if "://" in added:
-        click.echo(f"Then put it into {added}, and run `dvc repro`.")
-    else:
-        click.echo(f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro")
+        return [f"Then put it into {added}, and run `dvc repro`."]
+    return [f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro"]
 
 
 def _print_groups(of_images: Sequence[str], known: Set[str]) -> None:
@@ -270,27 +278,6 @@ def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: 
         if folder.leads_out(prefix + name):
             folder.path(prefix + name)
     return new
-
-
-def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:
-    """The classes that the model knows and people may give.
-
-    Args:
-        of_model: classes of the model.
-        classes: those of the annotations.
-        suspect: the class whose images are asked for, or "".
-        model: its name.
-
-    Raises:
-        ConfigError: there are none, or ``suspect`` is none of them.
-    """
-    common = [name for name in of_model if name in set(classes)]
-    if not common:
-        raise ConfigError("the model knows no class of the annotations", model, "name another model: --model")
-    if suspect and suspect not in common:
-        what = f"no class {suspect!r} in both the model and the annotations"
-        raise ConfigError(what, "--class", f"in both are {some(common, NAMED)}")
-    return set(common)
 
 
 def _draw(path: str) -> str:

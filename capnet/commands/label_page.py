@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
+
+from capnet.errors import ConfigError, some
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from capnet.serving.engine import Served
 
+NAMED = 20  # classes in a message
 SUGGESTED = 6  # classes shown with an image, at least: those above their threshold, then the most probable
 
 
@@ -61,6 +66,37 @@ def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> 
         labels = [(served.names[c], f"{row[c]:.2f}", bool(is_decided[c])) for c in order[:count]]
         items.append({"path": path, "labels": labels})
     return items
+
+
+def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:
+    """The classes that the model knows and people may give.
+
+    Args:
+        of_model: classes of the model.
+        classes: those of the annotations.
+        suspect: the class whose images are asked for, or "".
+        model: its name.
+
+    Raises:
+        ConfigError: there are none, or ``suspect`` is none of them.
+    """
+    common = [name for name in of_model if name in set(classes)]
+    if not common:
+        raise ConfigError("the model knows no class of the annotations", model, "name another model: --model")
+    if suspect and suspect not in common:
+        what = f"no class {suspect!r} in both the model and the annotations"
+        raise ConfigError(what, "--class", f"in both are {some(common, NAMED)}")
+    return set(common)
+
+
+def stem_of(prefix: str) -> str:
+    """What the table's file name begins with: letters and digits of the images' folder, in any alphabet.
+
+    Args:
+        prefix: what paths of the images begin with in the data folder.
+    """
+    name = normalize("NFC", PurePosixPath(prefix).name).lower()
+    return re.sub(r"[\W_]+", "-", name).strip("-") or "images"
 
 
 def page(

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from capnet.commands.label import (
     Labelled,
     command,
-    common_classes,
     folder_group,
     labelled_before,
     prefix_of,
     unlabelled,
 )
+from capnet.commands.label_page import common_classes, stem_of
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
@@ -59,6 +59,21 @@ def test_paths_begin_as_the_folder_is_called(data: Path, folder: str, prefix: st
 )
 def test_all_images_of_a_camera_s_folder_are_one_group(name: str, prefix: str, group: str) -> None:
     assert folder_group(name, prefix) == group
+
+
+@pytest.mark.parametrize(
+    ("prefix", "stem"),
+    [
+        ("july/Site 12/", "site-12"),
+        ("Kamera Süd_1/", "kamera-süd-1"),
+        ("Kamera Su\N{COMBINING DIAERESIS}d/", "kamera-süd"),
+        ("Камера/", "камера"),
+        ("(!)/", "images"),
+        ("", "images"),
+    ],
+)
+def test_the_table_is_called_as_the_folder(prefix: str, stem: str) -> None:
+    assert stem_of(prefix) == stem
 
 
 @pytest.mark.parametrize(
