@@ -144,10 +144,15 @@ def next_steps(params: Params, stem: str) -> list[str]:
         params: all settings.
         stem: what the table's file name begins with.
     """
+    from capnet.commands.save_reference import unrecorded
+
+    steps = []
+    if images := unrecorded(params.split, Path("outputs/split")):
+        steps.append(f"First: capnet split --save-reference; {images} are not recorded and may become training images.")
     added = f"{params.data.root.rstrip('/')}/{params.ingest.added}"
     if "://" in added:
-        return [f"Then put it into {added}, and run `dvc repro`."]
-    return [f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro"]
+        return [*steps, f"Then put it into {added}, and run `dvc repro`."]
+    return [*steps, f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro"]
 
 
 def _print_groups(of_images: Sequence[str], known: Set[str]) -> None:

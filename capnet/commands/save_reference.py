@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from capnet.config import Params
-from capnet.contracts import read_classes, read_manifest, read_split, replace_file, write_json
-from capnet.errors import ConfigError
+from capnet.config import Params, Split
+from capnet.contracts import read_classes, read_json, read_manifest, read_split, replace_file, write_json
+from capnet.errors import ConfigError, ContractError, counted
 from capnet.inline import MOST_TABLE, TEXT, content_of, text_and_path
 
 Run = Callable[[Params], dict[str, float]]
@@ -68,6 +68,30 @@ def split_and_save(params: Params, folders: Mapping[str, Path], split: Run) -> d
     replace_file(path, reference_text(images.assign(split=images["image_id"].map(splits)), before))
     click.echo(f"split: wrote {path}; commit it, so that test images stay test images when others are added")
     return figures
+
+
+def unrecorded(settings: Split, folder: Path) -> str:
+    """How many of the drawn test images are not in the file ``split.reference``.
+
+    Args:
+        settings: the section ``split``.
+        folder: what stage split wrote.
+
+    Returns:
+        "16 of 46 test images"; "" where all are recorded, test was not drawn, or there is no split that can be read.
+    """
+    from capnet.data.splits.reference import TEST, read_split_reference
+
+    try:
+        if not (folder / "split.json").is_file() or read_json(folder / "split.json")["test_source"] != "share":
+            return ""
+        table = read_split(folder / "split.parquet")
+    except ContractError:  # the next stage says so
+        return ""
+    known = read_split_reference(settings.reference).images
+    test = table["image_id"][table["split"] == TEST]
+    count = sum(known.get(image) != TEST for image in test)
+    return f"{count} of {counted(len(test), 'test image')}" if count else ""
 
 
 def reference_file(name: str, setting: str, usual: str) -> Path:

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from capnet.cli import main
+from capnet.commands.label import next_steps
 from capnet.commands.preset import render
-from capnet.commands.save_reference import validate_and_save
+from capnet.commands.save_reference import unrecorded, validate_and_save
 from capnet.config import Params, load, parse
 from capnet.contracts import make_classes, read_split, write_classes, write_manifest, write_split
 from capnet.contracts.tables import MANIFEST_COLUMNS
@@ -170,6 +171,26 @@ def test_a_saved_split_is_kept_and_grows(workspace: Path) -> None:
     add_images(workspace, 141)
     assert run_split() == second
     assert run_split("--set", 'split.reference=""') != second
+
+
+def test_test_images_that_are_not_recorded_are_counted(workspace: Path) -> None:
+    folder = Path("outputs/split")
+    assert unrecorded(parse({}).split, folder) == "", "nobody has divided the images"
+    add_images(workspace, 100)
+    run_split()
+    assert unrecorded(parse({}).split, folder) == "20 of 20 test images"
+    run_split("--save-reference")
+    assert unrecorded(parse({}).split, folder) == ""
+    add_images(workspace, 140)
+    assert len(run_split()) == 28
+    assert unrecorded(parse({}).split, folder) == "8 of 28 test images"
+    first, *_ = steps = next_steps(parse({}), "july")
+    assert first.startswith("First: capnet split --save-reference; 8 of 28 test images are not recorded")
+    run_split("--save-reference")
+    assert unrecorded(parse({}).split, folder) == ""
+    assert next_steps(parse({}), "july") == steps[1:]
+    (folder / "split.parquet").write_bytes(b"damaged")
+    assert next_steps(parse({}), "july") == steps[1:], "labelling needs no split"
 
 
 def test_images_that_a_draw_left_over_do_not_fill_up_test(workspace: Path) -> None:
