@@ -78,12 +78,14 @@ def unrecorded(settings: Split, folder: Path) -> str:
         folder: what stage split wrote.
 
     Returns:
-        "16 of 46 test images"; "" where all are recorded, test was not drawn, or there is no split that can be read.
+        "16 of 46 test images"; "" where all are recorded or none is to be, test was not drawn, or no split can be read.
     """
     from capnet.data.splits.reference import TEST, read_split_reference
 
     try:
-        if not (folder / "split.json").is_file() or read_json(folder / "split.json")["test_source"] != "share":
+        if not settings.reference or not (folder / "split.json").is_file():
+            return ""
+        if read_json(folder / "split.json")["test_source"] != "share":
             return ""
         table = read_split(folder / "split.parquet")
     except ContractError:  # the next stage says so

@@ -184,6 +184,7 @@ def test_test_images_that_are_not_recorded_are_counted(workspace: Path) -> None:
     add_images(workspace, 140)
     assert len(run_split()) == 28
     assert unrecorded(parse({}).split, folder) == "8 of 28 test images"
+    assert unrecorded(parse({"split": {"reference": ""}}).split, folder) == "", "nobody wants them recorded"
     first, *_ = steps = next_steps(parse({}), "july")
     assert first.startswith("First: capnet split --save-reference; 8 of 28 test images are not recorded")
     run_split("--save-reference")
