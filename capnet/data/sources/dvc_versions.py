@@ -76,8 +76,7 @@ class DvcSource:
             listing = self._files.find(self.path, detail=True)
             size = _average_size(self._files, self.path)
         if not listing:
-            what = f"the repository has no folder {self.path!r} in this version"
-            raise DataError(what, self.name, "correct data.path or data.revision")
+            raise self._nothing_listed()
         entries = {}
         problems = []
         for name, info in listing.items():
@@ -90,6 +89,18 @@ class DvcSource:
         if problems:
             raise DataError(problems=problems)
         return entries
+
+    def _nothing_listed(self) -> DataError:
+        """Why the folder has no files: DVC lists none, and raises nothing, where a commit names no remote."""
+        if _output_with(self._files, self.path) is None or self._files.repo.config["core"].get("remote"):
+            what = f"the repository has no folder {self.path!r} in this version"
+            return DataError(what, self.name, "correct data.path or data.revision")
+        return DataError(
+            f"this version has {self.path!r}, but its .dvc/config names no default remote to fetch the files from",
+            self.name,
+            "take a commit with a remote, or name the store on this machine: "
+            "dvc remote add --global --default store URL",
+        )
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
         """Write one file to ``target`` and verify its md5. Raises DataError where it cannot be had."""
@@ -123,14 +134,17 @@ class DvcSource:
         clean_repos()
 
 
+def _output_with(files: Any, path: str) -> Any:
+    """The DVC output that is or holds ``path``; None where there is none."""
+    asked = PurePosixPath(files.repo.root_dir, path)
+    return next((output for output in files.repo.index.outs if asked.is_relative_to(output.fs_path)), None)
+
+
 def _average_size(files: Any, path: str) -> int:
     """Mean size in bytes of the files of the DVC folder that has ``path``; 0 where there is none."""
-    asked = PurePosixPath(files.repo.root_dir, path)
-    for output in files.repo.index.outs:
-        meta = output.meta
-        if asked.is_relative_to(output.fs_path) and meta and meta.size and meta.nfiles:
-            return int(meta.size / meta.nfiles)
-    return 0
+    output = _output_with(files, path)
+    meta = output.meta if output else None
+    return int(meta.size / meta.nfiles) if meta and meta.size and meta.nfiles else 0
 
 
 @dataclass(frozen=True)

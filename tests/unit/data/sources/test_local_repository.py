@@ -11,6 +11,7 @@ import pytest
 
 from capnet.data.sources.cache import Cache
 from capnet.data.sources.dvc_versions import DvcSource
+from capnet.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,15 @@ def test_sizes_are_the_average_of_that_folder_and_of_no_other(versions: Path, pa
     entries = source.entries()
     source.close()
     assert {entry.size for entry in entries.values()} == {size}
+
+
+@pytest.mark.parametrize(("path", "message"), [("data", "names no default remote"), ("pictures", "has no folder")])
+def test_a_version_without_a_remote_is_not_one_without_the_folder(
+    versions: Path, tmp_path: Path, path: str, message: str
+) -> None:
+    # a bare clone has no DVC cache, as on a git server
+    subprocess.run(["git", "clone", "-q", "--bare", versions, tmp_path / "pictures.git"], check=True)
+    source = DvcSource(f"git+{tmp_path / 'pictures.git'}", "HEAD", path)
+    with pytest.raises(DataError, match=message):
+        source.entries()
+    source.close()
