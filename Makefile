@@ -67,7 +67,10 @@ data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder,
 	@if [ -z "$(URL)" ]; then \
 	  echo "make: no address. to do: make data-remote URL=s3://bucket/folder (for MinIO and the like also ENDPOINT=http://host:9000)" >&2; exit 2; \
 	fi
-	dvc remote add --quiet --default --force store "$(URL)"
+	@mkdir -p .dvc/tmp && cp .dvc/config .dvc/tmp/config.before
+	@# DVC writes ASCII only, and leaves an empty file behind where it fails
+	dvc remote add --default --force store "$(URL)" || { cp .dvc/tmp/config.before .dvc/config; \
+	  echo "make: .dvc/config stays as it was. to do: see DVC's message; it takes addresses of ASCII letters only" >&2; exit 1; }
 	@if [ -n "$(ENDPOINT)" ]; then dvc remote modify store endpointurl "$(ENDPOINT)"; fi
 	@echo "Commit .dvc/config. Credentials stay in the environment or in ~/.aws; capnet doctor says which ones are found."
 

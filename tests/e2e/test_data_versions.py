@@ -78,6 +78,15 @@ def test_without_a_remote_make_says_how_to_set_one(clone: Clone, target: str) ->
     assert "make data-remote URL=" in result.stderr
 
 
+def test_an_address_that_dvc_cannot_write_leaves_its_settings_and_gives_the_reason(clone: Clone) -> None:
+    before = (clone.root / ".dvc/config").read_bytes()
+    result = clone.run(make_line("data-remote URL=/mnt/Müller"))
+    assert result.returncode != 0
+    assert "can't encode" in result.stderr
+    assert ".dvc/config stays as it was" in result.stderr
+    assert (clone.root / ".dvc/config").read_bytes() == before
+
+
 def test_the_doctor_advises_a_pull_that_works(clone: Clone) -> None:
     assert clone.run("capnet doctor").returncode == 0
     (clone.root / "data/b.jpg").unlink()
