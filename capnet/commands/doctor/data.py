@@ -26,7 +26,7 @@ NO_REMOTE = "no DVC remote is set, so images cannot be fetched: make data-remote
 
 def data_checks(data: Data) -> Checks:
     """The checks of this machine by name; what they import is loaded before the clock runs."""
-    from capnet.data.sources.root import is_remote
+    from capnet.data.sources.root import is_remote, kind_of
 
     os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "1")
     root = Path(data.root)
@@ -38,7 +38,7 @@ def data_checks(data: Data) -> Checks:
         checks["cache"] = lambda: check_cache(data)
     if Path(".dvc").is_dir():
         checks["dvc remotes"] = lambda: check_remotes(None if remote else root)
-    for library in ("boto3", "dvc.config"):
+    for library in ("boto3", "dvc.api" if kind_of(data.root) == "git" else "dvc.config"):
         with suppress(ModuleNotFoundError):  # the check that needs it says so
             import_module(library)
     return checks

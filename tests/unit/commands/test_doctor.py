@@ -49,3 +49,13 @@ def test_data_dvc_says_nothing_of_images_that_stay_in_a_bucket(
     findings = list(data.data_checks(Data(root="s3://bucket/birds"))["dvc remotes"]())
     assert [finding.problem for finding in findings] == [None] * configured
     assert not any("images" in finding.message or "version" in finding.message for finding in findings)
+
+
+@pytest.mark.parametrize(("root", "library"), [("git+https://example.org/birds", "dvc.api"), ("data", "dvc.config")])
+def test_what_the_checks_import_is_loaded_before_the_clock_runs(
+    monkeypatch: pytest.MonkeyPatch, root: str, library: str
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(data, "import_module", loaded.append)
+    data.data_checks(Data(root=root))
+    assert loaded == ["boto3", library]
