@@ -12,6 +12,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from capnet.errors import DataError
 from capnet.serving.request import MEGA, VARIABLE, Limits
@@ -38,14 +39,25 @@ class Refused(DataError):
 class CheckedBodies:
     """An ASGI application that hands on to ``app`` what has a body within ``limits``, or none.
 
-    A body that is refused is read to its end and dropped, so that its client gets the answer.
+    A body that is refused is read to its end and dropped, so that its client gets the answer. Every answer names the
+    ``model`` in a header.
     """
 
-    def __init__(self, app: App, limits: Limits) -> None:
+    def __init__(self, app: App, limits: Limits, model: str) -> None:
         self._app, self._limits = app, limits
+        self._header = (b"capnet-model", quote(model, safe=":/ ").encode())
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
+
+        async def send_with_model(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self._header]
+            await send(message)
+
+        await self._answered(scope, receive, send_with_model)
+
+    async def _answered(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
         try:

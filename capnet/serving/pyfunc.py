@@ -118,7 +118,7 @@ def check_gate(folder: Path) -> None:
     Raises:
         GateError: the gate refuses the version, or nobody answers.
     """
-    meta = _yaml(folder / META)
+    meta = read_yaml(folder / META)
     name, version = meta.get("model_name"), str(meta.get("model_version"))
     unchecked = bool(os.environ.get(UNCHECKED, "").strip())
     if not name:
@@ -150,7 +150,7 @@ def _check_address(folder: Path) -> None:
 
     Without a registry that answers there is nothing to ask: such a model is no version.
     """
-    model_id, database = _yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
+    model_id, database = read_yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
     if not model_id or (database and not database.is_file()):
         return  # asking would make an empty store here
     client, versions = MlflowClient(), []
@@ -166,7 +166,8 @@ def _check_address(folder: Path) -> None:
             check_champion(version, client)
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of the folder of a model; {} where there is none."""
     try:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -40,13 +41,17 @@ def main(model: str, host: str, port: int) -> None:
     use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command
     with exits("server"), machine_faults():
         limits = read_limits()
-        app = CheckedBodies(_application(model), limits)
+        app, served = _application(model)
+        click.echo(f"server: serves {served} until it ends, started as {model}", err=True)
+        app = CheckedBodies(app, limits, served)
 
     uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
 
 
-def _application(model: str) -> App:
-    """MLflow's server with the model in it; raises StoreError where MLflow cannot load it."""
+def _application(model: str) -> tuple[App, str]:
+    """MLflow's server with the model in it, and the address of what it loaded; raises StoreError where MLflow cannot
+    load it.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc.scoring_server import get_cmd
@@ -58,12 +63,23 @@ def _application(model: str) -> App:
     doing, in_a_store = f"serve {model}", model.startswith(("models:", "runs:"))
     try:
         with store(Register(), doing, reads=True) if in_a_store else nullcontext():
-            _, environment = get_cmd(download_artifacts(artifact_uri=model))
+            folder = download_artifacts(artifact_uri=model)
+            _, environment = get_cmd(folder)
             os.environ.update(environment)
             from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
     except MlflowException as error:
         raise explain(error, model, doing) from error
-    return cast("App", app)
+    return cast("App", app), _address(Path(folder))
+
+
+def _address(folder: Path) -> str:
+    """models:/NAME/VERSION of a model that came from the registry, or models:/MODEL_ID; no answer shows a path."""
+    from capnet.serving.pyfunc import META, read_yaml
+
+    meta = read_yaml(folder / META)
+    if meta.get("model_name"):
+        return f"models:/{meta['model_name']}/{meta['model_version']}"
+    return f"models:/{read_yaml(folder / 'MLmodel').get('model_id')}"
 
 
 if __name__ == "__main__":

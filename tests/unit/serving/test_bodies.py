@@ -50,7 +50,7 @@ class Server:
 
     def run(self) -> int:
         """The status of the answer; 0 for none."""
-        asyncio.run(CheckedBodies(self.app, LIMITS)(self.scope, self.receive, self.send))
+        asyncio.run(CheckedBodies(self.app, LIMITS, "models:/käfer/7")(self.scope, self.receive, self.send))
         return int(self.answers[0]["status"]) if self.answers else 0
 
     @property
@@ -148,3 +148,10 @@ def test_what_has_no_body_is_handed_on() -> None:
         server.scope |= {"method": method, "type": kind}
         assert server.run() == 200
         assert server.got == [b"whatever"]
+
+
+@pytest.mark.parametrize(("kind", "status"), [(JSON, 200), ("text/csv", 415)])
+def test_every_answer_names_the_model(kind: str, status: int) -> None:
+    server = Server([GOOD], kind)
+    assert server.run() == status
+    assert (b"capnet-model", b"models:/k%C3%A4fer/7") in server.answers[0]["headers"]

@@ -106,7 +106,8 @@ def test_sigterm_ends_the_container_of_the_image(
     model: str, port: int, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (line,) = [row for row in (repository / "components/Dockerfile").read_text().split("\n") if row.startswith("CMD")]
-    monkeypatch.setenv("CAPNET_MODEL", model)
+    MlflowClient().set_registered_model_alias("capnet", "candidate", "1")
+    monkeypatch.setenv("CAPNET_MODEL", "models:/capnet@candidate")
     monkeypatch.setenv("CAPNET_PORT", str(port))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -114,12 +115,18 @@ def test_sigterm_ends_the_container_of_the_image(
     with process_one(json.loads(line.removeprefix("CMD ")), tmp_path, port) as number:
         idle = socket.create_connection(("127.0.0.1", port))
         idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert idle.recv(1000).startswith(b"HTTP/1.1 200")  # one that the server has, not one that it may yet accept
+        answer = idle.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200")  # one that the server has, not one that it may yet accept
+        assert b"\r\ncapnet-model: models:/capnet/1\r\n" in answer  # the alias may name another version by now
         (own,) = temporary.iterdir()  # a copy of each model that was served stayed for ever
         assert own.name.startswith("capnet-process.")  # of which the next command removes what nobody locks
         idle.sendall(b"POST /invocations HTTP/1.1\r\n")
         os.kill(number, signal.SIGTERM)
     idle.close()
+    assert (
+        "serves models:/capnet/1 until it ends, started as models:/capnet@candidate"
+        in (tmp_path / "serve.log").read_text()
+    )
 
 
 def refused(port: int, kind: str, body: bytes) -> int:
