@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
+
+from capnet.errors import CapnetError
 
 if TYPE_CHECKING:
     from capnet.serving.bodies import App
@@ -41,11 +44,25 @@ def main(model: str, host: str, port: int) -> None:
     use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command
     with exits("server"), machine_faults():
         limits = read_limits()
+        _check_free(host, port)
         app, served = _application(model)
         click.echo(f"server: serves {served} until it ends, started as {model}", err=True)
         app = CheckedBodies(app, limits, served)
 
     uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise CapnetError where nobody can listen at an address, before the model is loaded: uvicorn ends with code 3."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+    except (OSError, OverflowError) as error:
+        what = f"cannot listen: {getattr(error, 'strerror', None) or error}"
+        todo = "end the server that has it, or choose another --host or --port"
+        raise CapnetError(what, f"{host}:{port}", todo) from None
 
 
 def _application(model: str) -> tuple[App, str]:

@@ -183,8 +183,8 @@ def test_what_is_scored_for_nobody_does_not_delay_the_end(model: str, port: int,
         assert all(isinstance(answer.exception(), OSError) for answer in answers)
 
 
-def failure(model: str, status: int = 1, **variables: str) -> str:
-    command = [sys.executable, "-m", "capnet.serving.server", "--model", model]
+def failure(model: str, status: int = 1, port: int = 0, **variables: str) -> str:
+    command = [sys.executable, "-m", "capnet.serving.server", "--model", model, "--port", str(port)]
     environment = os.environ | variables
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status
@@ -215,3 +215,11 @@ def test_limits_that_are_none_end_the_server_before_the_model_is_loaded(tmp_path
     text = failure(str(tmp_path / "gone"), 2, **limits)
     assert "CAPNET_SERVE_SECONDS = 'abc'" in text
     assert "CAPNET_SERVE_AT_ONCE = '0'" in text
+
+
+def test_a_port_that_is_taken_is_named_before_the_model_is_loaded(port: int, tmp_path: Path) -> None:
+    """It loaded the model first, and ended with 3, the code of data."""
+    with socket.create_server(("127.0.0.1", port)):
+        text = failure(str(tmp_path / "gone"), 1, port=port)
+    assert "cannot listen: Address already in use" in text
+    assert f"where: 127.0.0.1:{port}" in text
