@@ -37,6 +37,25 @@ LARGEST = 2**31 - 2**20  # bytes that one file may have: protobuf's limit
 EXPORTERS = dict.fromkeys(("torch.onnx", "onnxscript", "onnx_ir"), logging.ERROR)
 TIMED = 20
 MOST = 100  # images that both are compared on
+# what a program does with a file before the graph, in words of the JSON file
+DECODED = (
+    "take the first frame, upright by its EXIF orientation, 16 bits scaled to 8, transparency on white, in 8-bit RGB;"
+    " views.decode: full decodes all pixels, scaled reads a JPEG at its smallest scale at which no view is enlarged"
+)
+RESIZED = {
+    "short": "resize the whole picture: shorter side = input width + views.expand, longer side by the same factor",
+    "pad": "paste it into the middle of a square of its longer side, RGB 127 around it; resize that to input width"
+    " + views.expand",
+    "squash": "distort it into a square of input width + views.expand",
+}
+CORNERS = (
+    "cut views of the input's size: the four corners of the resized picture and its centre (half margins rounded down)"
+)
+CUTS = {
+    1: "cut one view of the input's size: the centre of the resized picture (half margins rounded down)",
+    5: CORNERS,
+    10: f"{CORNERS}, and these five mirrored",
+}
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +114,7 @@ def about(served: Served, key: str) -> dict[str, Any]:
             "interpolation": preprocess.interpolation,
         },
         "views": loaded.tte.model_dump(mode="json"),
+        "steps": [DECODED, RESIZED[loaded.tte.resize], CUTS[loaded.tte.views]],
         "output": {"name": LOGITS, "shape": ["picture", "class"], "score": score},
         "precision": "fp32",
         "thresholds_chosen_in": loaded.config.get("precision", "fp32"),

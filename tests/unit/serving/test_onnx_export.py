@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -15,8 +16,9 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
-from capnet.config import Runtime
+from capnet.config import Runtime, Tte
 from capnet.errors import ConfigError, ContractError, DataError
 from capnet.serving import onnx_export
 from capnet.serving.engine import Served, load_served
@@ -71,6 +73,10 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     entry, views = about["input"], about["views"]
     side, session = entry["shape"][-1], onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     assert (views["views"], views["average"], views["resize"]) == (5, "logits", "short")
+    decoded, resized, cut = about["steps"]
+    assert "transparency on white" in decoded
+    assert "shorter side = input width + views.expand" in resized
+    assert "the four corners of the resized picture and its centre" in cut
     result = []
     for workspace in pictures:
         picture = Image.open(workspace).convert("RGB")
@@ -181,3 +187,13 @@ def test_the_runtime_sends_no_reports_to_its_maker(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SESSION, str(tmp_path / "model.onnx")]
     subprocess.run(command, check=True, env={**environment, "TMPDIR": str(temporary)})
     assert not list(temporary.iterdir())
+
+
+def test_every_setting_of_views_has_its_step_in_words() -> None:
+    assert set(onnx_export.RESIZED) == set(get_args(Tte.model_fields["resize"].annotation))
+    for views in onnx_export.CUTS:
+        assert Tte(views=views).views == views
+    others = set(range(-1, 30)) - set(onnx_export.CUTS)
+    for views in others:
+        with pytest.raises(ValidationError):
+            Tte(views=views)
