@@ -6,6 +6,7 @@ SIGTERM, and a pod ends by SIGKILL, with requests under way. Nor does it check a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -53,16 +54,17 @@ def main(model: str, host: str, port: int) -> None:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raise CapnetError where nobody can listen at an address, before the model is loaded: uvicorn ends with code 3."""
+    """Raise CapnetError where another process has the address, before the model is loaded: uvicorn ends with code 3."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind, protocol) as listener:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(address)
-    except (OSError, OverflowError) as error:
-        what = f"cannot listen: {getattr(error, 'strerror', None) or error}"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return  # uvicorn says more, and does without a family of addresses that the machine lacks
         todo = "end the server that has it, or choose another --host or --port"
-        raise CapnetError(what, f"{host}:{port}", todo) from None
+        raise CapnetError(f"cannot listen: {error.strerror}", f"{host}:{port}", todo) from None
 
 
 def _application(model: str) -> tuple[App, str]:
