@@ -29,7 +29,7 @@ Examples:
     metavar="LOCATION",
     help="Images to compare both on, at most 100 of them, as for predict; default: eight of noise.",
 )
-@settings_options("sections register and runtime are used, and data for s3://")
+@settings_options("sections register and runtime are used, and data for s3://", ("register", "runtime", "data"))
 def command(out: Path, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
     """Write the image tower and the class matrix as one ONNX graph: images in, logits out, for programs without
     Python.

@@ -5,7 +5,7 @@ of tables.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,29 @@ def in_order(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
-def settings_options(use: str = "") -> Callable[[Any], Any]:
+def settings_options(use: str = "", sections: Sequence[str] = ()) -> Callable[[Any], Any]:
     """A decorator that adds --params and --set, the arguments ``params`` and ``settings``.
 
     Args:
         use: what the command takes from the settings, for the help text.
+        sections: the only ones that --set may change; () for all.
     """
     help_text = f"Settings file{'; ' if use else ''}{use}."
     params = click.option("--params", default="params.yaml", show_default=True, help=help_text)
+
+    def with_effect(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if sections and value.partition(".")[0] not in sections:
+                raise click.BadParameter(f"{value!r} has no effect here, where only {', '.join(sections)} are used")
+        return values
+
     changes = click.option(
-        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        callback=with_effect,
+        help="Override one setting; may be repeated.",
     )
     return in_order(params, changes)
 

@@ -44,7 +44,7 @@ Examples:
     is_flag=True,
     help="Exit code 5, after everything is written, where a class differs from the reference.",
 )
-@settings_options("sections register and runtime are used, and data for s3://")
+@settings_options("sections register and runtime are used, and data for s3://", ("register", "runtime", "data"))
 def command(source_address: str, out: Path, address: str, fails: bool, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 

@@ -31,3 +31,21 @@ def test_an_address_is_no_output(command: list[str], tmp_path: Path, monkeypatch
     assert done.exit_code == 2
     assert f"'{ADDRESS}' is no path on this machine" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["predict", "--input", "images"], ["export"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("setting", ["tte.views=1", "evaluate.threshold.objective=f1"])
+def test_a_setting_that_belongs_to_the_model_is_refused_after_training(command: list[str], setting: str) -> None:
+    """It was ignored, so predictions looked as if they had one view."""
+    done = CliRunner().invoke(main, [*command, "--set", setting])
+    assert done.exit_code == 2
+    assert f"'{setting}' has no effect here, where only register, runtime, data are used" in done.stderr
+
+
+def test_settings_of_the_machine_and_the_store_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("")
+    settings = ["--set", "runtime.workers=0", "--set", "register.name=birds", "--set", "data.root=images"]
+    done = CliRunner().invoke(main, ["predict", "--input", "images", "--model", "outputs", *settings])
+    assert "no effect" not in done.stderr
+    assert "images" in str(done.exception), "the folder of images, which is looked for next"
