@@ -44,7 +44,7 @@ def test_a_setting_that_belongs_to_the_model_is_refused_after_training(command: 
 
 def test_settings_of_the_machine_and_the_store_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text("")
+    (tmp_path / "params.yaml").write_text("split:\n  seed: 0\n")
     settings = ["--set", "runtime.workers=0", "--set", "register.name=birds", "--set", "data.root=images"]
     done = CliRunner().invoke(main, ["predict", "--input", "images", "--model", "outputs", *settings])
     assert "no effect" not in done.stderr
