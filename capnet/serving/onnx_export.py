@@ -43,8 +43,9 @@ DECODED = (
     " views.decode: full decodes all pixels, scaled reads a JPEG at its smallest scale at which no view is enlarged"
 )
 RESIZED = {
-    "short": "resize the whole picture: shorter side = input width + views.expand, longer side by the same factor",
-    "pad": "paste it into the middle of a square of its longer side, RGB 127 around it; resize that to input width"
+    "short": "resize the whole picture: shorter edge = input width + views.expand, longer edge by the same factor,"
+    " rounded to whole pixels",
+    "pad": "paste it into the middle of a square of its longer edge, RGB 127 around it; resize that to input width"
     " + views.expand",
     "squash": "distort it into a square of input width + views.expand",
 }

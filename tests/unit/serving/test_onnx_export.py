@@ -75,7 +75,7 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     assert (views["views"], views["average"], views["resize"]) == (5, "logits", "short")
     decoded, resized, cut = about["steps"]
     assert "transparency on white" in decoded
-    assert "shorter side = input width + views.expand" in resized
+    assert "shorter edge = input width + views.expand" in resized
     assert "the four corners of the resized picture and its centre" in cut
     result = []
     for workspace in pictures:
