@@ -45,8 +45,7 @@ DECODED = (
 RESIZED = {
     "short": "resize the whole picture: shorter edge = input width + views.expand, longer edge by the same factor,"
     " rounded to whole pixels",
-    "pad": "paste it into the middle of a square of its longer edge, RGB 127 around it; resize that to input width"
-    " + views.expand",
+    "pad": "paste it into the middle of a square of its longer edge, of RGB 127; resize to input width + views.expand",
     "squash": "distort it into a square of input width + views.expand",
 }
 CORNERS = (
