@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from capnet.cluster.names import pod_namespace
+from capnet.cluster.names import NEWER_KFP, known_kfp, pod_namespace
 from capnet.errors import ConfigError
 from pipelines.errors import ServerError
 
@@ -110,12 +110,14 @@ class _Stay(HTTPRedirectHandler):
 
 
 def ping(way: Way, seconds: float = SECONDS) -> None:
-    """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why."""
+    """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why, also
+    for a server that is too old.
+    """
     request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
     opener = build_opener(_Stay, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
     try:
         with opener.open(request, timeout=seconds) as answer:
-            json.loads(answer.read())
+            tag = str(json.loads(answer.read()).get("tag_name", ""))
     except HTTPError as error:
         raise refused(way, error.code) from None
     except (TimeoutError, URLError) as error:
@@ -123,10 +125,12 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
         if isinstance(reason, TimeoutError):
             raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
         raise way.fail(f"the server cannot be reached: {reason}") from None
-    except ValueError:
+    except (AttributeError, ValueError):
         raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
     except OSError as error:
         raise way.fail(f"the connection broke: {error}", CORRECT) from None
+    if known_kfp(tag) is False:
+        raise way.fail(f"Kubeflow Pipelines {tag} does not know what our pipelines ask for", NEWER_KFP)
 
 
 def refused(way: Way, status: int, message: str = "") -> ServerError:
@@ -140,4 +144,6 @@ def refused(way: Way, status: int, message: str = "") -> ServerError:
         403: ("the server does not allow it (403)", role),
         404: ("there is no such thing (404)", f"{CORRECT}; KFP 2.16 or newer"),
     }.get(status, (f"the server answers {status}", "see the log of the deployment ml-pipeline"))
+    if "unknown field" in message:
+        todo = f"the server is too old: {NEWER_KFP}"
     return way.fail(why + (f": {message}" if message else ""), todo)

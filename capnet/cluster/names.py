@@ -4,6 +4,7 @@ label.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from capnet.errors import Problem
@@ -36,6 +37,8 @@ RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brin
 NODE_LABEL = ("app.kubernetes.io/component", "training-node")
 # of every pod of a task, and of nothing that serves: what network policies select
 LABEL = ("capnet/role", "task")
+OLDEST_KFP = (2, 16)  # the first server that knows the field securityContext of a task
+NEWER_KFP = "install 2.17, or at least 2.16 (docs/on-kubernetes.md, Kubeflow Pipelines)"
 NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -43,6 +46,19 @@ POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 def pod_namespace() -> str:
     """The namespace of the pod that this runs in; "" outside of a cluster."""
     return POD_NAMESPACE.read_text().strip() if POD_NAMESPACE.is_file() else ""
+
+
+def known_kfp(tag: str) -> bool | None:
+    """Whether a server of Kubeflow Pipelines can run the pipelines.
+
+    Args:
+        tag: the version that it gives itself.
+
+    Returns:
+        None where the tag is no version: many servers before 2.16 call theirs "unknown".
+    """
+    version = re.match(r"v?(\d+)\.(\d+)", tag)
+    return tuple(map(int, version.groups())) >= OLDEST_KFP if version else None
 
 
 def on_volume(root: str) -> bool:

@@ -42,6 +42,7 @@ class State:
     silent: set[str] = field(default_factory=set)  # paths that get no answer
     broken: dict[str, int] = field(default_factory=dict)  # path -> status
     login: bool = False
+    tag: str = "2.17.0"  # its version
     numbers: dict[str, Iterator[int]] = field(default_factory=lambda: defaultdict(lambda: count(1)))
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -119,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
     def _dispatch(self, method: str, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         state, parts = self.state, path.strip("/").split("/")
         if path == "/healthz":
-            return {"multi_user": bool(state.namespace)}
+            return {"multi_user": bool(state.namespace), "tag_name": state.tag}
         if path == "/pipelines/upload_version":
             return self._upload(query, body)
         if parts[0] == "pipelines" and len(parts) == 3 and parts[2] == "versions":

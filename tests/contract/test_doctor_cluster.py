@@ -143,6 +143,7 @@ def without_patch(cluster: Cluster) -> None:
         (lambda c: setattr(c, "pipelines", 404), (), ["Kubeflow Pipelines is not there"]),
         (lambda c: setattr(c, "pipelines", 503), (), ["does not answer", "503"]),
         (lambda c: c.healthz.update(multi_user=True), (), ["has profiles", "--namespace"]),
+        (lambda c: c.healthz.update(tag_name="2.15.0"), (), ["Kubeflow Pipelines 2.15.0 does not know", "2.16"]),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_do(

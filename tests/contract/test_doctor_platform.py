@@ -192,3 +192,12 @@ def test_dns_and_network_plugin_are_named(cluster: Cluster, repository: Path) ->
 def test_a_warning_is_printed_with_what_to_do_and_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     report([Finding("retries", "less than could be", warning="do this")], CapnetError)
     assert capsys.readouterr().out == "warn   retries: less than could be\n  to do: do this\n"
+
+
+@pytest.mark.parametrize("tag", ["unknown", ""])
+def test_a_server_without_a_version_may_be_too_old(cluster: Cluster, tag: str) -> None:
+    """kubeflow/pipelines 2.15.0: backend/Dockerfile has ARG TAG_NAME=unknown, and no workflow gave another."""
+    cluster.healthz["tag_name"] = tag
+    unknown, answers = platform.check_pipelines(Kubernetes(), Needs("s3://bucket/birds"))
+    assert "2.16" in unknown.warning
+    assert answers.message == "Kubeflow Pipelines of unknown version answers"

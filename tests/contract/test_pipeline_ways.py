@@ -13,7 +13,7 @@ from capnet.errors import ConfigError
 from pipelines import compiling
 from pipelines.errors import ServerError
 from pipelines.server import Server
-from pipelines.ways import Way, choose, ping
+from pipelines.ways import Way, choose, ping, refused
 
 server = submit_command.server
 
@@ -69,6 +69,21 @@ def test_an_address_without_a_pipeline_server_is_said(server: SubmitCommand) -> 
     error = str(server.run().exception)
     assert "404" in error
     assert "healthz" in error
+
+
+def test_a_server_that_is_too_old_is_refused_before_anything_is_uploaded(server: SubmitCommand) -> None:
+    """kubeflow/pipelines 2.15.0, backend/src/v2/compiler/argocompiler/container.go, containerExecutorTask: a setting of
+    a task that the server does not know, as securityContext, ends the start of every run.
+    """
+    server.state.tag = "2.15.0"
+    error = server.run().exception
+    assert isinstance(error, ServerError)
+    assert "Kubeflow Pipelines 2.15.0 does not know" in str(error)
+    assert not server.state.pipelines
+    server.state.tag = "unknown"  # as images call theirs that were built without a tag
+    server.good()
+    said = 'failed to unmarshal kubernetes config: proto: (line 1:7): unknown field "securityContext"'
+    assert "the server is too old: install 2.17" in str(refused(Way("port-forward", server.host), 500, said))
 
 
 def test_a_login_page_is_said(server: SubmitCommand) -> None:

@@ -12,10 +12,17 @@ from typing import Any, NamedTuple
 
 from capnet.cluster import names
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
-from capnet.cluster.names import NAMESPACE, SERVICE_ACCOUNT, on_volume, unseen
+from capnet.cluster.names import NAMESPACE, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
-from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, exists, store_secret
+from capnet.commands.doctor.platform import (
+    check_network,
+    check_pipelines,
+    check_pull_secret,
+    check_retries,
+    exists,
+    store_secret,
+)
 from capnet.data.sources.root import kind_of
 from capnet.errors import Problem
 
@@ -237,38 +244,6 @@ def check_nodes(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     )
     note = f"; some are tainted ({', '.join(taints)}): give --tolerations" if taints else ""
     yield Finding("gpu", f"{len(fit)} of {len(nodes)} nodes have {resource}{note}")
-
-
-def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
-    """Whether Kubeflow Pipelines answers, asked through the Kubernetes API so that no port-forward is needed."""
-    about, space = "pipelines", needs.kfp_namespace
-    where = f"service ml-pipeline, namespace {space}"
-    try:
-        answer = api.get(f"/api/v1/namespaces/{space}/services/ml-pipeline:8888/proxy/apis/v2beta1/healthz")
-    except NotAllowed:
-        yield Finding(about, "not checked, because you may not reach a service through the API; pipelines.submit will")
-        return
-    except NotThere:
-        todo = "install it (docs/on-kubernetes.md), or say where it is: --kfp-namespace"
-        yield wrong(about, "Kubeflow Pipelines is not there", where, todo)
-        return
-    except ClusterError as error:
-        what = f"Kubeflow Pipelines does not answer: {error.problems[0].what}"
-        yield wrong(about, what, where, f"kubectl -n {space} get pods; kubectl -n {space} logs deployment/ml-pipeline")
-        return
-    if answer.get("multi_user") and needs.namespace == space:
-        what = "this Kubeflow has profiles, and runs nothing in its own namespace"
-        yield wrong(about, what, where, "name your profile: --namespace")
-        return
-    warning = ""
-    if answer.get("multi_user") and needs.service_account == SERVICE_ACCOUNT:
-        warning = (
-            f"runs in a profile work as default-editor unless they are submitted with --service-account"
-            f" {SERVICE_ACCOUNT}: check it with --service-account default-editor"
-        )
-    yield Finding(
-        about, f"Kubeflow Pipelines {answer.get('tag_name') or 'of unknown version'} answers", warning=warning
-    )
 
 
 def has_role(api: Kubernetes, needs: Needs) -> bool:

@@ -1,5 +1,5 @@
-"""How the cluster itself is set up, as far as a run notices: which tasks Argo tries again, what opens the registry and
-KFP's own store, what answers names, which network plugin enforces policies.
+"""How the cluster itself is set up, as far as a run notices: Kubeflow Pipelines, which tasks Argo tries again, what
+opens the registry and KFP's own store, what answers names, which network plugin enforces policies.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from capnet.cluster.kubernetes_api import Kubernetes, NotAllowed, NotThere
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
+from capnet.cluster.names import NEWER_KFP, SERVICE_ACCOUNT, known_kfp
 from capnet.commands.doctor.findings import Finding, Needs, wrong
 
 CONTROLLER = "workflow-controller-configmap"  # of Argo, as Kubeflow Pipelines names it
@@ -20,6 +21,45 @@ LAUNCHER = "kfp-launcher"  # config map of KFP's driver and launcher, in the nam
 STORE = "minio://mlpipeline/v2/artifacts"  # KFP's own store where the config map names none
 REGISTRY = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")  # kinds of secrets that nodes pull images with
 CILIUM = "/apis/cilium.io/v2"
+
+
+def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Whether Kubeflow Pipelines answers and is new enough, asked through the Kubernetes API so that no port-forward is
+    needed.
+    """
+    about, space = "pipelines", needs.kfp_namespace
+    where = f"service ml-pipeline, namespace {space}"
+    try:
+        answer = api.get(f"/api/v1/namespaces/{space}/services/ml-pipeline:8888/proxy/apis/v2beta1/healthz")
+    except NotAllowed:
+        yield Finding(about, "not checked, because you may not reach a service through the API; pipelines.submit will")
+        return
+    except NotThere:
+        todo = "install it (docs/on-kubernetes.md), or say where it is: --kfp-namespace"
+        yield wrong(about, "Kubeflow Pipelines is not there", where, todo)
+        return
+    except ClusterError as error:
+        what = f"Kubeflow Pipelines does not answer: {error.problems[0].what}"
+        yield wrong(about, what, where, f"kubectl -n {space} get pods; kubectl -n {space} logs deployment/ml-pipeline")
+        return
+    if answer.get("multi_user") and needs.namespace == space:
+        what = "this Kubeflow has profiles, and runs nothing in its own namespace"
+        yield wrong(about, what, where, "name your profile: --namespace")
+        return
+    tag = str(answer.get("tag_name") or "")
+    if (known := known_kfp(tag)) is False:
+        yield wrong(about, f"Kubeflow Pipelines {tag} does not know what our pipelines ask for", where, NEWER_KFP)
+        return
+    if known is None:
+        hint = f"releases before 2.16 may not say theirs, and cannot run our pipelines: {NEWER_KFP}"
+        yield Finding(about, "the version of Kubeflow Pipelines is unknown", warning=hint)
+    warning = ""
+    if answer.get("multi_user") and needs.service_account == SERVICE_ACCOUNT:
+        warning = (
+            f"runs in a profile work as default-editor unless they are submitted with --service-account"
+            f" {SERVICE_ACCOUNT}: check it with --service-account default-editor"
+        )
+    yield Finding(about, f"Kubeflow Pipelines {tag if known else 'of unknown version'} answers", warning=warning)
 
 
 def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
