@@ -20,7 +20,7 @@ import yaml
 from contract.kubernetes_server import Cluster, serving
 
 from capnet.cluster.kubernetes_api import Kubernetes
-from capnet.commands.doctor import platform
+from capnet.commands.doctor import nodes, platform
 from capnet.commands.doctor.cluster import check_account
 from capnet.commands.doctor.findings import Finding, Needs, report
 from capnet.errors import CapnetError
@@ -201,3 +201,21 @@ def test_a_server_without_a_version_may_be_too_old(cluster: Cluster, tag: str) -
     unknown, answers = platform.check_pipelines(Kubernetes(), Needs("s3://bucket/birds"))
     assert "2.16" in unknown.warning
     assert answers.message == "Kubeflow Pipelines of unknown version answers"
+
+
+@pytest.mark.parametrize(("field", "enough"), [("podTemplateOverrides", False), ("runtimePatches", True)])
+def test_a_trainer_that_would_drop_the_volumes_of_a_trainjob_is_too_old(
+    cluster: Cluster, field: str, enough: bool
+) -> None:
+    """kubeflow/trainer, pkg/apis/trainer/v1alpha1/trainjob_types.go: v2.1.0 has podTemplateOverrides, v2.2.0
+    runtimePatches. Kubernetes publishes the fields of a CRD at /openapi/v3.
+    """
+    fields = {"spec": {"properties": {field: {"type": "array"}}}}
+    cluster.objects[nodes.TRAINER] = {"kind": "APIResourceList"}
+    cluster.objects[f"{nodes.TRAINER}/clustertrainingruntimes/torch-distributed"] = {}
+    cluster.objects[f"/openapi/v3{nodes.TRAINER}"] = {
+        "components": {"schemas": {"org.kubeflow.trainer.v1alpha1.TrainJob": {"properties": fields}}}
+    }
+    (check,) = nodes.check_trainer(Kubernetes(), Needs("s3://bucket/birds", nodes=2))
+    assert (check.problem is None) == enough
+    assert enough or (check.problem and "older than 2.2" in check.problem.what)

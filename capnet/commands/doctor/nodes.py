@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from capnet.cluster.kubernetes_api import Kubernetes, NotThere
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotThere
 from capnet.commands.doctor.findings import Finding, Needs, wrong
 from capnet.commands.doctor.platform import exists
 
@@ -34,6 +34,10 @@ def check_trainer(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     except NotThere:
         yield wrong(about, "Kubeflow Trainer is not there", api.host, f"install it, 2.2 or newer ({DOCS})")
         return
+    if not knows_patches(api):
+        what = "this Kubeflow Trainer is older than 2.2: it would drop the volumes of a TrainJob"
+        yield wrong(about, what, api.host, f"install 2.2 or newer ({DOCS})")
+        return
     kind, _, name = needs.training_runtime.rpartition("/")
     path = f"{TRAINER}/clustertrainingruntimes/{name}"
     if kind == "TrainingRuntime":
@@ -43,3 +47,13 @@ def check_trainer(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         yield wrong(about, f"there is no training runtime {name}", f"{kind or 'ClusterTrainingRuntime'}s", todo)
         return
     yield Finding(about, f"Kubeflow Trainer with runtime {needs.training_runtime}")
+
+
+def knows_patches(api: Kubernetes) -> bool:
+    """Whether a TrainJob has the field with the volumes of its pods; True where the cluster shows no fields."""
+    try:
+        schemas = api.get(f"/openapi/v3{TRAINER}")["components"]["schemas"]
+    except (ClusterError, KeyError):
+        return True
+    jobs = [schema for name, schema in schemas.items() if name.endswith(".TrainJob")]
+    return not jobs or "runtimePatches" in str(jobs)
