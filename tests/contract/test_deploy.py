@@ -16,6 +16,7 @@ import pytest
 import yaml
 from contract import deployed
 from contract.deployed import manifests, pods
+from requests.utils import should_bypass_proxies
 
 from capnet.cluster import names as cluster
 from capnet.cluster import trainjob_spec as spec
@@ -159,6 +160,19 @@ def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names
     (store,) = (item["mountPath"] for item in container["volumeMounts"] if item["name"] == "store")
     assert values["backend_store_uri"].startswith(f"sqlite:///{store}/")
     assert values["artifacts_destination"].startswith(f"{store}/")
+
+
+@pytest.mark.parametrize("page", ["docs/air-gapped.md", ""])
+def test_the_address_of_mlflow_goes_past_a_proxy(repository: Path, page: str) -> None:
+    """Without a page, the default of kubeflow/pipelines 2.17.0: backend/src/apiserver/config/proxy/config.go."""
+    exempt = (
+        "localhost,127.0.0.1,.svc.cluster.local,kubernetes.default.svc,minio-service.kubeflow,metadata-grpc-service,"
+        "metadata-grpc-service.kubeflow,ml-pipeline.kubeflow"
+    )
+    if page:
+        (exempt,) = re.findall(r"\| `NO_PROXY` \| `(\S+)` \|", (repository / page).read_text())
+    (address,) = re.findall(r"`MLFLOW_TRACKING_URI=(http\S+)`", (repository / "docs" / "on-kubernetes.md").read_text())
+    assert should_bypass_proxies(address, no_proxy=exempt)
 
 
 def test_no_manifest_holds_a_secret(repository: Path) -> None:
