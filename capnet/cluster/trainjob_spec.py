@@ -223,8 +223,8 @@ def environment(folder: Path, nodes: Nodes, here: Here, threads: int) -> list[di
 
 
 def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
-    """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, pull secret, the labels that
-    network policies select, and no sidecar of Istio, behind which nodes do not find each other.
+    """What the pods get beyond the TrainJob's own fields: volumes, mount points, user, account, pull secret, the labels
+    that network policies select, and no sidecar of Istio, behind which nodes do not find each other.
 
     Args:
         nodes: with the claims, and where pods may run.
@@ -241,8 +241,10 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     }
     if nodes.data_claim:
         volumes["data"] = (names.DATA, {"persistentVolumeClaim": {"claimName": nodes.data_claim}})
-    spec = {
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+    # whom the server may have chosen for the task: the nodes write to its folder
+    user: dict[str, Any] = {"runAsUser": os.getuid()} if os.getuid() else {}
+    spec: dict[str, Any] = {
+        "securityContext": {"runAsNonRoot": True, **user, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
         "containers": [
             {

@@ -62,6 +62,20 @@ def test_the_nodes_reach_what_other_tasks_reach_through_a_proxy(task: Task, monk
     assert "HTTP_PROXY" not in env
 
 
+@pytest.mark.parametrize(("uid", "user"), [(1000, 1000), (0, None)])
+def test_the_nodes_run_as_the_user_whose_folder_they_write_to(
+    task: Task, monkeypatch: pytest.MonkeyPatch, uid: int, user: int | None
+) -> None:
+    """kubeflow/pipelines 2.17.0, backend/src/v2/driver/k8s.go, extendPodSpecPatch: DEFAULT_SECURITY_CONTEXT_RUN_AS_USER
+    of the server takes the place of the image's user, in the pods of tasks alone.
+    """
+    monkeypatch.setattr("os.getuid", lambda: uid)
+    task.run()
+    (job,) = task.cluster.made
+    (pods,) = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert pods["template"]["spec"]["template"]["spec"]["securityContext"].get("runAsUser") == user
+
+
 def test_the_nodes_get_the_certificates_of_the_tasks_own_pod(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     # as the launcher of Kubeflow Pipelines does before it starts a task: backend/src/v2/component/launcher_v2.go
     own, variables = task.folder / "ca-bundle-1.crt", ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE")
