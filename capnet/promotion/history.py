@@ -213,12 +213,14 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
 
 def former(events: Sequence[Event], current: str) -> list[str]:
     """The champions before ``current``, the latest first: where rollbacks lead. Each rollback goes on from where the
-    one before led to, so that two of them go two steps back.
+    one before led to, so that two of them go two steps back. A move that two writers made at once is one step.
     """
     line: list[str] = []
+    last: tuple[str, str] | None = None
     for event in events:
-        if not event.counts:
+        if not event.counts or (event.before, event.after) == last:
             continue
+        last = event.before, event.after
         if event.kind == "rolled back" and event.after in line:
             del line[len(line) - line[::-1].index(event.after) :]
             continue

@@ -70,6 +70,26 @@ def test_who_is_promoted_between_the_last_look_and_the_own_event_is_the_one_repl
     assert promotion.audit(client, "capnet").new is None
 
 
+def test_one_version_promoted_by_two_at_once_is_one_step_back(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second rollback led to the version that the first one had left."""
+    promote(client, "1")
+    promote(client, "2", force=True, reason="a test")
+    begin = history.begin
+
+    def late(client: MlflowClient, *arguments: Any, **named: Any) -> history.Event:
+        event = begin(client, *arguments, **named)
+        monkeypatch.undo()
+        promote(client, "3")
+        return event
+
+    monkeypatch.setattr(history, "begin", late)
+    promote(client, "3")
+    assert [event.after for event in history.events(client, "capnet") if event.counts] == ["1", "2", "3", "3"]
+    assert [promotion.rollback(client, "capnet").now, promotion.rollback(client, "capnet").now] == ["2", "1"]
+
+
 def test_two_promotions_at_once_lose_no_history(client: MlflowClient) -> None:
     promote(client, "1")
     with ThreadPoolExecutor(2) as pool:
