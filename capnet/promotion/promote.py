@@ -77,6 +77,7 @@ def promote(
     follow(client, name)
     before = current_number(client, name)
     if before == number and not refusal(name, number, version.tags, history.events(client, name)):
+        refresh(client, name, number)  # a page written while another moved the alias here says nothing of that move
         return Outcome(name, before, number, number, None, None)
     require_files(client, version)
     rival = rival_of(client, name, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
@@ -48,6 +49,31 @@ def test_a_version_says_its_verdict_first_and_stays_up_to_date(client: MlflowCli
     assert any(line.startswith("- `refused: no verdict against capnet version 1") for line in lines_of(client, "3"))
     assert re.search(r" Was champion until 20\S+ or before\.", lines_of(client, "1")[0])
     assert [lines_of(client, "1").count("---"), lines_of(client, "1")[-1]] == [1, "What a person wrote."]
+
+
+def test_a_page_written_while_another_moves_the_alias_is_corrected(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said `forced`, of the move before, until the next command wrote it."""
+    promote(client, "1")
+    promote(client, "3")
+    promote(client, "1", force=True, reason="a test")
+    show_verdict, move = promotion.show_verdict, promotion.refresh
+
+    def late_verdict(*arguments: Any) -> None:  # measured before the other moved the alias, written after it
+        monkeypatch.setattr(promotion, "show_verdict", show_verdict)
+
+        def late_page(*numbers: Any, **named: Any) -> None:
+            move(*numbers, **named)
+            monkeypatch.setattr(promotion, "refresh", move)
+            show_verdict(*arguments)
+
+        monkeypatch.setattr(promotion, "refresh", late_page)
+        promote(client, "3")
+
+    monkeypatch.setattr(promotion, "show_verdict", late_verdict)
+    assert promote(client, "3").event is None, "the other was faster"
+    assert ", promoted by " in lines_of(client, "3")[0]
 
 
 def test_a_page_of_many_rules_and_a_long_reason_fits_into_the_store(client: MlflowClient) -> None:
