@@ -29,9 +29,13 @@ ANSWERS = {
         "a proxy answered in place of MLflow: where it asks for a login, renew MLFLOW_TRACKING_TOKEN, or"
         " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     ),
+    r"\b40[13] Client Error\b.*/mlflow-artifacts/": (
+        "the server answers, but refuses the files: see its log, whether its keys of the artifact store are right and"
+        " have not expired, and whether your account may read there; then try again"
+    ),
     r"\b5\d\d error|error code 5\d\d": (
-        "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is full;"
-        " then try again"
+        "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is full,"
+        " or that store does not answer or refuses the server's keys; then try again"
     ),
 }
 

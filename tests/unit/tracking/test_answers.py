@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from capnet.config import Register
-from capnet.tracking.faults import StoreError
+from capnet.tracking.faults import StoreError, explain
 from capnet.tracking.store import store
 
 
@@ -85,6 +85,21 @@ def message(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_proxy_answers(status: int, content: bytes, todo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(status, content) as port:
         assert f"to do: {todo}" in message(f"http://127.0.0.1:{port}", monkeypatch)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_whose_artifact_store_refuses_its_keys(status: int) -> None:
+    """MLflow hands the store's status on, in an error with a status of its own."""
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    with answering(status, b"{}") as port:
+        uri = f"http://127.0.0.1:{port}"
+        with pytest.raises((MlflowException, RequestException)) as caught:
+            list_artifacts(artifact_uri="mlflow-artifacts:/1/models", tracking_uri=uri)
+        words = str(explain(caught.value, uri, "get the model"))
+    assert "to do: the server answers, but refuses the files: see its log, whether its keys" in words
 
 
 def test_no_tls_at_an_https_address(monkeypatch: pytest.MonkeyPatch) -> None:
