@@ -61,7 +61,8 @@ def check_database(database: Path) -> Iterable[Finding]:
 
 
 def check_server(settings: Register, uri: str) -> Iterable[Finding]:
-    """Whether a store that is no file answers; whether it lets this account write, only writing would show.
+    """Whether a store that is no file answers; whether it lets this account write, and has its artifacts, only use
+    would show.
 
     Args:
         settings: say where it is.
@@ -70,7 +71,7 @@ def check_server(settings: Register, uri: str) -> Iterable[Finding]:
     from capnet.tracking.store import store
 
     with store(settings, "reach the MLflow store", reads=True):
-        yield Finding("mlflow", f"{uri} answers")
+        yield Finding("mlflow", f"{uri} answers; its artifact store was not asked")
 
 
 def _existing(folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,12 @@ def test_a_server_that_does_not_answer_is_named(project: Path, monkeypatch: pyte
     problem = found()["mlflow"].problem
     assert problem is not None
     assert (problem.what[:33], problem.where) == ("could not reach the MLflow store:", "http://127.0.0.1:9")
+
+
+def test_of_a_server_it_says_what_it_did_not_ask(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capnet.tracking.store.store", lambda *arguments, **named: nullcontext())
+    message = found("http://127.0.0.1:5000")["mlflow"].message
+    assert message == "http://127.0.0.1:5000 answers; its artifact store was not asked"
 
 
 def test_the_command_reports_both(project: Path) -> None:
