@@ -109,7 +109,7 @@ def check_files(version: ModelVersion, artifacts: Path) -> None:
     as one that a person registered in MLflow's pages, is taken as it is.
     """
     registered = provenance(version).get(FILES)
-    if registered and not any(artifacts.rglob("*")):
+    if registered and not any(path.is_file() for path in artifacts.rglob("*")):
         raise without_files(version, str(version.source))
     if registered and registered != files_hash(artifacts):
         raise ContractError(

@@ -130,7 +130,9 @@ def has_files(client: MlflowClient, version: ModelVersion) -> bool:
     if urlsplit(location).scheme != "mlflow-artifacts":
         return True
     try:
-        return bool(list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
+        # SeaweedFS still lists the folders of files that were deleted
+        listed = list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
+        return any(Path(item.path).name == "MLmodel" for item in listed)
     except (MlflowException, OSError):
         return True
 

@@ -280,6 +280,9 @@ def test_a_version_whose_files_are_gone_becomes_no_champion(
 def test_files_that_are_gone_are_not_called_changed(client: MlflowClient, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="no files of capnet version 1: they were deleted"):
         check_files(client.get_model_version("capnet", "1"), tmp_path / "gone")
+    (tmp_path / "gone" / "artifacts").mkdir(parents=True)  # which SeaweedFS keeps
+    with pytest.raises(ContractError, match="no files of capnet version 1: they were deleted"):
+        check_files(client.get_model_version("capnet", "1"), tmp_path / "gone")
     (tmp_path / "other").write_text("changed")
     with pytest.raises(ContractError, match="another sha256"):
         check_files(client.get_model_version("capnet", "1"), tmp_path)

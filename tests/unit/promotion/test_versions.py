@@ -1,0 +1,47 @@
+"""Whether a server has a version's files."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from mlflow.entities import FileInfo
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from capnet.promotion.versions import has_files
+
+LOCATION = "mlflow-artifacts:/1/models/m-7/artifacts"
+FOLDER = FileInfo("artifacts/artifacts", True, None)
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ([FileInfo("artifacts/MLmodel", False, 900), FOLDER], True),
+        ([FOLDER], False),  # SeaweedFS keeps the folder of files that were deleted
+        ([], False),
+    ],
+)
+def test_a_folder_without_files_is_no_model(
+    listed: list[FileInfo], there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow.artifacts.list_artifacts", lambda **_: listed)
+    assert asked() is there
+
+
+def test_a_store_that_does_not_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(**_: Any) -> None:
+        raise MlflowException("timed out")
+
+    monkeypatch.setattr("mlflow.artifacts.list_artifacts", silent)
+    assert asked()
+
+
+def asked() -> bool:
+    client = SimpleNamespace(
+        tracking_uri="http://127.0.0.1:5000", get_model_version_download_uri=lambda name, number: LOCATION
+    )
+    return has_files(cast("MlflowClient", client), ModelVersion("birds", "7", 0))
