@@ -36,7 +36,7 @@ from capnet.registry.run import (
 )
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
-from capnet.tracking.provenance import git_revision
+from capnet.tracking.provenance import dvc_experiment, git_revision
 from capnet.tracking.store import experiment_id, insist, may_be_gone, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _new_version(
     text = description(candidate)
     location = dvc_location(Path(".dvc/config"), data_md5)
     cards = card_texts(candidate, form, data_md5, location, settings.data_licence, policy)
-    notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate)}
+    notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate), **dvc_experiment()}
     notes |= process_tag() | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
         experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside

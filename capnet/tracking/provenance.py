@@ -73,3 +73,9 @@ def git_revision() -> str:
             log.warning("the commit is not recorded: %s; or set CAPNET_GIT_REVISION", reason)
         return ""
     return result.stdout.strip()
+
+
+def dvc_experiment() -> dict[str, str]:
+    """The name of the DVC experiment that this process works for, as a run's tag; {} outside of `dvc exp run`."""
+    name = os.environ.get("DVC_EXP_NAME", "")
+    return {"dvc_experiment": name} if name else {}

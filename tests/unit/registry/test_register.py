@@ -115,6 +115,19 @@ def test_a_server_holds_run_figures_artifacts_and_version(
     }
 
 
+def test_a_run_of_a_dvc_experiment_is_found_by_its_name(
+    database: Path, outputs_maker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc exp run` names it to its stages: dvc/repo/experiments/queue/base.py, run_env."""
+    register_outputs(outputs_maker(tmp_path / "first"))
+    monkeypatch.setenv("DVC_EXP_NAME", "longer")
+    register_outputs(outputs_maker(tmp_path / "second", mAP=0.6))
+    client = new_client()
+    (experiment,) = client.search_experiments(filter_string=f"name = '{SETTINGS.experiment}'")
+    (run,) = client.search_runs([experiment.experiment_id], 'tags.dvc_experiment = "longer"')
+    assert run.info.run_id == client.get_model_version(SETTINGS.name, "2").run_id
+
+
 def test_the_artifact_has_no_pickle_and_the_models_own_files(database: Path, make_outputs: Make) -> None:
     paths = make_outputs()
     register_outputs(paths)
