@@ -247,3 +247,26 @@ def unit_codes(groups: Iterable[object]) -> np.ndarray:
     codes: dict[tuple[str, int], int] = {}
     named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
+
+
+def held_out_units(rows: pd.DataFrame) -> np.ndarray:
+    """What must be held out together: a model that has seen one image of it would know the others.
+
+    Args:
+        rows: columns group, and where the table has them sequence and sha256.
+
+    Returns:
+        int64 [image]: equal for images of one group or one sequence, and for copies of one file.
+    """
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    image, links, size = np.arange(len(rows)), [], len(rows)
+    for name in ("group", "sequence", "sha256"):
+        if name in rows:
+            links.append(unit_codes(rows[name]) + size)
+            size += len(rows)
+    ends = np.tile(image, len(links)), np.concatenate(links)
+    graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(size, size))
+    return connected_components(graph, directed=False)[1][: len(rows)].astype(np.int64)

@@ -17,11 +17,11 @@ from capnet.config import Evaluate, Params
 from capnet.contracts import (
     SPLITS,
     Classes,
+    held_out_units,
     read_classes,
     read_predictions,
     read_split,
     replace_file,
-    unit_codes,
     write_json,
     write_predictions,
 )
@@ -213,7 +213,7 @@ def fit_missing_probe(
         return fit_linear_probe(rows, ProbeRows(scored_val.features, val.labels, val.known))
     folds = None
     if not val.labels.any():
-        folds = stratified_folds(train.labels, unit_codes(train.rows["group"].tolist()), FOLDS, 0)
+        folds = stratified_folds(train.labels, held_out_units(train.rows), FOLDS, 0)
     return fit_linear_probe(rows, folds=folds)
 
 

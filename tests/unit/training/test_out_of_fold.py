@@ -1,0 +1,38 @@
+"""What is held out together, so that no fold is scored by a model that has seen one of its images elsewhere."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from capnet.contracts import held_out_units
+from capnet.training.out_of_fold import folds_of
+
+
+def test_groups_sequences_and_copies_of_a_file_are_one_unit():
+    rows = pd.DataFrame(
+        {
+            "group": ["a", "", None, "", "a", "", "", ""],
+            "sequence": [None, "s", "s", "t", "t", None, None, ""],
+            "sha256": ["1", "2", "3", "4", "5", "3", None, None],
+        }
+    )
+    units = held_out_units(rows)
+    assert [len(set(units[part])) for part in ([0, 3, 4], [1, 2, 5])] == [1, 1]
+    assert len(set(units)) == 4  # of the last two nothing is known that they share
+    assert len(set(held_out_units(rows[["group"]]))) == 7
+    assert held_out_units(rows[["group"]].iloc[:0]).tolist() == []
+
+
+def test_folds_tear_no_copies_and_no_sequence_apart():
+    """As a user met it: every image twice, in a table that names bursts and no groups."""
+    labels = np.repeat(np.random.default_rng(0).random((40, 3)) < 0.3, 2, axis=0)
+    once = [f"file {number // 2}" for number in range(80)]
+    settings = SimpleNamespace(train=SimpleNamespace(folds=5), runtime=SimpleNamespace(seed=0))
+    trainer = SimpleNamespace(labels=lambda _: SimpleNamespace(targets=torch.from_numpy(labels)), params=settings)
+    for column in ("sha256", "sequence"):
+        folds = folds_of(trainer, pd.DataFrame({"group": [None] * 80, column: once}))
+        assert folds is not None
+        assert len(set(folds)) == 5
+        np.testing.assert_array_equal(folds[::2], folds[1::2])
