@@ -25,6 +25,8 @@ from capnet.evaluation.metrics import (
 
 LEVEL = 0.95
 SEED = 0
+UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what an interval leaves out
+NO_WIDTH = 1e-6  # draws are float32
 MIN_POSITIVES = 10  # a class AP has an interval only from here on; those of one group count once
 PAIRS = (
     ("capnet", "zero_shot"),
@@ -97,7 +99,9 @@ def draws_at_once(labels: Bools, rankings: Iterable[Rankings]) -> int:
     return max(1, BLOCK // max(*labels.shape, *(int(item.starts[-1]) for item in rankings)))
 
 
-def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
+def interval(
+    values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0), positives: int = 0
+) -> tuple[float, float]:
     """Percentile interval at LEVEL, moved so that the mean of the draws lies on the point.
 
     An image drawn twice makes two positives of equal score, so AP rises in the draws: by 1 to 3 points where positives
@@ -107,6 +111,8 @@ def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1
         values: [draw]; draws without a value (NaN: a bucket that lost all its positives) are left out.
         point: the value on the data.
         bounds: that both ends are clipped to.
+        positives: that the value rests on. Where all draws agree, as where every positive ranks first, they say nothing
+            about other images: the interval is then what so many positives leave ``unseen``. 0: it has no width.
 
     Returns:
         Low and high end; NaN where no draw has a value.
@@ -114,8 +120,18 @@ def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1
     kept = values[~np.isnan(values)].astype(np.float64)
     if not len(kept):
         return float("nan"), float("nan")
-    low, high = np.clip(np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (point - kept.mean()), *bounds)
+    ends = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (point - kept.mean())
+    if positives and ends[1] - ends[0] < NO_WIDTH:
+        ends += np.array([-1, 1]) * unseen(positives)
+    low, high = np.clip(ends, *bounds)
     return float(low), float(high)
+
+
+def unseen(positives: int, chance: float = UNSEEN) -> float:
+    """The share of positives that a model may lose although it lost none of these: more would have shown but for this
+    chance.
+    """
+    return float(1 - chance ** (1 / positives))
 
 
 def compare_variants(
@@ -156,7 +172,9 @@ def compare_variants(
     points = {name: figures_of(name, np.ones((len(labels), 1))) for name in variants}
     # everything is drawn together: then every draw equals the data, and nothing says how far chance moves a figure
     single = len(np.unique(units)) < 2
-    with_interval = np.flatnonzero((_positive_units(labels & known, units) >= MIN_POSITIVES) & (not single))
+    positives = _positive_units(labels & known, units)
+    with_interval = np.flatnonzero((positives >= MIN_POSITIVES) & (not single))
+    resting = {name: int(positives[mask].sum()) for name, mask in masks.items()}
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []
     block = draws_at_once(labels, rankings.values())
@@ -175,7 +193,7 @@ def compare_variants(
     without = {name: _concatenated([figures_of(name, weights)[1] for weights in kept]) for name in variants if kept}
 
     values = {
-        name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name])
+        name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name], resting)
         for name in variants
     }
     differences = {}
@@ -184,13 +202,13 @@ def compare_variants(
             shared = [key for key in samples[one] if key in samples[other]]
             point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
             drawn_difference = {key: samples[one][key] - samples[other][key] for key in shared}
-            paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, (-1.0, 1.0))
+            paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, bounds=(-1.0, 1.0))
             for key in [key for key in shared if kept and key in paired]:
                 left = np.nan_to_num(without[one][key] - without[other][key])  # without its only positives: nothing
                 paired[f"{key}_without_one"] = float(left.min() if paired[key] > 0 else left.max())
     low, high = np.full((2, labels.shape[1]), np.nan)
     for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
-        low[c], high[c] = interval(sample, float(points[first][0][c, 0]))
+        low[c], high[c] = interval(sample, float(points[first][0][c, 0]), positives=int(positives[c]))
     return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
 
 
@@ -217,15 +235,26 @@ def _concatenated(blocks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
 
 
 def _with_intervals(
-    points: Mapping[str, float], samples: Mapping[str, Floats], bounds: tuple[float, float] = (0.0, 1.0)
+    points: Mapping[str, float],
+    samples: Mapping[str, Floats],
+    positives: Mapping[str, int] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> dict[str, float]:
     """``name``, ``name_low``, ``name_high`` for every mean that exists (in the data; in every draw that kept a
     positive).
+
+    Args:
+        points: by name.
+        samples: [draw] by name.
+        positives: as in ``interval``, by name; others are means over all classes. None for differences: two models that
+            agree in every draw differ by nothing.
+        bounds: as in ``interval``.
     """
     result: dict[str, float] = {}
     for name, point in points.items():
         if np.isfinite(point):
-            low, high = interval(samples[name], point, bounds)
+            resting = positives.get(name, positives["mAP"]) if positives else 0
+            low, high = interval(samples[name], point, bounds, resting)
             result[name] = point
             if np.isfinite(low):
                 result |= {f"{name}_low": low, f"{name}_high": high}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capnet.errors import counted
-from capnet.evaluation.bootstrap import MIN_POSITIVES, draw_weights, draws_at_once, interval
+from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, draw_weights, draws_at_once, interval, unseen
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
 
@@ -21,7 +21,6 @@ Colour = Literal["green", "inconclusive", "red"]
 COVERAGE, CRITICAL = "coverage", "critical class"  # rules' names start with it
 FORMER_TAIL = "tail of the champion"
 NO_INTERVAL = (float("nan"), float("nan"))
-UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
 OTHER_CLASSES = "not comparable: the champion knows other classes"
@@ -210,13 +209,6 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
         )
         for name, mask in masks.items()
     ]
-
-
-def unseen(positives: int, chance: float = UNSEEN) -> float:
-    """The share of positives that a model may lose although it lost none of these: more would have shown but for this
-    chance.
-    """
-    return float(1 - chance ** (1 / positives))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from unit.evaluation.made_scores import Made, make
 
 from capnet.contracts import unit_codes
 from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare_variants, draw_weights, interval
+from capnet.evaluation.rates import proportion_interval
 from capnet.evaluation.report.words import difference
 
 BUCKETS = ["head", "medium", "tail", "tail"]
@@ -272,3 +273,23 @@ def test_5000_pictures_of_80_classes_stay_far_under_two_gigabytes() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_draws_that_all_agree_leave_what_so_few_positives_cannot_show() -> None:
+    """As a user met it: nine positives of a tail, all ranked first, and an interval from 100.0 to 100.0."""
+    labels, rng = np.zeros((60, 4), dtype=bool), np.random.default_rng(0)
+    labels[:12, 0] = True
+    for c in (1, 2, 3):
+        labels[20 * c - 5 : 20 * c - 2, c] = True
+    scores = (0.5 * rng.random((60, 4)) + 0.5 * labels).astype(np.float32)
+    variants = {"capnet": Variant(scores), "zero_shot": Variant(scores)}
+    compared = compare_variants(
+        labels, np.ones_like(labels), variants, ["head", "tail", "tail", "tail"], _units(60), 100
+    )
+    values = compared.values["capnet"]
+    for name, positives in (("tail", 9), ("head", 12), ("mAP", 21)):
+        low, high = proportion_interval(1.0, positives)
+        assert values[name] == 1
+        assert (values[f"{name}_low"], values[f"{name}_high"]) == (pytest.approx(low), high)
+    assert (compared.ap_low[0], compared.ap_high[0]) == (pytest.approx(proportion_interval(1.0, 12)[0]), 1)
+    assert compared.differences["capnet-zero_shot"]["tail_low"] == 0, "equal models differ by nothing"
