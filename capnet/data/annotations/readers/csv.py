@@ -3,10 +3,10 @@ edit.
 
 The table (CSV, gzipped CSV or Parquet) has one row an image: ``path`` (relative to the data folder) and ``labels``,
 and optionally ``unknown`` (labels whose state is not known), ``image_id``, ``split`` (train, val or test), ``group``,
-``slice``, ``sequence`` (frames of one burst), ``width``, ``height`` and ``sha256``. Labels are class names with a
-separator between them, or 0-based indices into classes.csv. Without the column ``labels``, every class of classes.csv
-has a column of its own with 1, 0, or -1 for unknown; a class that the column ``unknown`` names is unknown, too. Other
-columns are left alone.
+``slice``, ``sequence`` (frames of one burst, a group where the row has no other), ``width``, ``height`` and
+``sha256``. Labels are class names with a separator between them, or 0-based indices into classes.csv. Without the
+column ``labels``, every class of classes.csv has a column of its own with 1, 0, or -1 for unknown; a class that the
+column ``unknown`` names is unknown, too. Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -180,6 +180,8 @@ class _Cells:
             unknown += self._codes(cells[self.column["unknown"]])
         more: dict[str, Any] = {name: self._text(name, cell_text(cells[self.column[name]]), line) for name in self.text}
         more["given_split"] = more.pop("split", None)
+        if more.get("sequence") and not more.get("group"):  # a burst without a group stays together, too
+            more["group"] = f"sequence {more['sequence']}"
         more |= {name: self._size(name, cell_text(cells[self.column[name]]), line) for name in self.sizes}
         self.rows.add(cell_text(cells[self.column["path"]]), labels, line, unknown=unknown, **more)
 

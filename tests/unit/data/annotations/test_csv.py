@@ -201,3 +201,11 @@ def test_paths_that_are_refused(written: str) -> None:
     from capnet.section import path_fault
 
     assert path_fault(written)
+
+
+def test_a_burst_is_the_group_of_rows_without_another(tmp_path: Path) -> None:
+    """Else its frames are drawn apart, counted as independent, and scored by models that have seen the others."""
+    table = "path,labels,group,sequence\na.jpg,dog,,s1\nb.jpg,dog,,s1\nc.jpg,dog,site 4,s2\nd.jpg,dog,,\n"
+    assert accept(write(tmp_path, table)).rows["group"].fillna("").tolist() == ["sequence s1"] * 2 + ["site 4", ""]
+    table = "path,labels,sequence\na.jpg,dog,s1\nb.jpg,dog,\n"
+    assert accept(write(tmp_path, table)).rows["group"].fillna("").tolist() == ["sequence s1", ""]
