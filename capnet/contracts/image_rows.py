@@ -61,7 +61,7 @@ def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.nda
         if values is not whole and not np.array_equal(values, whole):
             raise ValueError("a label that is no whole number of 32 bits")
         return values, np.fromiter(map(len, rows), np.int64, len(rows))
-    array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
+    array = pa.array(lists, type=pa.list_(pa.int32()))
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     lengths = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     return array.flatten().to_numpy(zero_copy_only=False), lengths

@@ -43,6 +43,9 @@ def test_no_rows_and_no_labels() -> None:
     assert lists.mapped([]).tolist() == [[], []]
     assert label_csr([], 4).shape == (0, 4)
     assert label_csr([[], []], 4).nnz == 0
+    lists.append([0])
+    mapped = lists.mapped([2])
+    assert [values.tolist() for values in flat(mapped[mapped.index < 0])] == [[], []], "a mask that keeps no row"
 
 
 def test_sparse_labels_equal_the_dense_ones() -> None:
