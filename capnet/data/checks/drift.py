@@ -140,7 +140,8 @@ def drift_rules(severity: str) -> list[Rule]:
 
 
 def _classes(before: list[str], after: list[str]) -> tuple[str, float]:
-    gone, new = [name for name in before if name not in set(after)], [name for name in after if name not in set(before)]
+    known, left = set(before), set(after)
+    gone, new = [name for name in before if name not in left], [name for name in after if name not in known]
     text = [f"{word}: {', '.join(names)}" for word, names in (("gone", gone), ("new", new)) if names]
     return "; ".join(text) or f"the same {len(after)}", float(len(gone) + len(new))
 
