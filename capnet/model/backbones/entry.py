@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -53,7 +54,8 @@ class BackboneEntry:
         description: what it is, for the model card.
         load: builds the frozen towers from this entry, the settings, the image size in pixels (0: its own) and the
             names of all registered backbones, for messages.
-        licences: by the beginning of ``backbone.pretrained``; "" is the beginning of all.
+        licences: by the beginning of the tag in ``backbone.pretrained``; "" is the beginning of all, and alone covers
+            a weight file of one's own, whose name says nothing.
         published_files: sha256 of weight files by the tag under which they were published, so that a file of one's
             own is known by its bytes.
         files: weight files in Python packages, which a registered model therefore requires.
@@ -132,5 +134,11 @@ class BackboneEntry:
         """
         if pretrained == "random":
             return RANDOM
-        tag = next((tag for tag, hashes in self.published_files.items() if weight_hash in hashes), pretrained)
+        named = "" if is_weight_file(pretrained) else pretrained
+        tag = next((tag for tag, hashes in self.published_files.items() if weight_hash in hashes), named)
         return next((licence for start, licence in self.licences.items() if tag.startswith(start)), UNKNOWN)
+
+
+def is_weight_file(pretrained: str) -> bool:
+    """Whether ``backbone.pretrained`` is the path of a weight file, and no tag."""
+    return os.sep in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from capnet.config import Backbone
 from capnet.contracts import sha256_file
 from capnet.errors import ConfigError, DataError, counted
+from capnet.model.backbones.entry import is_weight_file
 from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
@@ -109,7 +109,7 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
         )
     if source == "random":
         return name, "", ""
-    if _looks_like_path(source):
+    if is_weight_file(source):
         return name, source, _check_file(Path(source), name)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if source not in tags:
@@ -123,12 +123,8 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
     return name, source, ""
 
 
-def _looks_like_path(source: str) -> bool:
-    return os.sep in source or source.endswith((".pt", ".pth", ".bin", ".safetensors"))
-
-
 def _is_local(source: str) -> bool:
-    return source.startswith(FOLDER) or _looks_like_path(source)
+    return source.startswith(FOLDER) or is_weight_file(source)
 
 
 def _check_file(path: Path, name: str) -> str:

@@ -164,6 +164,8 @@ def test_no_weight_of_a_tower_is_random(name, loaded):
         ("ViT-B-16-SigLIP", "webli", "", "Apache-2.0"),
         ("ViT-B-16-quickgelu", "metaclip_400m", "", "CC BY-NC 4.0"),
         ("ViT-B-16", "weights/openai.pt", "", "not known"),
+        ("ViT-B-16", "openai-ours.pt", "0" * 64, "not known"),
+        ("ViT-B-16", "laion/ours", "0" * 64, "not known"),
         ("RN50", "yfcc15m", "", "not known"),
         ("RN50", "random", "", "random numbers"),
         ("lit-like-nothing-known", "wheels", "", "not known"),
