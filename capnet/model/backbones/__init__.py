@@ -8,6 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from capnet.errors import ConfigError
 from capnet.model.backbones.entry import BackboneEntry
 from capnet.model.backbones.open_clip import OPEN_CLIP
 
@@ -52,8 +53,15 @@ def load_towers(settings: Backbone, size: int = 0) -> Towers:
         The towers; ``weight_hash`` is that of the weights as published, whatever the size.
 
     Raises:
-        ConfigError: there is no such backbone, tag or size.
+        ConfigError: there is no such backbone, tag or size, or ``backbone.pretrained`` names other weights than the one
+            set that the entry's files hold.
         DataError: weights are missing, or not those that the settings name.
     """
     entry = find_backbone(settings.name)
+    if entry.files and settings.pretrained not in ("", entry.pretrained):
+        raise ConfigError(
+            f"backbone.pretrained = {settings.pretrained!r}: {entry.name} has one set of weights",
+            "settings",
+            f"set backbone.pretrained: {entry.pretrained}",
+        )
     return entry.load(entry, settings, size, sorted(BACKBONES))

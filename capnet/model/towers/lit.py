@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from capnet.config import Backbone
 from capnet.contracts import read_cached_tensors, write_tensors
-from capnet.errors import ConfigError, DataError
+from capnet.errors import DataError
 from capnet.model.backbones.entry import BackboneEntry
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.pair import Towers, assemble
@@ -42,19 +42,12 @@ def load_lit(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
         size: width and height of the images in pixels; 0: the backbone's own. It is convolutional and takes any.
 
     Raises:
-        ConfigError: ``backbone.pretrained`` names other weights.
         DataError: a file is missing or differs.
         ValueError: the entry does not name one file for each tower.
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
     from open_clip.tokenizer import HFTokenizer
 
-    if settings.pretrained not in ("", entry.pretrained):
-        raise ConfigError(
-            f"backbone.pretrained = {settings.pretrained!r}: {entry.name} has one set of weights",
-            "settings",
-            f"set backbone.pretrained: {entry.pretrained}",
-        )
     assert entry.normalisation is not None
     if len(entry.files) != 2:
         raise ValueError(

@@ -17,6 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from capnet.config import Backbone
+from capnet.errors import ConfigError
 from capnet.model import backbones
 from capnet.model.backbones import BACKBONES, find_backbone, load_towers
 from capnet.model.backbones.entry import BackboneEntry, Licence
@@ -193,6 +194,15 @@ def test_a_backbone_takes_one_file(tmp_path, monkeypatch):
     (tmp_path / "copied_clip.py").write_text((tmp_path / "slow_clip.py").read_text())
     with pytest.raises(ValueError, match=r"backbone slow-clip is both in copied_clip\.py and in slow_clip\.py"):
         backbones.discover()
+
+
+def test_a_backbone_with_weights_of_its_own_never_passes_for_others(monkeypatch):
+    """Else a loader that does not read ``backbone.pretrained`` gives its own weights under any tag."""
+    entry = replace(find_backbone("lit-efflite0-minilm"), load=lambda *_: "loaded")
+    monkeypatch.setitem(BACKBONES, entry.name, entry)
+    assert [load_towers(Backbone(name=entry.name, pretrained=tag)) for tag in ("", "wheels")] == ["loaded", "loaded"]
+    with pytest.raises(ConfigError, match=r"'openai': lit-efflite0-minilm has one set of weights(?s:.)*: wheels"):
+        load_towers(Backbone(name=entry.name))
 
 
 def test_only_substitutes_warn():
