@@ -15,6 +15,8 @@ OPENS = {"_root", "Path", "open", "read_text", "read_bytes"}
 LEADS_ON = {"parent", "parents", "joinpath", "with_name", "glob", "rglob", "iterdir"}
 # of NumPy, pandas, pyarrow and parsers: they take the name of any file; one that open_plain has opened is called file
 OF_LIBRARIES = re.compile("read_(csv|table|json|parquet|excel|feather|hdf|xml|fwf|pickle)|parse|load(txt)?|genfromtxt")
+# the folder's name in front of a path: the text of a path that nobody checked
+WITH_FOLDER = re.compile(r"[{(]folder[})]+(/| \+)")
 OF_THE_SYSTEM = {"os", "io", "pathlib", "shutil", "subprocess", "importlib"}
 
 
@@ -32,6 +34,8 @@ def paths_of_its_own(program: str) -> set[str]:
             name = node.attr
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             name = "/"
+        elif isinstance(node, ast.JoinedStr | ast.BinOp) and WITH_FOLDER.search(ast.unparse(node)):
+            name = ast.unparse(node)
         elif isinstance(node, ast.Import):
             name = next((item.name for item in node.names if item.name.partition(".")[0] in OF_THE_SYSTEM), "")
         elif isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in OF_THE_SYSTEM:
@@ -61,6 +65,8 @@ def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
         "path.open()",
         "pd.read_csv(name)",
         "ElementTree.parse(name)",
+        'read_lines(f"{folder}/{name}")',
+        "sqlite3.connect(str(folder) + '/' + name)",
         "import os",
         "from os import path",
     ],
