@@ -18,7 +18,7 @@ from capnet.cluster.trainjob_state import true_conditions
 from capnet.cluster.trainjob_wait import Follower
 from capnet.cluster.trainjobs import Gone, TrainJobs
 from capnet.config import Params
-from capnet.errors import CapnetError
+from capnet.errors import CapnetError, counted
 from capnet.stages import STAGES
 
 OLD_SECONDS = 90.0  # for the pods of an earlier try to go; they have 30 to end
@@ -72,13 +72,8 @@ def train_on_nodes(
                     own = Path(own_data) if own_data else None
                     put(folder, settings, inputs, own, spec.accelerator_count, certificates())
                     jobs.create(job)
-                    log.info(
-                        "TrainJob %s of %d nodes, %d process%s each",
-                        name,
-                        spec.nodes,
-                        spec.processes,
-                        "es" if spec.processes > 1 else "",
-                    )
+                    processes = counted(spec.processes, "process", "processes")
+                    log.info("TrainJob %s of %d nodes, %s each", name, spec.nodes, processes)
                 try:
                     Follower(jobs, name, folder, spec).wait()
                     return take(folder, Path(outputs["model"]), spec.state_claim)

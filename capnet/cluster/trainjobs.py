@@ -33,7 +33,8 @@ class TrainJobs:
     namespace: str
 
     @property
-    def folder(self) -> str:
+    def collection(self) -> str:
+        """Path of all of them in the API."""
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/trainjobs"
 
     def where(self, name: str) -> str:
@@ -42,7 +43,7 @@ class TrainJobs:
     def find(self, name: str) -> dict[str, Any] | None:
         """The TrainJob; None where there is none. Raises ClusterError where the account may not look."""
         try:
-            return self.api.get(f"{self.folder}/{name}")
+            return self.api.get(f"{self.collection}/{name}")
         except NotThere:
             return None
         except NotAllowed as error:
@@ -55,7 +56,7 @@ class TrainJobs:
         name = job["metadata"]["name"]
         where = self.where(name)
         try:
-            made = self.api.create(self.folder, job)
+            made = self.api.create(self.collection, job)
         except NotThere:
             raise ClusterError("this cluster has no TrainJobs", where, TRAINER) from None
         except NotAllowed:
@@ -77,7 +78,7 @@ class TrainJobs:
 
     def adopt(self, name: str, owner: list[dict[str, Any]]) -> None:
         """Let Kubernetes remove a TrainJob with this pod instead of with the one that started it."""
-        self.api.merge(f"{self.folder}/{name}", {"metadata": {"ownerReferences": owner}})
+        self.api.merge(f"{self.collection}/{name}", {"metadata": {"ownerReferences": owner}})
 
     def poll(self, name: str, nodes: int) -> Seen:
         """How it is now; raises Gone where there is no such TrainJob, and ClusterError where the API does not
@@ -148,7 +149,7 @@ class TrainJobs:
         while True:
             try:
                 if not asked:
-                    self.api.delete(f"{self.folder}/{name}")
+                    self.api.delete(f"{self.collection}/{name}")
                     asked = True
                 elif self.find(name) is None:
                     return True
