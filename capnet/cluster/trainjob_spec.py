@@ -38,7 +38,7 @@ class Nodes(BaseModel):
     nodes: int = Field(ge=1, le=1000)
     processes_per_node: int = Field(default=0, ge=0, le=64)
     image: str
-    runtime: str = Field(default=names.RUNTIME, min_length=1)
+    runtime: str = Field(default=names.RUNTIME, min_length=1)  # NAME, or KIND/NAME
     accelerator_type: str = names.ACCELERATOR
     accelerator_count: int = Field(default=0, ge=0)
     cpu: str = "2"
@@ -263,8 +263,8 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def known(job: dict[str, Any]) -> dict[str, Any]:
-    """``job`` as Kubeflow Trainer's own models write it; raises ConfigError for a field or value that they do not
-    have.
+    """``job`` as Kubeflow Trainer's own models write it; raises ConfigError for a value that they refuse, and
+    CapnetError for a field that they do not have.
     """
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 

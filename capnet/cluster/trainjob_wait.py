@@ -35,7 +35,7 @@ class Follower:
     nodes: Nodes
     reported: str = ""
     line: str = ""  # time stamp of the last line of node 0
-    since: dict[str, float] = field(default_factory=dict)  # since when something has been as it is
+    since: dict[str, float] = field(default_factory=dict)  # of `lasts`: when each thing began to be true
 
     @property
     def where(self) -> str:

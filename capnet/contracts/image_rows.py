@@ -17,8 +17,8 @@ HEXADECIMAL = re.compile(r"[0-9a-fA-F]*")
 
 
 def check_rows(frame: pd.DataFrame) -> None:
-    """Raises ValueError where a path leaves the data folder, an image or a class of an image is there twice, or a size
-    or a hash is none.
+    """Raises ValueError where a path leaves the data folder, an image or a class of an image is there twice, a size is
+    below 1, or a hash is not hexadecimal.
 
     Args:
         frame: columns image_id, path, labels, unknown, width, height and sha256.

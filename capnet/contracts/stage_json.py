@@ -19,7 +19,7 @@ class Slice(TypedDict, total=False):
 
     test_rows: Count
     units: Count
-    left_out: list[str]
+    left_out: list[str]  # classes without a positive
     differences: Variants
 
 
@@ -32,7 +32,7 @@ class ChosenThresholds(TypedDict, total=False):
 
 
 class Evaluation(TypedDict, total=False):
-    """Means are fractions of 1, by variant and name."""
+    """evaluation.json. Means are fractions of 1, by variant and name."""
 
     capnet: Means
     single_view: Means
@@ -42,7 +42,7 @@ class Evaluation(TypedDict, total=False):
     differences: Variants
     slices: dict[str, Variants]
     slice_info: dict[str, Slice]
-    left_out: list[str]
+    left_out: list[str]  # classes without a positive
     threshold: ChosenThresholds
     decisions: dict[str, Means]
     test_rows: Count
@@ -50,7 +50,7 @@ class Evaluation(TypedDict, total=False):
 
 
 class Gain(TypedDict, total=False):
-    """Of a blend over one member, with its interval."""
+    """What a blend gains over one member, with its interval."""
 
     gain: Number
     low: Number | None
@@ -58,7 +58,7 @@ class Gain(TypedDict, total=False):
 
 
 class Blend(TypedDict, total=False):
-    """What is served."""
+    """How the scores of members are weighted in what is served."""
 
     weights: dict[str, Share]
     chosen_on: str
@@ -66,14 +66,14 @@ class Blend(TypedDict, total=False):
 
 
 class Backbone(TypedDict, total=False):
-    """Which towers."""
+    """Which towers, as in the section ``backbone`` of the settings."""
 
     name: str
     pretrained: str
 
 
 class ModelConfig(TypedDict, total=False):
-    """Without the sections of the settings, which ``capnet.config`` reads."""
+    """config.json of a model, without the sections of the settings, which ``capnet.config`` reads."""
 
     backbone: Backbone
     blend: Blend
@@ -95,7 +95,7 @@ class Check(TypedDict, total=False):
 
 
 class Findings(TypedDict, total=False):
-    """All of them."""
+    """validation.json: all checks of the data."""
 
     checks: Required[list[Check]]
 
@@ -110,7 +110,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         Means by variant (fractions of 1), their differences, slices, calibration, and how all that was measured.
 
     Raises:
-        ContractError: The file is missing, damaged or of another schema.
+        ContractError: the file is missing, damaged or of another schema.
     """
     return _read(folder / "evaluation.json", Evaluation)
 

@@ -139,8 +139,8 @@ def _check_column(column: Any, field: Any, filled: Sequence[str]) -> None:
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
-    """manifest.parquet: one row an image (MANIFEST_COLUMNS; group, slice and given_split may be null, and what was not
-    measured; OPTIONAL_COLUMNS).
+    """manifest.parquet: one row an image, with MANIFEST_COLUMNS and those of OPTIONAL_COLUMNS that ``frame`` has. Null
+    may be group, slice and given_split, and width, height and sha256 that neither ingest nor the format measured.
     """
     _write_table(path, frame, (*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS))
 
@@ -191,7 +191,7 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
         bool [row, class].
 
     Raises:
-        ContractError: an index is none of a class.
+        ContractError: an index is that of no class.
     """
     import numpy as np
 
@@ -214,7 +214,7 @@ def known_labels(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.nda
         n_classes: number of classes.
 
     Raises:
-        ContractError: an index is none of a class.
+        ContractError: an index is that of no class.
     """
     known = ~label_matrix(rows["unknown"], n_classes)
     return label_matrix(rows["labels"], n_classes) & known, known

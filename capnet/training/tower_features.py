@@ -70,6 +70,7 @@ class TowerFeatures:
         tower, size, device = self.towers.image, self.towers.preprocess.size, self.machine.device
         with torch.no_grad():
             one = tower.tokens(torch.zeros(1, 3, size, size, device=device), blocks)
+        # the store keeps two bytes a number, and equal images once
         gigabytes = 2e-9 * one.numel() * rows["sha256"].nunique() * sum(item.views for item in transforms)
         if gigabytes > self.params.runtime.feature_gigabytes:
             raise ConfigError(
