@@ -147,12 +147,12 @@ def test_a_class_that_looks_like_two_is_named(data: Path, tmp_path: Path, caplog
 
 def test_listed_opens_no_picture(data: Path, tmp_path: Path) -> None:
     (data / "labels.csv").write_text(
-        "path,labels,width,height,sha256\nnowhere/a.jpg,cat,640,480,abc\nnowhere/b.jpg,dog,,,\n"
+        f"path,labels,width,height,sha256\nnowhere/a.jpg,cat,640,480,{'Ab' * 32}\nnowhere/b.jpg,dog,,,\n"
     )
     ingest(data, tmp_path / "manifest", images="listed")
     frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
     assert frame["width"].iloc[0] == 640
-    assert frame["sha256"].iloc[0] == "abc"
+    assert frame["sha256"].iloc[0] == "ab" * 32
     assert frame[["width", "height", "sha256"]].iloc[1].isna().all()
     assert "sequence" not in frame
 

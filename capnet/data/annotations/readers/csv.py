@@ -35,7 +35,7 @@ LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZES)
 TABLES = (".csv", ".csv.gz", ".parquet")
 OTHER_FORMATS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
-_SHA256 = re.compile("[0-9a-fA-F]+")
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
@@ -230,7 +230,7 @@ class _Cells:
             return None
         if name == "sha256" and value and self.settings.images == "listed":
             if not _SHA256.fullmatch(value):
-                todo = "write the hexadecimal digits that sha256sum prints, or nothing"
+                todo = "write the 64 hexadecimal digits that sha256sum prints, or nothing"
                 self.problems.append(Problem(f"sha256 = {value[:70]!r}", self.table.where(line), todo))
             return value.lower()
         is_name = name in ("group", "slice", "sequence")

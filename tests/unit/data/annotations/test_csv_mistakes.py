@@ -227,3 +227,12 @@ def test_numbers_are_refused_where_the_classes_have_others(
 ) -> None:
     problems = problems_of(write(tmp_path, f"path,labels\na.jpg,{labels}\n", classes))
     assert [problem.what[:19] for problem in problems] == ["labels are numbers,"] * refused
+
+
+@pytest.mark.parametrize("value", ["d41d8cd98f00b204e9800998ecf8427e", "e3b0c44298fc1c14", "g" * 64, "a" * 65])
+def test_what_is_no_sha256_is_refused_where_it_is_written(tmp_path: Path, value: str) -> None:
+    """An md5 was taken, and training then called the file another one than ingest saw."""
+    table = write(tmp_path, f"path,labels,sha256\na.jpg,x,{value}\nb.jpg,x,{'0' * 64}\nc.jpg,x,\n")
+    problems = problems_of(table, Ingest(images="listed"))
+    assert [(problem.what, problem.where) for problem in problems] == [(f"sha256 = {value!r}", "labels.csv row 2")]
+    assert "64 hexadecimal digits" in problems[0].todo
