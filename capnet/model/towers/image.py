@@ -90,7 +90,8 @@ class ImageTower(nn.Module):
         else:
             final, maps = self.network.forward_intermediates(images)
             last = self.network.forward_head(final)
-        return torch.cat([last, *(item.float().mean(dim=(2, 3)) for item in maps)], dim=1)
+        # with 16 bits each, as the feature store keeps them: a model predicts from what it was trained and measured on
+        return torch.cat([last, *(item.float().mean(dim=(2, 3)).half().float() for item in maps)], dim=1)
 
     @property
     def has_stages(self) -> bool:

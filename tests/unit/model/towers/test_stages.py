@@ -45,8 +45,17 @@ def test_behind_the_pooled_features_are_the_means_of_what_each_stage_puts_out(na
     rest = features[:, towers.pooled_dim :]
     assert rest.shape[1] == towers.stage_dim
     expected = torch.cat([output.mean(dim=(2, 3)) for output in outputs], dim=1)
-    torch.testing.assert_close(rest[:, -expected.shape[1] :], expected)
+    torch.testing.assert_close(rest[:, -expected.shape[1] :], expected.half().float())
     assert towers.feature_key != without.feature_key, "the feature store keeps both apart"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_in_bf16_the_feature_store_keeps_them_as_they_are(name, make_towers, request):
+    """Else a prediction, which does not read the store, differs from the evaluation of the same image."""
+    towers = load(name, make_towers, request, stages=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = towers.image.pooled(pictures(towers)).float()
+    assert torch.equal(features.half().float(), features)
 
 
 @pytest.mark.parametrize("name", STAGES)
