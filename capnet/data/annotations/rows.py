@@ -68,6 +68,11 @@ class Annotations:
         return self.source.replace("{}", str(self._where[row]))
 
 
+def group_of(group: str | None, sequence: str | None) -> str | None:
+    """The group of an image, by its own name for it or that of the burst whose frame it is; None without both."""
+    return group or (f"sequence {sequence}" if sequence else None)
+
+
 class RowList:
     """Rows that a reader adds one at a time, in columns that a million rows fit into."""
 
@@ -152,7 +157,8 @@ def make_rows(
 ) -> Annotations:
     """Make what a reader returns.
 
-    An image id or a path that appears twice becomes a problem, and only its first row is kept.
+    An image id or a path that appears twice becomes a problem, and only its first row is kept. A sequence is the group
+    of images without another: frames of one burst stay together.
 
     Args:
         rows: the images.
@@ -184,6 +190,8 @@ def make_rows(
     checks = (_unpaired_surrogates(frame, rows), _both_states(frame, rows, classes), _repetitions(frame, rows))
     mistakes = [problem for check in checks for problem in islice(check, MOST)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
+    if "sequence" in frame:
+        frame["group"] = pd.Series(map(group_of, frame["group"], frame["sequence"]), dtype=object)
     names = list(_strange_names(classes.names))
     problems = [*problems, *names, *rows.problems, *mistakes]
     return Annotations(frame, classes, problems, rows.source, left_out or {}, warnings)

@@ -16,7 +16,7 @@ from pydantic import Field
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, normal_path
-from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, make_rows
+from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, group_of, make_rows
 from capnet.errors import DataError, Problem, Problems, counted, some
 from capnet.section import InsidePath, Section, path_fault
 
@@ -54,7 +54,7 @@ class _Frame:
     @property
     def group(self) -> str | None:
         """The site; a burst without a site stays together, too."""
-        return self.location or (f"sequence {self.sequence}" if self.sequence else None)
+        return group_of(self.location, self.sequence)
 
     def left_out(self, image: str) -> LeftOutImage:
         """What is remembered of the image with this id, should people label it later."""

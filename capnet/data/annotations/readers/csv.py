@@ -180,8 +180,6 @@ class _Cells:
             unknown += self._codes(cells[self.column["unknown"]])
         more: dict[str, Any] = {name: self._text(name, cell_text(cells[self.column[name]]), line) for name in self.text}
         more["given_split"] = more.pop("split", None)
-        if more.get("sequence") and not more.get("group"):  # a burst without a group stays together, too
-            more["group"] = f"sequence {more['sequence']}"
         more |= {name: self._size(name, cell_text(cells[self.column[name]]), line) for name in self.sizes}
         self.rows.add(cell_text(cells[self.column["path"]]), labels, line, unknown=unknown, **more)
 
