@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from capnet.cluster.names import NEWER_KFP, known_kfp, pod_namespace
+from capnet.cluster.names import NEWER_KFP, kfp_is_new_enough, pod_namespace
 from capnet.errors import ConfigError
 from pipelines.errors import ServerError
 
@@ -129,7 +129,7 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
         raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
     except OSError as error:
         raise way.fail(f"the connection broke: {error}", CORRECT) from None
-    if known_kfp(tag) is False:
+    if kfp_is_new_enough(tag) is False:
         raise way.fail(f"Kubeflow Pipelines {tag} does not know what our pipelines ask for", NEWER_KFP)
 
 

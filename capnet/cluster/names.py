@@ -48,7 +48,7 @@ def pod_namespace() -> str:
     return POD_NAMESPACE.read_text().strip() if POD_NAMESPACE.is_file() else ""
 
 
-def known_kfp(tag: str) -> bool | None:
+def kfp_is_new_enough(tag: str) -> bool | None:
     """Whether a server of Kubeflow Pipelines can run the pipelines.
 
     Args:

@@ -82,8 +82,8 @@ def test_a_server_that_is_too_old_is_refused_before_anything_is_uploaded(server:
     assert not server.state.pipelines
     server.state.tag = "unknown"  # as images call theirs that were built without a tag
     server.good()
-    said = 'failed to unmarshal kubernetes config: proto: (line 1:7): unknown field "securityContext"'
-    assert "the server is too old: install 2.17" in str(refused(Way("port-forward", server.host), 500, said))
+    message = 'failed to unmarshal kubernetes config: proto: (line 1:7): unknown field "securityContext"'
+    assert "the server is too old: install 2.17" in str(refused(Way("port-forward", server.host), 500, message))
 
 
 def test_a_login_page_is_said(server: SubmitCommand) -> None:

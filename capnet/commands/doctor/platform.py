@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
-from capnet.cluster.names import NEWER_KFP, SERVICE_ACCOUNT, known_kfp
+from capnet.cluster.names import NEWER_KFP, SERVICE_ACCOUNT, kfp_is_new_enough
 from capnet.commands.doctor.findings import Finding, Needs, wrong
 
 CONTROLLER = "workflow-controller-configmap"  # of Argo, as Kubeflow Pipelines names it
@@ -47,10 +47,10 @@ def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         yield wrong(about, what, where, "name your profile: --namespace")
         return
     tag = str(answer.get("tag_name") or "")
-    if (known := known_kfp(tag)) is False:
+    if (new_enough := kfp_is_new_enough(tag)) is False:
         yield wrong(about, f"Kubeflow Pipelines {tag} does not know what our pipelines ask for", where, NEWER_KFP)
         return
-    if known is None:
+    if new_enough is None:
         hint = f"releases before 2.16 may not say theirs, and cannot run our pipelines: {NEWER_KFP}"
         yield Finding(about, "the version of Kubeflow Pipelines is unknown", warning=hint)
     warning = ""
@@ -59,7 +59,7 @@ def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
             f"runs in a profile work as default-editor unless they are submitted with --service-account"
             f" {SERVICE_ACCOUNT}: check it with --service-account default-editor"
         )
-    yield Finding(about, f"Kubeflow Pipelines {tag if known else 'of unknown version'} answers", warning=warning)
+    yield Finding(about, f"Kubeflow Pipelines {tag if new_enough else 'of unknown version'} answers", warning=warning)
 
 
 def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:

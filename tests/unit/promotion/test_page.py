@@ -54,7 +54,7 @@ def test_a_version_says_its_verdict_first_and_stays_up_to_date(client: MlflowCli
 def test_a_page_written_while_another_moves_the_alias_is_corrected(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It said `forced`, of the move before, until the next command wrote it."""
+    """Its page named the move before, `forced`, until the next command wrote it."""
     promote(client, "1")
     promote(client, "3")
     promote(client, "1", force=True, reason="a test")
