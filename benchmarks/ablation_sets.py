@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse, read_sections
-from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
+from capnet.contracts import Classes, LabelGraph, sampling_units, sha256_file
 from capnet.data.splits.assign import assign_splits
 from capnet.errors import ConfigError
 from capnet.evaluation.blend import Blend
@@ -124,7 +124,7 @@ class Set:
         features = torch.cat([crops, plain.features.pooled(frame, random, f"{name} (random views)")[:]], dim=1)
         self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
         self.views = {part: features[rows] for part, rows in parts.items() if part != "test"}
-        self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())
+        self.units = sampling_units(self.rows["test"])
 
     def trainer(self, change: Mapping[str, Any], seed: int) -> Trainer:
         """With these settings over those of the set."""

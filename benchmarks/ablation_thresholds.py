@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.ablation_sets import Set, Trained
-from capnet.evaluation.bootstrap import draw_weights, interval, known_groups
+from capnet.contracts import sampling_units
+from capnet.evaluation.bootstrap import draw_weights, interval
 from capnet.evaluation.calibration import calibrate
 from capnet.evaluation.curves import BINS
 from capnet.evaluation.metrics import bucket_masks
@@ -85,7 +86,7 @@ def by_bucket(
         objective,
         settings.threshold.min_positives,
         settings.calibration_prior,
-        known_groups(held_rows["group"].tolist()),
+        sampling_units(held_rows),
     )
     targets, known = test.targets.numpy().astype(bool), test.known.numpy()
     decided = scores >= chosen.threshold

@@ -15,7 +15,7 @@ from benchmarks.differences import Compare, Draws
 from benchmarks.graph_means import buckets_of
 from benchmarks.graph_rows import Curve, counted
 from capnet.config import Ingest, Params, parse
-from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file, unit_codes
+from capnet.contracts import Classes, LabelGraph, label_matrix, sampling_units, sha256_file
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import csv
 from capnet.data.splits.stratify import stratified_holdout
@@ -65,7 +65,7 @@ def read_set(name: str, folder: Path, curve: Curve) -> Set:
     """Hold a fifth of the images out at random (labels spread evenly, groups whole), draw ``curve`` from the rest."""
     rows, classes, labels = read_folder(folder)
     rows["sha256"] = [sha256_file(folder / path) for path in rows["path"]]
-    groups = unit_codes(rows["group"].astype(object).tolist())
+    groups = sampling_units(rows)
     held = stratified_holdout(labels, round(TEST_SHARE * len(rows)), 0, groups)
     free = np.flatnonzero(~held)
     return Set(name, folder, rows, classes, labels, free[curve.draw(labels[free], 0)], np.flatnonzero(held))
@@ -144,6 +144,6 @@ def scores(data: Set, settings: Mapping[str, Any], seeds: Sequence[int]) -> dict
 def compare(data: Set, scores_by_row: Mapping[str, list[np.ndarray]], draws: int = 1000) -> dict[str, Draws]:
     """Mean AP of every row over seeds, with draws of the test images: the same for all rows, groups whole."""
     targets = data.labels[data.test]
-    units = unit_codes(data.rows["group"].astype(object).iloc[data.test].tolist())
+    units = sampling_units(data.rows.iloc[data.test])
     means = Compare(targets, np.ones_like(targets), buckets_of(data.images), units, draws).means
     return {row: means(seeds) for row, seeds in scores_by_row.items()}

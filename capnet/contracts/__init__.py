@@ -36,13 +36,13 @@ from capnet.contracts.tables import SPLITS as SPLITS
 from capnet.contracts.tables import VARIANTS as VARIANTS
 from capnet.contracts.tables import fitted_rows_hash as fitted_rows_hash
 from capnet.contracts.tables import hashed_groups as hashed_groups
-from capnet.contracts.tables import held_out_units as held_out_units
 from capnet.contracts.tables import known_labels as known_labels
 from capnet.contracts.tables import label_matrix as label_matrix
 from capnet.contracts.tables import read_gate_rows as read_gate_rows
 from capnet.contracts.tables import read_manifest as read_manifest
 from capnet.contracts.tables import read_predictions as read_predictions
 from capnet.contracts.tables import read_split as read_split
+from capnet.contracts.tables import sampling_units as sampling_units
 from capnet.contracts.tables import unit_codes as unit_codes
 from capnet.contracts.tables import write_gate_rows as write_gate_rows
 from capnet.contracts.tables import write_manifest as write_manifest

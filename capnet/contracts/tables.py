@@ -249,8 +249,9 @@ def unit_codes(groups: Iterable[object]) -> np.ndarray:
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
-def held_out_units(rows: pd.DataFrame) -> np.ndarray:
-    """What must be held out together: a model that has seen one image of it would know the others.
+def sampling_units(rows: pd.DataFrame) -> np.ndarray:
+    """What is drawn together, in splits, folds and bootstraps: a model that has seen one image of it would know the
+    others, and together they say as much as one.
 
     Args:
         rows: columns group, and where the table has them sequence and sha256.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from capnet.contracts import unit_codes
 from capnet.evaluation.metrics import (
     CUT,
     Bools,
@@ -67,17 +66,11 @@ class Comparison:
     ap_high: Floats
 
 
-def known_groups(groups: Sequence[object]) -> NDArray[np.int64] | None:
-    """``unit_codes`` of these; None where no image has a group."""
-    units = unit_codes(groups)
-    return units if any(isinstance(group, str) and group for group in groups) else None
-
-
 def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
     """How often each image is in each bootstrap draw; the draws do not depend on the size of the blocks.
 
     Args:
-        units: int [image] from 0 on, as ``unit_codes`` gives them; equal ones are drawn together.
+        units: int [image] from 0 on, as ``sampling_units`` gives them; equal ones are drawn together.
         draws: number of draws.
         block: draws per block, for memory.
         seed: of the draws.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from capnet.contracts import Classes, unit_codes
+from capnet.contracts import Classes, sampling_units
 from capnet.evaluation.bootstrap import LEVEL
 from capnet.evaluation.metrics import Bools, Floats, bucket_masks
 from capnet.evaluation.split_rows import SplitRows
@@ -124,7 +124,7 @@ def decisions_document(test: SplitRows, thresholds: Floats, classes: Classes) ->
         classes: with their buckets.
     """
     decided = test.scores["capnet"] >= thresholds
-    units = unit_codes(test.rows["group"].tolist())
+    units = sampling_units(test.rows)
     masks = {"all" if name == "mAP" else name: mask for name, mask in bucket_masks(classes.buckets).items()}
     critical = np.array([item.critical for item in classes.items])
     masks |= {"critical": critical, "not_critical": ~critical} if critical.any() else {}

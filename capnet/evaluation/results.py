@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, unit_codes
+from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, sampling_units, unit_codes
 from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare_variants
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
@@ -44,14 +44,14 @@ def compare_on_test_rows(
         chosen: bool [test row]; None takes all.
 
     Returns:
-        As ``bootstrap.compare_variants``; rows of one group are drawn together.
+        As ``bootstrap.compare_variants``; ``sampling_units`` are drawn together.
     """
     rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
     variants = {
         name: Variant(scores[rows], thresholds[name].threshold if name in thresholds else None)
         for name, scores in test.scores.items()
     }
-    units = unit_codes(test.rows["group"][rows].tolist())
+    units = sampling_units(test.rows[rows])
     return compare_variants(test.labels[rows], test.known[rows], variants, classes.buckets, units, draws)
 
 
@@ -68,7 +68,8 @@ def evaluation_document(
     Returns:
         JSON content; figures are fractions of 1. A slice without a positive has ``slice_info`` only.
     """
-    units = len(set(unit_codes(test.rows["group"].tolist())))
+    units = len(np.unique(sampling_units(test.rows)))
+    grouped = len(np.unique(unit_codes(test.rows["group"]))) < len(test.rows)
     content: dict[str, Any] = {
         "schema": SCHEMA,
         **whole.values,
@@ -78,7 +79,7 @@ def evaluation_document(
         "bootstrap": {
             "draws": draws,
             "seed": SEED,
-            "unit": "picture" if units == len(test.rows) else "group",
+            "unit": "group" if grouped else "picture",
             "units": units,
         },
         "slices": {},
@@ -87,7 +88,7 @@ def evaluation_document(
     for name, chosen in slices(test.rows).items():
         content["slice_info"][name] = {
             "test_rows": int(chosen.sum()),
-            "units": len(set(unit_codes(test.rows["group"][chosen].tolist()))),
+            "units": len(np.unique(sampling_units(test.rows[chosen]))),
             "left_out": _without_positives(test.labels[chosen], classes),
         }
         if test.labels[chosen].any():
@@ -146,7 +147,7 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
     nothing = np.full(len(classes), np.nan)
     decided = test.scores["capnet"] >= thresholds.threshold
     counts = count(test.labels, decided, np.ones((len(test.rows), 1)), test.known)
-    units = unit_codes(test.rows["group"].tolist())
+    units = sampling_units(test.rows)
     rates = [decision_rates(test, decided, units, np.array([c]), smallest_size) for c in range(len(classes))]
     ends = {name: [item.get(name, np.nan) for item in rates] for name in RATE_ENDS}
     frame = pd.DataFrame(

@@ -67,7 +67,8 @@ def choose_thresholds(
             own.
         min_positives: known positives below which a class borrows; also one whose own rows do not reach the objective.
         prior: as in ``fit_calibration``.
-        groups: int [image], as in ``choose_cut``. With too few groups for a promise about other groups, each positive
+        groups: int [image], as in ``choose_cut``; None, or another number for every image, where each image stands
+            for itself. With too few groups for a promise about other groups, each positive
             counts for itself and no class is ``reached``. Nor is a class without positives, except for f1, which
             promises nothing.
 
@@ -78,6 +79,8 @@ def choose_thresholds(
     positives = (labels & known).sum(axis=0)
     if not positives.any():
         return no_thresholds(n_classes)
+    if groups is not None and len(np.unique(groups)) == len(groups):
+        groups = None
     calibration = fit_calibration(labels, known, scores, prior)
     objectives = np.array([objective] * n_classes if isinstance(objective, str) else list(objective))
     threshold = np.full(n_classes, CUT, dtype=np.float32)

@@ -17,11 +17,11 @@ from capnet.config import Evaluate, Params
 from capnet.contracts import (
     SPLITS,
     Classes,
-    held_out_units,
     read_classes,
     read_predictions,
     read_split,
     replace_file,
+    sampling_units,
     write_json,
     write_predictions,
 )
@@ -29,7 +29,6 @@ from capnet.contracts.stage_json import read_model_config
 from capnet.data.sources.root import local_root
 from capnet.data.splits.stratify import stratified_folds
 from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linear_probe, read_probe
-from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.logistic import probe_scores
 from capnet.evaluation.metrics import Floats
@@ -213,7 +212,7 @@ def fit_missing_probe(
         return fit_linear_probe(rows, ProbeRows(scored_val.features, val.labels, val.known))
     folds = None
     if not val.labels.any():
-        folds = stratified_folds(train.labels, held_out_units(train.rows), FOLDS, 0)
+        folds = stratified_folds(train.labels, sampling_units(train.rows), FOLDS, 0)
     return fit_linear_probe(rows, folds=folds)
 
 
@@ -245,7 +244,7 @@ def thresholds(
             objectives,
             settings.min_positives,
             config.calibration_prior,
-            known_groups(split.rows["group"].tolist()),
+            sampling_units(split.rows),
         )
 
     rows = {name: (val, scores) for name, scores in val.scores.items()} if val.labels.any() else {}

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from capnet.contracts import held_out_units
+from capnet.contracts import sampling_units
 from capnet.data.images.stored_features import Features, last_stage
 from capnet.errors import DataError
 from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe
@@ -134,7 +134,7 @@ class HeldOut:
         preferred: tuple[str, ...] = ("capnet", "class_head")
         if not trains_blocks(trainer.towers.image, trainer.params.train.adapter):
             preferred += ("linear_probe",)
-        units = held_out_units(self.rows)
+        units = sampling_units(self.rows)
         where = "val" if self.folds is None else "out_of_fold"
         targets, known, average = labels.targets.numpy(), labels.known.numpy(), trainer.params.tte.average
         # the mean over views of blended logits is the blend of the means; for probabilities it is not

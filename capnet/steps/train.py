@@ -16,12 +16,12 @@ from capnet.config import Params, settings_hash
 from capnet.contracts import (
     SCHEMA,
     fitted_rows_hash,
-    held_out_units,
     read_classes,
     read_graph,
     read_json,
     read_split,
     replace_file,
+    sampling_units,
     sha256_file,
     write_json,
     write_predictions,
@@ -169,7 +169,7 @@ def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Pat
     if not params.train.out_of_fold:
         without = "train.out_of_fold is false"
         todo = "set train.out_of_fold: true, train.blend: none, or split.validation.source: train"
-    if len(np.unique(held_out_units(rows))) == 1:
+    if len(np.unique(sampling_units(rows))) == 1:
         without = "all training rows are one group, which folds do not tear apart"
         todo = "set train.blend: none, or give training images that do not belong together groups of their own"
         todo += "" if params.train.out_of_fold else " and set train.out_of_fold: true"

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from capnet.contracts import held_out_units
+from capnet.contracts import sampling_units
 from capnet.data.images.stored_features import Features
 from capnet.data.splits.stratify import stratified_folds
 from capnet.model.capnet import CapNet
@@ -25,10 +25,10 @@ def trains_in_seconds(model: CapNet) -> bool:
 
 
 def folds_of(trainer: Trainer, rows: pd.DataFrame) -> np.ndarray | None:
-    """The fold of each of ``rows``, int64 [row], as the settings ask for it; ``held_out_units`` stay together. None
+    """The fold of each of ``rows``, int64 [row], as the settings ask for it; ``sampling_units`` stay together. None
     where that leaves a single fold.
     """
-    targets, units = trainer.labels(rows).targets.numpy(), held_out_units(rows)
+    targets, units = trainer.labels(rows).targets.numpy(), sampling_units(rows)
     folds = stratified_folds(targets, units, trainer.params.train.folds, trainer.params.runtime.seed)
     return folds if len(np.unique(folds)) > 1 else None
 

@@ -15,7 +15,7 @@ from capnet.config import Evaluate
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.results import slices
 from capnet.steps.evaluate import write_results
-from tests.unit.steps.made_case import make_case, stored
+from tests.unit.steps.made_case import Case, Scored, make_case, stored
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +66,27 @@ def test_groups_widen_the_intervals() -> None:
     assert together["bootstrap"]["unit"] == "group"
     assert together["capnet"]["mAP"] == alone["capnet"]["mAP"]
     assert together["capnet"]["mAP_low"] != alone["capnet"]["mAP_low"]
+
+
+def test_copies_of_a_picture_count_once() -> None:
+    """Each test picture four times has no more to say than once."""
+    once = make_case(sizes=(60, 40, 60))
+    test = once.table[once.table["split"] == "test"]
+    copies = [test.assign(image_id=test["image_id"] + f" copy {n}") for n in range(3)]
+    table = pd.concat([once.table, *copies], ignore_index=True)
+    table["sha256"] = table["image_id"].str[:6]
+    scored = Scored(
+        {name: np.concatenate([scores] * 4) for name, scores in once.test.scores.items()},
+        np.concatenate([once.test.features] * 4),
+    )
+    often = Case(table, once.classes, once.val, scored, once.train_features)
+    few, many = (case.evaluate(Evaluate(bootstrap=400))["evaluation"] for case in (once, often))
+    assert many["bootstrap"] | {"units": 60, "unit": "picture"} == many["bootstrap"]
+    assert many["capnet"]["mAP"] == pytest.approx(few["capnet"]["mAP"])
+    width = [item["capnet"]["mAP_high"] - item["capnet"]["mAP_low"] for item in (few, many)]
+    assert width[1] > 0.9 * width[0]
+    ends = [item["decisions"]["all"]["recall_high"] - item["decisions"]["all"]["recall_low"] for item in (few, many)]
+    assert ends[1] == pytest.approx(ends[0], rel=0.1)
 
 
 def test_classes_without_test_positives_are_named_and_in_no_mean() -> None:

@@ -169,3 +169,8 @@ def test_a_recall_is_promised_for_images_of_other_groups() -> None:
     of_places = case.evaluate(config)["thresholds"]["classes"]
     assert all(item["reached"] for item in of_places)
     assert of_places[0]["threshold"] < alone[0]["threshold"], "25 places are fewer than its images"
+    case.table["group"] = None
+    case.table["sha256"] = [f"{row % 3:064x}" for row in range(len(case.table))]
+    assert not any(item["reached"] for item in case.evaluate(config)["thresholds"]["classes"]), "of three files"
+    case.table["sha256"] = [f"{row:064x}" for row in range(len(case.table))]
+    assert case.evaluate(config)["thresholds"]["classes"] == alone

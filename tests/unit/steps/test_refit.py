@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from capnet.contracts import held_out_units, label_matrix, read_predictions, read_tensors
+from capnet.contracts import label_matrix, read_predictions, read_tensors, sampling_units
 from capnet.data.splits.stratify import stratified_folds
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
@@ -173,7 +173,7 @@ def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_t
     np.testing.assert_array_equal(np.stack(served), np.stack(result["scores"])[result["split"] == "val"])
     if blend == "held_out":
         return
-    folds = stratified_folds(labels & ~unknown, held_out_units(rows), 2, 0)
+    folds = stratified_folds(labels & ~unknown, sampling_units(rows), 2, 0)
     assert len(np.unique(folds)) == 2
     for fold in np.unique(folds):
         write_inputs(folder, rows.assign(split=np.where(folds == fold, "test", "train")))

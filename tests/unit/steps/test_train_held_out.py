@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from capnet.config import parse
-from capnet.contracts import held_out_units, label_matrix, read_predictions, read_tensors
+from capnet.contracts import label_matrix, read_predictions, read_tensors, sampling_units
 from capnet.data.splits.stratify import stratified_folds
 from capnet.errors import ConfigError, ContractError
 from capnet.evaluation.tte import Scorer
@@ -114,7 +114,7 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
         scores = Scorer(folder / "model", params.runtime).score(held, folder / "data", "test").scores["capnet"]
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
-    folds = np.zeros(len(held)) if validated else stratified_folds(labels, held_out_units(held), 2, 0)
+    folds = np.zeros(len(held)) if validated else stratified_folds(labels, sampling_units(held), 2, 0)
     result = [
         np.mean(
             [

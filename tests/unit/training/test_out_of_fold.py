@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from capnet.contracts import held_out_units
+from capnet.contracts import sampling_units
 from capnet.training.out_of_fold import folds_of
 
 
@@ -18,11 +18,11 @@ def test_groups_sequences_and_copies_of_a_file_are_one_unit():
             "sha256": ["1", "2", "3", "4", "5", "3", None, None],
         }
     )
-    units = held_out_units(rows)
+    units = sampling_units(rows)
     assert [len(set(units[part])) for part in ([0, 3, 4], [1, 2, 5])] == [1, 1]
     assert len(set(units)) == 4  # of the last two nothing is known that they share
-    assert len(set(held_out_units(rows[["group"]]))) == 7
-    assert held_out_units(rows[["group"]].iloc[:0]).tolist() == []
+    assert len(set(sampling_units(rows[["group"]]))) == 7
+    assert sampling_units(rows[["group"]].iloc[:0]).tolist() == []
 
 
 def test_folds_tear_no_copies_and_no_sequence_apart():

@@ -252,6 +252,21 @@ def test_rows_without_a_group_are_groups_of_their_own() -> None:
     assert len(set(codes.tolist())) == 5
 
 
+def test_copies_of_a_file_stay_together() -> None:
+    for seed in range(5):
+        frame, labels = table(300, seed, given_splits=("test",), given_share=0.1)
+        rng = np.random.default_rng(seed)
+        frame["sha256"] = [f"{n:064x}" for n in rng.integers(0, 200, 300)]
+        assignment = assign_splits(frame, labels, Split(seed=seed))
+        rows = check(frame, assignment)
+        split_of = {row: name for name, chosen in rows.items() for row in chosen}
+        copies = frame.assign(split=[split_of.get(row) for row in range(300)]).groupby("sha256")["split"]
+        assert (copies.nunique() == 1).all()
+        assert assignment.followed == sum(
+            split_of[row] == "test" and frame["given_split"][row] is None for row in range(300)
+        )
+
+
 def test_rows_given_as_train_are_held_out_where_the_others_are_one_large_group() -> None:
     """The group of 30 does not fit into the 20 validation rows."""
     groups, given_splits = ["site"] * 30 + [None] * 80, [None] * 30 + ["train"] * 70 + ["test"] * 10
