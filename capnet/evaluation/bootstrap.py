@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from capnet.evaluation.metrics import (
     CUT,
@@ -93,7 +95,11 @@ def draws_at_once(labels: Bools, rankings: Iterable[Rankings]) -> int:
 
 
 def interval(
-    values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0), positives: int = 0
+    values: Floats,
+    point: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    positives: int | None = None,
+    least: float = 0.0,
 ) -> tuple[float, float]:
     """Percentile interval at LEVEL, moved so that the mean of the draws lies on the point.
 
@@ -104,8 +110,8 @@ def interval(
         values: [draw]; draws without a value (NaN: a bucket that lost all its positives) are left out.
         point: the value on the data.
         bounds: that both ends are clipped to.
-        positives: that the value rests on. Where all draws agree, as where every positive ranks first, they say nothing
-            about other images: the interval is then what so many positives leave ``unseen``. 0: it has no width.
+        positives: units with a positive, which the value rests on; see ``outside``. None: many.
+        least: half of the width where all draws agree, and say nothing about other images.
 
     Returns:
         Low and high end; NaN where no draw has a value.
@@ -113,18 +119,38 @@ def interval(
     kept = values[~np.isnan(values)].astype(np.float64)
     if not len(kept):
         return float("nan"), float("nan")
-    ends = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (point - kept.mean())
-    if positives and ends[1] - ends[0] < NO_WIDTH:
-        ends += np.array([-1, 1]) * unseen(positives)
+    share = outside(positives)
+    ends = np.quantile(kept, [share, 1 - share]) + (point - kept.mean())
+    if ends[1] - ends[0] < NO_WIDTH:
+        ends += np.array([-1, 1]) * least
     low, high = np.clip(ends, *bounds)
     return float(low), float(high)
+
+
+def outside(positives: int | None) -> float:
+    """The share of draws beyond each end of an interval: draws from few units differ by less than chance does, so more
+    of them are kept, the more the fewer units there are (expanded percentile interval: Hesterberg, The American
+    Statistician 69, 2015).
+
+    Args:
+        positives: units with a positive, n; None: many.
+
+    Returns:
+        Of the standard normal distribution what lies below sqrt(n / (n - 1)) times the 2.5 % quantile of Student's t
+        with n - 1 degrees of freedom; 0 for n = 1.
+    """
+    if positives is None:
+        return (1 - LEVEL) / 2
+    if positives < 2:
+        return 0.0
+    return float(ndtr(np.sqrt(positives / (positives - 1)) * stdtrit(positives - 1, (1 - LEVEL) / 2)))
 
 
 def unseen(positives: int, chance: float = UNSEEN) -> float:
     """The share of positives that a model may lose although it lost none of these: more would have shown but for this
     chance.
     """
-    return float(1 - chance ** (1 / positives))
+    return float(1 - chance ** (1 / positives)) if positives else 1.0
 
 
 def compare_variants(
@@ -167,7 +193,7 @@ def compare_variants(
     single = len(np.unique(units)) < 2
     positives = _positive_units(labels & known, units)
     with_interval = np.flatnonzero((positives >= MIN_POSITIVES) & (not single))
-    resting = {name: int(positives[mask].sum()) for name, mask in masks.items()}
+    resting = {name: len(np.unique(units[(labels & known & mask).any(axis=1)])) for name, mask in masks.items()}
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []
     block = draws_at_once(labels, rankings.values())
@@ -195,13 +221,15 @@ def compare_variants(
             shared = [key for key in samples[one] if key in samples[other]]
             point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
             drawn_difference = {key: samples[one][key] - samples[other][key] for key in shared}
-            paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, bounds=(-1.0, 1.0))
+            paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, resting, of="difference")
             for key in [key for key in shared if kept and key in paired]:
                 left = np.nan_to_num(without[one][key] - without[other][key])  # without its only positives: nothing
                 paired[f"{key}_without_one"] = float(left.min() if paired[key] > 0 else left.max())
     low, high = np.full((2, labels.shape[1]), np.nan)
     for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
-        low[c], high[c] = interval(sample, float(points[first][0][c, 0]), positives=int(positives[c]))
+        low[c], high[c] = interval(
+            sample, float(points[first][0][c, 0]), positives=int(positives[c]), least=unseen(int(positives[c]))
+        )
     return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
 
 
@@ -230,8 +258,8 @@ def _concatenated(blocks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
 def _with_intervals(
     points: Mapping[str, float],
     samples: Mapping[str, Floats],
-    positives: Mapping[str, int] | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    positives: Mapping[str, int],
+    of: Literal["value", "difference"] = "value",
 ) -> dict[str, float]:
     """``name``, ``name_low``, ``name_high`` for every mean that exists (in the data; in every draw that kept a
     positive).
@@ -239,15 +267,18 @@ def _with_intervals(
     Args:
         points: by name.
         samples: [draw] by name.
-        positives: as in ``interval``, by name; others are means over all classes. None for differences: two models that
-            agree in every draw differ by nothing.
-        bounds: as in ``interval``.
+        positives: as in ``interval``, by name; others are means over all classes.
+        of: what these are. Two models that agree in every draw differ by nothing, but the value of one that is the same
+            in every draw is only what so few positives show.
     """
     result: dict[str, float] = {}
     for name, point in points.items():
         if np.isfinite(point):
-            resting = positives.get(name, positives["mAP"]) if positives else 0
-            low, high = interval(samples[name], point, bounds, resting)
+            resting = positives.get(name, positives["mAP"])
+            if of == "value":
+                low, high = interval(samples[name], point, (0.0, 1.0), resting, unseen(resting))
+            else:
+                low, high = interval(samples[name], point, (-1.0, 1.0), resting)
             result[name] = point
             if np.isfinite(low):
                 result |= {f"{name}_low": low, f"{name}_high": high}
