@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
-from capnet.data.annotations.added import add_images
+from capnet.data.annotations.added import add_images, tables_elsewhere
 from capnet.data.annotations.corrections import apply_corrections, other_names
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
@@ -59,9 +59,15 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
     corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
+    unread = list[str]()
     for setting in ("corrections", "added"):
         for name in other_names(folder.names() or (), file := getattr(settings, setting)):
             log.warning("%s is not read: ingest.%s is %s", name, setting, file)
+            unread.append(name)
+    for name in tables_elsewhere(folder, settings):
+        if name not in unread:
+            what = "%s is not read: tables with path and labels of further images belong into ingest.added = %s"
+            log.warning(what, name, settings.added)
     problems, outside, unlisted = [*annotations.problems, *mistakes], set[int](), list[Problem]()
     # before images are copied: they may take the place of the copies of label files
     lists = {name: _id_list(folder, name, annotations.rows, settings, unlisted) for name in LISTS}
@@ -222,7 +228,8 @@ def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_forma
     for row, fault, _ in faults:
         by_fault.setdefault(BYTES.sub("", fault), []).append(paths[row])
     named = "; ".join(f"{fault}: {some(names, NAMED)}" for fault, names in list(by_fault.items())[:NAMED])
-    log.warning("%d of %d images left out: %s; %s names all", len(faults), len(rows), named, path.name)
+    what = "%d of %d images left out: %s; %s names all. To do for the first: %s"
+    log.warning(what, len(faults), len(rows), named, path.name, faults[0][2].todo)
 
 
 def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest, problems: list[Problem]) -> list[str]:

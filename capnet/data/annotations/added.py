@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, read_table
 from capnet.data.annotations.rows import Annotations, LeftOut
-from capnet.errors import Problem, Problems
+from capnet.data.annotations.tables import open_table
+from capnet.errors import DataError, Problem, Problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
         that the annotations have already, and rows of two tables that differ.
 
     Raises:
-        DataError: a table has no header or no rows.
+        DataError: tables have no header or no rows; with the mistakes of the other tables.
     """
     import pandas as pd
 
@@ -44,7 +46,16 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     if not names:
         return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
     listed_in = "the annotations"  # a classes.csv adds none to those of most formats
-    tables = [read_table(folder.path(name), annotations.classes, settings, listed_in=listed_in) for name in names]
+    tables, mistakes = list[Annotations](), list[Problem]()
+    for file in names:
+        try:
+            table = read_table(folder.path(file), annotations.classes, settings, listed_in=listed_in, name=file)
+        except DataError as error:
+            mistakes += error.problems
+            continue
+        tables.append(table)
+    if mistakes:
+        raise DataError(problems=mistakes + [problem for table in tables for problem in table.problems])
     parts = [annotations, *tables]
     frames = [part.rows.assign(where=[part.where(row) for row in range(len(part.rows))]) for part in parts]
     rows = pd.concat(frames, ignore_index=True)
@@ -89,6 +100,25 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
         if file.lower().endswith(SPREADSHEETS)
     ]
     return [f"{name}/{file}" for file in files if file.lower().endswith(TABLES)], warnings
+
+
+def tables_elsewhere(folder: DataFolder, settings: Ingest) -> list[str]:
+    """Tables at the top of the data folder that have columns ``path`` and ``labels`` and are not read.
+
+    Args:
+        folder: the data folder.
+        settings: the section ``ingest``.
+    """
+    used = {settings.labels, settings.classes, settings.corrections, settings.added}
+    names = []
+    for name in folder.names() or ():
+        if name in used or name.startswith(".") or not name.lower().endswith(TABLES):
+            continue
+        with suppress(DataError, OSError):
+            header = open_table(folder.path(name), (), ()).header
+            if {"path", "labels"} <= {*header}:
+                names.append(name)
+    return names
 
 
 def _named_by_format(rows: pd.DataFrame, first: int, left_out: LeftOut) -> LeftOut:

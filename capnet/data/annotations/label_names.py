@@ -120,7 +120,7 @@ def codes_of(
         for position, row in zip(strange.tolist(), lists.rows_of(strange).tolist(), strict=True):
             lines.setdefault(int(codes[position]), []).append(rows.columns["where"][row])
         for code, numbers in lines.items():
-            where = f"{table.path.name} row {some(list(map(str, numbers)), ROWS_NAMED)}, column {column}"
+            where = f"{table.name} row {some(list(map(str, numbers)), ROWS_NAMED)}, column {column}"
             # slow: only for what is shown
             todo = _label_advice(tokens[code], list(index), settings, text, listed_in) if len(problems) < SHOWN else ""
             problems.append(Problem(f"label {tokens[code]!r} is not in {listed_in}", where, todo))

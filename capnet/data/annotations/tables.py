@@ -41,10 +41,11 @@ class Table:
     """A table that is read as it is iterated over: (line, cells) per row, cells in the order of ``header``.
 
     ``problems`` grow while reading, and are raised as a DataError where nobody reads on. A Parquet file's lines are its
-    rows, from 1; its cells may be lists and numbers.
+    rows, from 1; its cells may be lists and numbers. Messages call the file ``name``.
     """
 
     path: Path
+    name: str
     header: list[str] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
     # columns of a Parquet file that hold something else than text and numbers
@@ -53,7 +54,7 @@ class Table:
 
     def where(self, line: int) -> str:
         """Name of a row for a message."""
-        return f"{self.path.name} row {line}"
+        return f"{self.name} row {line}"
 
     @property
     def columns(self) -> str:
@@ -80,7 +81,12 @@ class Table:
 
 
 def open_table(
-    path: Path, columns: Sequence[str], required: Sequence[str], classes: Sequence[str] = (), either: Sequence[str] = ()
+    path: Path,
+    columns: Sequence[str],
+    required: Sequence[str],
+    classes: Sequence[str] = (),
+    either: Sequence[str] = (),
+    name: str = "",
 ) -> Table:
     """Open a table and read its header; ``problems`` says whether that can be used.
 
@@ -90,11 +96,12 @@ def open_table(
         required: those of them that must be there.
         classes: names of columns that are no such mistake.
         either: columns of which the caller says itself that they are missing.
+        name: what messages call the file; by default its name without the folder.
 
     Returns:
         The table; it has no rows where its header cannot be used.
     """
-    table = Table(path)
+    table = Table(path, name or path.name)
     rows = _parquet_rows(table) if path.suffix.lower() == ".parquet" else _csv_rows(table)
     if next(rows, None) is None:
         table.header = []
@@ -103,9 +110,9 @@ def open_table(
             table.problems.append(Problem("the file is empty", str(path), todo))
         return table
     table.problems.extend(_header_problems(table, columns, required, classes, either))
-    for name in table.kinds.keys() & {*columns, *classes}:
-        what = f"column {name!r} holds {table.kinds[name]}"
-        table.problems.append(Problem(what, path.name, "write text or numbers; labels may also be lists of them"))
+    for column in table.kinds.keys() & {*columns, *classes}:
+        what = f"column {column!r} holds {table.kinds[column]}"
+        table.problems.append(Problem(what, table.name, "write text or numbers; labels may also be lists of them"))
     if not table.problems:
         table._rows = rows
     return table

@@ -39,6 +39,17 @@ def test_corrections_under_another_name_are_named(data: Path, tmp_path: Path, ca
     assert "corrections (1).csv is not read: ingest.corrections is corrections.csv" in caplog.text
 
 
+def test_a_table_of_further_images_in_the_wrong_folder_is_named(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("july.csv", "added.csv"):
+        (data / name).write_text("path,labels\nimages/new.jpg,cat\n")
+    assert "added" not in ingest(data, tmp_path / "manifest")
+    first, second = (record.getMessage() for record in caplog.records if "is not read" in record.getMessage())
+    assert first == "added.csv is not read: ingest.added is added"
+    assert second.startswith("july.csv is not read: tables with path and labels of further images belong")
+
+
 def test_two_runs_give_equal_bytes(data: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         ingest(data, tmp_path / name)

@@ -120,6 +120,19 @@ def test_pictures_cut_off_anywhere_hide_no_path_that_is_wrong(
     assert "missing: july/b.jpg; left_out.csv names all" in warning
 
 
+def test_an_image_whose_name_has_another_unicode_form_is_left_out_with_the_reason(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (data / "images" / "a.jpg").rename(data / "images" / "Ba\u0308r.jpg")
+    (data / "labels.csv").write_text("path,labels\nimages/B\u00e4r.jpg,cat\nimages/c.jpg,dog\n")
+    assert ingest(data, tmp_path / "manifest", bad_images=0.9)["left_out"] == 1
+    (warning,) = [record.getMessage() for record in caplog.records if "images left out" in record.getMessage()]
+    assert (
+        "To do for the first: the file is there with its accents in another Unicode form: write the name in NFD"
+        in warning
+    )
+
+
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
     texts = refused(thousands, tmp_path / "manifest", bad_images=0.0)
     assert len(texts) == 4

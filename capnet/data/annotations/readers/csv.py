@@ -64,6 +64,7 @@ def read_table(
     *,
     listed_in: str = "",
     numbers: str = "",
+    name: str = "",
 ) -> Annotations:
     """Read the rows of one table.
 
@@ -74,12 +75,13 @@ def read_table(
         problems: mistakes in the list of classes.
         listed_in: what has the classes, for messages; by default the file that ``settings.classes`` names.
         numbers: column of that file that numbers the classes in another way than labels do.
+        name: what messages call the table; by default its name without the folder.
 
     Raises:
         DataError: as in ``read``.
     """
     names = list(dict.fromkeys(listed.names)) if listed else []  # one that stands twice is a problem already
-    table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
+    table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",), name)
     wide = "labels" not in table.header
     missing = _missing_labels(table, listed, settings) if table.header and wide else []
     if not table.header or table.problems or missing or (listed is not None and not len(listed)):
@@ -157,7 +159,7 @@ class _Cells:
         self.column = {name: number for number, name in enumerate(table.header)}
         self.tokens: dict[str, int] = {name: number for number, name in enumerate(class_columns)}
         has = [name for name in OPTIONAL_COLUMNS if name in self.column]
-        self.rows = RowList(*has, source=f"{table.path.name} row {{}}")
+        self.rows = RowList(*has, source=f"{table.name} row {{}}")
         self.text = [name for name in TEXT_COLUMNS if name in self.column]
         self.sizes = [name for name in SIZES if name in self.column]
         self.problems = Problems()

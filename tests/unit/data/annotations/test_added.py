@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from capnet.config import parse
-from capnet.data.annotations.added import add_images
+from capnet.data.annotations.added import add_images, tables_elsewhere
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations
@@ -47,7 +47,7 @@ def test_rows_come_behind_those_of_the_table(tmp_path: Path) -> None:
     assert rows["unknown"].tolist() == [[], [], [0], []]
     assert rows["given_split"].fillna("").tolist() == ["", "", "train", ""]
     assert rows["group"].fillna("").tolist() == ["north", "north", "south", ""]
-    assert [annotations.where(row) for row in (0, 3)] == ["labels.csv row 2", "1.csv row 3"]
+    assert [annotations.where(row) for row in (0, 3)] == ["labels.csv row 2", "added/1.csv row 3"]
     (warning,) = annotations.warnings
     assert warning.startswith("1 of 2 images of added have no group")
 
@@ -122,11 +122,11 @@ def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
     [
         (
             "./a.jpg,fox",
-            "path 'a.jpg' is in the annotations already\n  where: 1.csv row 2, first in labels.csv row 2",
+            "path 'a.jpg' is in the annotations already\n  where: added/1.csv row 2, first in labels.csv row 2",
         ),
         (
             "a.png,fox",
-            "image id 'a' is in the annotations already\n  where: 1.csv row 2, first in labels.csv row 2",
+            "image id 'a' is in the annotations already\n  where: added/1.csv row 2, first in labels.csv row 2",
         ),
         ("c.jpg,foxx", "label 'foxx'"),
         ("c.jpg,wolf", "label 'wolf' is not in the annotations"),
@@ -146,6 +146,29 @@ def test_a_table_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "labels.csv").write_text(TABLE)
     with pytest.raises(DataError, match=r"1\.csv"):
         read(tmp_path, text)
+
+
+def test_mistakes_of_all_tables_are_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    with pytest.raises(DataError) as error:
+        read(tmp_path, "image;labels\nc.jpg;fox\n", "file,labels\nc.jpg,fox\n", "", "path,labels\nc.jpg,wolf\n")
+    where = [problem.where.removeprefix(f"{tmp_path}/") for problem in error.value.problems]
+    assert where == ["added/1.csv row 1", "added/2.csv row 1", "added/3.csv", "added/4.csv row 2, column labels"]
+
+
+def test_tables_that_are_elsewhere_are_known(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    for name in ("july.csv", "corrections.csv", "classes.csv", "added.csv"):
+        (tmp_path / name).write_text("path,labels,unknown\nc.jpg,fox,\n")
+    (tmp_path / "notes.csv").write_text("path,weather\nc.jpg,rain\n")
+    (tmp_path / "damaged.csv").write_bytes(b"\0\xff")
+    (tmp_path / "nowhere.csv").symlink_to("missing.csv")
+    (tmp_path / "out.csv").symlink_to("../labels.csv")
+    (tmp_path / "folder.csv").mkdir()
+    pd.DataFrame({"path": ["c.jpg"], "labels": [["fox"]]}).to_parquet(tmp_path / "june.parquet")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
+    settings = parse({"data": {"format": "csv"}}).ingest
+    assert tables_elsewhere(DataFolder(tmp_path), settings) == ["added.csv", "july.csv", "june.parquet"]
 
 
 def test_without_a_table_nothing_changes(tmp_path: Path) -> None:
@@ -186,7 +209,7 @@ def test_tables_of_two_people_and_a_page_that_is_saved_twice(tmp_path: Path) -> 
     assert (added, annotations.problems) == (4, [])
     assert annotations.rows["path"].tolist()[2:] == ["c.jpg", "d.jpg", "e.jpg", "f.jpg"]
     assert annotations.rows["labels"].tolist()[2:] == [[0, 1], [], [0], []]
-    assert annotations.where(4) == "2.csv row 4"
+    assert annotations.where(4) == "added/2.csv row 4"
     assert annotations.rows.index.tolist() == list(range(6))
 
 
@@ -197,7 +220,7 @@ def test_tables_that_differ_are_refused(tmp_path: Path, row: str) -> None:
     header = "path,labels,unknown,split,group\n"
     (problem,) = problems(tmp_path, header + "c.jpg,fox|owl,,train,\n", header + row + "\n")
     assert "'c.jpg' is in an earlier table already, with other labels, split or group" in problem
-    assert "2.csv row 2, first in 1.csv row 2" in problem
+    assert "added/2.csv row 2, first in added/1.csv row 2" in problem
 
 
 def test_an_image_that_the_format_lists_keeps_its_id_location_and_burst(tmp_path: Path) -> None:
