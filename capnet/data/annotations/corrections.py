@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +88,7 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, Proble
     rows, numbers = annotations.rows, {name: c for c, name in enumerate(annotations.classes.names)}
     position = {name: row for row, name in enumerate(rows["path"])} if corrections else {}
     of_row: dict[int, dict[int, str]] = {}
+    composed = {unicodedata.normalize("NFC", name) for name in position if not name.isascii()}
     for key, label in corrections.items():
         image, name = key
         if image not in position or name not in numbers:
@@ -96,6 +98,8 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, Proble
             else:
                 what = f"image {image!r}"
                 todo += " (an image without any annotation: capnet label)"
+                if unicodedata.normalize("NFC", image) in composed:
+                    todo = "write its accents in the Unicode form of the annotations: copy the path from there"
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
             continue
         of_row.setdefault(position[image], {})[numbers[name]] = label

@@ -79,6 +79,13 @@ def test_an_image_without_annotation_is_to_be_labelled_in_the_annotations(
     assert name.todo == f"correct the name, or remove the row {new}"
 
 
+def test_a_path_in_another_unicode_form_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,labels\nB\u00e4r.jpg,fox\n")
+    annotations = reader.read(DataFolder(tmp_path), Ingest())
+    _, (problem,) = corrected(annotations, tmp_path, "path,class,label\nBa\u0308r.jpg,fox,no\n")
+    assert "write its accents in the Unicode form of the annotations" in problem
+
+
 def test_a_link_that_leads_nowhere_is_no_missing_table(annotations: Annotations, tmp_path: Path) -> None:
     """As those that DVC makes into a cache that was emptied."""
     (tmp_path / "corrections.csv").symlink_to("nowhere")
