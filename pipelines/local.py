@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from capnet.cluster.names import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, STATE
 from capnet.errors import ConfigError
@@ -34,7 +37,7 @@ def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Pat
     local.init(runner, pipeline_root=str(root), workspace_root=str(root / "workspace"), raise_on_error=True)
     console = Console(sys.stdout, root)
     try:
-        with shown(console), warnings.catch_warnings():
+        with shown(console), terminated_together(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
             pipeline(**arguments)
     except RuntimeError as error:
@@ -44,6 +47,24 @@ def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Pat
             f"the run was interrupted in {console.task.label or 'its first second'}", shortest(console.log), AGAIN
         ) from None
     return console.run or root
+
+
+@contextmanager
+def terminated_together() -> Iterator[None]:
+    """A SIGTERM, as `timeout` sends it to this process alone, ends the task too, and is a KeyboardInterrupt here."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """Runs on this machine with KFP's own runner: what the terminal shows, what fails how, what is tried again."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from kfp import dsl
 from kfp.dsl import Metrics, Output
@@ -133,9 +136,10 @@ from pipelines.local import run_here, subprocess_runner
 
 @dsl.component(base_image="python", install_kfp_package=False)
 def sleeps():
+    import os
     import time
 
-    print("asleep", flush=True)
+    print("asleep", os.getpid(), "", flush=True)
     time.sleep(300)
 
 
@@ -151,7 +155,11 @@ except RunFailed as error:
 """
 
 
-def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_no_traceback_and_leaves_no_task(
+    number: signal.Signals, tmp_path: Path, repository: Path
+) -> None:
+    """Ctrl-C reaches all processes of a terminal, SIGTERM that of `submit` alone."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     process = subprocess.Popen(
         [sys.executable, "sleeper.py"],
@@ -166,11 +174,16 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
     )
     assert process.stdout is not None
     lines = []
-    while "asleep" not in "".join(lines):
+    while not (task := re.search(r"asleep (\d+) ", "".join(lines))):
         lines.append(process.stdout.readline())
         assert lines[-1], "".join(lines)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     output, _ = process.communicate(timeout=60)
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(task[1])).wait(10)
     assert process.returncode == 1
     assert "the run was interrupted in sleeps\n  where: runs/interrupted-" in output
     assert "Traceback" not in output
