@@ -273,7 +273,9 @@ def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any
         if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
             raise ValueError(f"{numbers.shape[1]} thresholds and calibrations of {len(names)} classes")
     if classes is not None and not made_for(content, classes):
-        raise ContractError("made for other classes", str(path), "run `capnet evaluate` again")
+        raise ContractError(
+            "made for other classes", str(path), "run `dvc repro`: all stages must see the same class list"
+        )
     return content
 
 
