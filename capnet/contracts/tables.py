@@ -249,9 +249,29 @@ def unit_codes(groups: Iterable[object]) -> np.ndarray:
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
+def split_units(rows: pd.DataFrame) -> np.ndarray:
+    """What a split keeps together. Copies of one file in two groups do not join these, or the blank frame of all
+    cameras would join all: the data check names such copies.
+
+    Args:
+        rows: column group, and sha256 where files were read.
+
+    Returns:
+        int64 [image]: equal for images of one group; one without a group is in that of the first copy that has one, or
+        in one with its copies.
+    """
+    named = rows["group"].map(lambda group: isinstance(group, str) and group != "")
+    keys = ("group " + rows["group"].where(named)).astype(object)
+    if "sha256" in rows:
+        hashes = rows["sha256"].astype(object)
+        of_copy = keys[named].groupby(hashes).first()
+        keys = keys.fillna(hashes.map(of_copy).astype(object)).fillna("file " + hashes)
+    return unit_codes(keys)
+
+
 def sampling_units(rows: pd.DataFrame) -> np.ndarray:
-    """What is drawn together, in splits, folds and bootstraps: a model that has seen one image of it would know the
-    others, and together they say as much as one.
+    """What is drawn together, in folds and bootstraps: a model that has seen one image of it would know the others, and
+    together they say as much as one.
 
     Args:
         rows: columns group, and where the table has them sequence and sha256.

@@ -67,10 +67,9 @@ def choose_thresholds(
             own.
         min_positives: known positives below which a class borrows; also one whose own rows do not reach the objective.
         prior: as in ``fit_calibration``.
-        groups: int [image], as in ``choose_cut``; None, or another number for every image, where each image stands
-            for itself. With too few groups for a promise about other groups, each positive
-            counts for itself and no class is ``reached``. Nor is a class without positives, except for f1, which
-            promises nothing.
+        groups: int [image], as in ``choose_cut``; None: images stand for themselves, as where all groups differ. With
+            too few groups for a promise about other groups, each positive counts for itself and no class is
+            ``reached``. Nor is a class without positives, except for f1, which promises nothing.
 
     Returns:
         Thresholds with the calibration; ``no_thresholds`` where there is no known positive at all.
@@ -141,7 +140,7 @@ def _pooled_cut(
         classes: bool [class], those of this objective.
         borrowed: bool [class], those of them that borrow.
     """
-    _, _, number = objective.partition(">=")
+    number = objective.partition(">=")[2]
     pool, probabilities = known & classes, calibrate(calibration, scores)
     if can_promise(number, _units(labels & known & borrowed, groups)):
         pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
@@ -152,9 +151,7 @@ def _pooled_cut(
 
 
 def _units(labels: Bools, groups: NDArray[np.int64] | None) -> int:
-    """How many positives of labels [image] or [image, class] a promise counts: groups that have one, where there are
-    groups.
-    """
+    """How many positives of labels [image] or [image, class] a promise counts; with groups, how many of them have one."""
     if groups is None:
         return int(labels.sum())
     return len(np.unique(groups[labels.reshape(len(labels), -1).any(axis=1)]))
@@ -273,9 +270,7 @@ def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any
         if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
             raise ValueError(f"{numbers.shape[1]} thresholds and calibrations of {len(names)} classes")
     if classes is not None and not made_for(content, classes):
-        raise ContractError(
-            "made for other classes", str(path), "run `dvc repro`: all stages must see the same class list"
-        )
+        raise ContractError("made for other classes", str(path), "run `dvc repro`: all stages must see one class list")
     return content
 
 

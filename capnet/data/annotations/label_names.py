@@ -254,7 +254,7 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
     if token.casefold() in NOTHING:
         return f"leave the cell empty where no class is there, or add it to {listed_in} if it is one"
     lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.65)
     separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")
     if " " in token and all(word.lower() in lower or word.isdigit() for word in token.split()):
         separated = " "
