@@ -229,7 +229,7 @@ def dvc_location(config: Path, md5: str) -> str:
     """
     if not md5:
         return ""
-    parser = configparser.ConfigParser()
+    parser = configparser.ConfigParser(interpolation=None)  # an address may have a %
     try:
         parser.read_string("\n".join(line.strip() for line in config.read_text().splitlines()))
         remote = parser["core"]["remote"]

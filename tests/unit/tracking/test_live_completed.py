@@ -227,6 +227,10 @@ def test_a_model_whose_making_was_not_confirmed_does_not_stay_pending(
             "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/dvc/\n",
             "s3://bucket/dvc/files/md5/01/23.dir",
         ),
+        (
+            "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/my%20data\n",
+            "s3://bucket/my%20data/files/md5/01/23.dir",
+        ),
         ("[core]\n    analytics = false\n", ""),
         ("[core\n", ""),
     ],
