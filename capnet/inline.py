@@ -23,7 +23,7 @@ MOST_TABLE = 2**26  # bytes of a reference: those of a million images are 40 MB;
 
 def inlined(path: str) -> str:
     """The content of a text file as a setting. Raises ConfigError where it is too long for a pipeline."""
-    text = Path(path).read_text(encoding="utf-8")
+    text = Path(path).read_text(encoding="utf-8", errors="replace")  # as where the file itself is read
     setting = TEXT + text if len(text) <= SHORT else PACKED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
     if len(setting) > MOST:
         raise ConfigError(

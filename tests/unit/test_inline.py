@@ -19,8 +19,8 @@ from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.data.checks.drift import drift_counts, read_reference
 from capnet.data.splits.reference import read_split_reference
 from capnet.errors import CapnetError, ConfigError
-from capnet.inline import MOST, content_of, inlined
-from capnet.promotion.policy import read_policy
+from capnet.inline import MOST, content_of, inlined, text_and_path
+from capnet.promotion.policy import Policy, read_policy
 from capnet.stages import run
 from pipelines.arguments import stage_arguments
 
@@ -115,6 +115,13 @@ def test_a_reference_of_a_thousand_classes_fits_into_an_argument(tmp_path: Path)
     setting = inlined(str(tmp_path / "reference.json"))
     assert (tmp_path / "reference.json").stat().st_size > MOST > len(setting)
     assert read_reference(setting) == read_reference(str(tmp_path / "reference.json"))
+
+
+def test_a_file_in_another_encoding_is_the_same_text_in_a_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "promotion.yaml"
+    path.write_bytes(b"coverage: 0.5  # gepr\xfcft\n")
+    assert content_of(inlined(str(path))) == text_and_path(path, "register.policy")[0]
+    assert read_policy(inlined(str(path))) == read_policy(path) != Policy()
 
 
 def test_damaged_and_endless_content_is_refused(tmp_path: Path) -> None:
