@@ -44,13 +44,16 @@ def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
             str(path),
             f"{TODO}; or run here, without images: --local subprocess",
         )
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ContractError(f"not valid YAML: {' '.join(str(error).split())}", str(path), TODO) from None
     entries = content.get("images") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
     if not isinstance(entries, Mapping):
         raise ContractError(f"not a lock of schema {SCHEMA}", str(path), TODO)
     references, problems = {}, []
     for target in ("data", "train"):
-        entry: Mapping[str, Any] = entries.get(target) or {}
+        entry: Mapping[str, Any] = entries[target] if isinstance(entries.get(target), Mapping) else {}
         tag, digest = str(entry.get("tag", "")), str(entry.get("digest", ""))
         if not tag:
             problems.append(Problem(f"no image {target}", str(path), TODO))

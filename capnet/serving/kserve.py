@@ -114,9 +114,11 @@ def serve_image(lock: Path) -> str:
     Raises:
         ConfigError: the lock is missing or has no digest of it.
     """
-    content = yaml.safe_load(lock.read_text()) if lock.is_file() else None
-    entry = (content.get("images") or {}).get("serve") if isinstance(content, Mapping) else None
-    tag, digest = (str((entry or {}).get(key, "")) for key in ("tag", "digest"))
+    try:
+        entry: Any = yaml.safe_load(lock.read_text(encoding="utf-8"))["images"]["serve"]
+        tag, digest = (str(entry[key]) for key in ("tag", "digest"))
+    except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError):  # no lock, or one that somebody has edited
+        tag = digest = ""
     head, slash, last = tag.rpartition("/")
     image = f"{head}{slash}{last.partition(':')[0]}@{digest}"
     if not DIGEST.fullmatch(image):

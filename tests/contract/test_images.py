@@ -125,7 +125,17 @@ def test_a_lock_without_digests_is_refused(tmp_path: Path) -> None:
     assert read_lock(path, allow_tags=True) == replace(LOCK, train="registry.example.com/capnet-train:test")
 
 
-@pytest.mark.parametrize("text", ["", "schema: 2", "schema: 1\nimages: 3", "schema: 1\nimages: {}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "schema: 2",
+        "schema: 1\nimages: 3",
+        "schema: 1\nimages: {}",
+        "schema: 1\nimages: {data: text}",
+        "<<<<<<< HEAD\nschema: 1\n",
+    ],
+)
 def test_a_broken_lock_is_no_traceback(tmp_path: Path, text: str) -> None:
     path = tmp_path / "images.lock.yaml"
     path.write_text(text)

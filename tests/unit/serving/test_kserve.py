@@ -216,6 +216,9 @@ def test_the_image_comes_from_the_lock_by_digest(tmp_path: Path) -> None:
         "",
         "[]",
         "images: {}",
+        "images: 3",
+        "images: {serve: text}",
+        "<<<<<<< HEAD\nschema: 1\n",
         "images:\n  serve: {tag: 'r/capnet-serve:1'}\n",
         "images:\n  serve: {digest: 'sha256:abc', tag: 'r/s:1'}\n",
     ):
