@@ -36,15 +36,13 @@ SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settin
 @dataclass(frozen=True)
 class Trained:
     """One training: logits of each member [row, view, class] on test rows and on ``held_rows``, the latter by models
-    that had not seen them, and the blend that these chose or
-    that the settings give.
+    that had not seen them, and the blend that these chose or that the settings give.
     """
 
     members: dict[str, torch.Tensor]
     held: dict[str, torch.Tensor]
     held_rows: pd.DataFrame
     blend: Blend
-    epoch: int
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,4 +172,4 @@ class Set:
                 trainer.fit(model, everything, all_views, Path(folder), what=what, last_epoch=last)
             load_probe(model, probe)
         members = member_logits(trainer, model, rows["test"], crops["test"], "test")
-        return Trained(members, held_out.logits, held_out.rows, blend, last)
+        return Trained(members, held_out.logits, held_out.rows, blend)

@@ -36,7 +36,6 @@ class Made:
     to.
     """
 
-    data: Path
     published: Published
     counts: Benchmark
     hashes: Mapping[str, str]
@@ -88,7 +87,7 @@ def make(name: str, data: Path, fault: str = "") -> Made:
     files = tuple(ListFile(**file) for file in note["files"])
     published = Published(files, note["splits"], tuple(note["test_counts"]))
     counts = Benchmark(note["counts"]["train"], note["counts"]["test"], tuple(note["counts"]["counts"]))
-    return Made(data, published, counts, note["weights"], weights)
+    return Made(published, counts, note["weights"], weights)
 
 
 def damage(name: str, data: Path, fault: str, weights: Mapping[str, Path]) -> None:
