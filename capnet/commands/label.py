@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -152,7 +153,8 @@ def next_steps(params: Params, stem: str) -> list[str]:
     added = f"{params.data.root.rstrip('/')}/{params.ingest.added}"
     if "://" in added:
         return [*steps, f"Then put it into {added}, and run `dvc repro`."]
-    return [*steps, f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro"]
+    folder = shlex.quote(added)
+    return [*steps, f"Then: mkdir -p {folder}; mv ~/Downloads/{stem}-*.csv {folder}; dvc repro"]
 
 
 def _print_groups(of_images: Sequence[str], known: Set[str]) -> None:

@@ -5,6 +5,7 @@ are added.
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -192,6 +193,19 @@ def test_test_images_that_are_not_recorded_are_counted(workspace: Path) -> None:
     assert next_steps(parse({}), "july") == steps[1:]
     (folder / "split.parquet").write_bytes(b"damaged")
     assert next_steps(parse({}), "july") == steps[1:], "labelling needs no split"
+
+
+def test_the_command_for_the_saved_table_may_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the data may have a blank in its name: the table lies in no other folder then."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    saved = tmp_path / "home/Downloads/july-1.csv"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("path,labels\n")
+    *_, step = next_steps(parse({"data": {"root": "my data"}, "split": {"reference": ""}}), "july")
+    command = step.removeprefix("Then: ").removesuffix("; dvc repro")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert [*Path().rglob("*.csv")] == [Path("my data/added/july-1.csv")]
 
 
 def test_images_that_a_draw_left_over_do_not_fill_up_test(workspace: Path) -> None:
