@@ -90,16 +90,19 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
 
 
 def _token(token_file: str, environment: Mapping[str, str]) -> str:
-    if not token_file:
-        return environment.get(TOKEN, "").strip()
+    token = environment.get(TOKEN, "").strip()
     try:
-        token = Path(token_file).read_text().strip()
+        if token_file:
+            token = Path(token_file).read_text(errors="replace").strip()
     except OSError as error:
         raise ConfigError(
             f"the token file cannot be read: {error.strerror}", token_file, "correct --token-file"
         ) from None
-    if not token:
+    if token_file and not token:
         raise ConfigError("the token file is empty", token_file, "write the token into it")
+    if not all("!" <= letter <= "~" for letter in token):
+        todo = "give it the token alone, as plain text without a byte order mark"
+        raise ConfigError("a token has no blanks, line breaks or letters beyond ASCII", token_file or TOKEN, todo)
     return token
 
 

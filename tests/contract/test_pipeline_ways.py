@@ -57,6 +57,21 @@ def test_a_token_file_for_a_way_that_reads_none_is_refused(tmp_path: Path) -> No
             choose(kind, "http://x", "", str(tmp_path / "token"), {})
 
 
+@pytest.mark.parametrize(
+    "content", ["secret-word".encode("utf-16"), "secret-word".encode("utf-8-sig"), b"secret-word\nsecond", b"\xff"]
+)
+def test_a_file_with_something_else_than_a_token_is_refused_unshown(tmp_path: Path, content: bytes) -> None:
+    """PowerShell's `>` writes UTF-16, and an editor may begin a file with a byte order mark: no header may have it."""
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="a token has no blanks") as refusal:
+        choose("token", "http://x", "", str(path), {})
+    assert str(path) in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+    with pytest.raises(ConfigError, match="KF_PIPELINES_TOKEN"):
+        choose("token", "http://x", "", "", {"KF_PIPELINES_TOKEN": "secret-word second"})
+
+
 def test_another_namespace_is_refused_by_name(server: SubmitCommand) -> None:
     server.state.namespace = "team"
     error = str(server.run("--namespace", "others").exception)
