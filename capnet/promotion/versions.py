@@ -113,27 +113,26 @@ def same_content(client: MlflowClient, name: str, content_hash: str) -> list[Mod
 
 
 def has_files(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether a version's files are there; yes where nobody says no, as a store that does not answer, or one that is
-    asked with keys of its own, such as S3.
+    """Whether a version's files are there; yes where nobody says no, as a store that does not answer or refuses.
 
     Args:
-        client: of the registry, which holds the files itself (SQLite) or hands them through (a server).
+        client: of the registry, which holds the files itself (SQLite), hands them through (a server), or names where
+            they are in S3.
         version: of a registered model.
     """
     from mlflow.artifacts import list_artifacts
-    from mlflow.exceptions import MlflowException
 
     location = client.get_model_version_download_uri(version.name, version.version)
     if sqlite_file(client.tracking_uri):
         folder = local_path(location)
         return folder is None or (folder / "MLmodel").is_file()
-    if urlsplit(location).scheme != "mlflow-artifacts":
+    if urlsplit(location).scheme not in ("mlflow-artifacts", "s3"):  # another may be empty for this machine alone
         return True
     try:
         # SeaweedFS still lists the folders of files that were deleted
         listed = list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
         return any(Path(item.path).name == "MLmodel" for item in listed)
-    except (MlflowException, OSError):
+    except Exception:  # what it raises depends on the kind of the artifact store
         return True
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from mlflow.entities import FileInfo
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -17,6 +18,7 @@ LOCATION = "mlflow-artifacts:/1/models/m-7/artifacts"
 FOLDER = FileInfo("artifacts/artifacts", True, None)
 
 
+@pytest.mark.parametrize("location", [LOCATION, "s3://mlflow/1/models/m-7/artifacts"])
 @pytest.mark.parametrize(
     ("listed", "there"),
     [
@@ -26,22 +28,24 @@ FOLDER = FileInfo("artifacts/artifacts", True, None)
     ],
 )
 def test_a_folder_without_files_is_no_model(
-    listed: list[FileInfo], there: bool, monkeypatch: pytest.MonkeyPatch
+    listed: list[FileInfo], there: bool, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow.artifacts.list_artifacts", lambda **_: listed)
-    assert asked() is there
+    assert asked(location) is there
+    assert asked("file:///srv/mlruns/1"), "a folder of the server's machine is empty here"
 
 
-def test_a_store_that_does_not_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [MlflowException("timed out"), NoCredentialsError()])
+def test_a_store_that_does_not_answer_says_nothing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(**_: Any) -> None:
-        raise MlflowException("timed out")
+        raise error
 
     monkeypatch.setattr("mlflow.artifacts.list_artifacts", silent)
     assert asked()
 
 
-def asked() -> bool:
+def asked(location: str = LOCATION) -> bool:
     client = SimpleNamespace(
-        tracking_uri="http://127.0.0.1:5000", get_model_version_download_uri=lambda name, number: LOCATION
+        tracking_uri="http://127.0.0.1:5000", get_model_version_download_uri=lambda name, number: location
     )
     return has_files(cast("MlflowClient", client), ModelVersion("birds", "7", 0))
