@@ -47,7 +47,8 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
         whose, where = identity(version.name, version.version), f"run {version.run_id}, artifacts {FOLDER}/"
         if not isinstance(error, ContractError) and has_artifacts(client, version, FOLDER):
             todo = "see that the artifact store answers and that the temporary folder has room, then try again"
-            raise StoreError(f"the scores of {whose} for the gate cannot be fetched", where, todo) from error
+            why = " ".join(str(error.__cause__ or error).split())[:200]
+            raise StoreError(f"the scores of {whose} for the gate cannot be fetched: {why}", where, todo) from error
         what = f"{whose} has no scores for the gate: {' '.join(str(error).split())[:200]}"
         raise ContractError(what, where, "register that model again with this version of capnet") from error
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from shlex import quote
 from urllib.parse import urlsplit
 
@@ -40,6 +41,17 @@ ANSWERS = {
 }
 
 
+S3 = (
+    "boto3",
+    "botocore",
+)  # raise what MLflow does not: it reads the artifacts of many a server with this machine's keys
+OWN_KEYS = (
+    "the artifact store is read with keys of this machine: see that it answers at MLFLOW_S3_ENDPOINT_URL or"
+    " AWS_ENDPOINT_URL, and that AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE, are"
+    " set, may read there and have not expired; then try again"
+)
+
+
 class StoreError(CapnetError):
     """The MLflow store cannot be reached, refuses, or lost its files."""
 
@@ -55,11 +67,23 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
         doing: what did not work, such as register the model.
     """
     password, cause = urlsplit(uri).password, _innermost(error)
-    reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
+    own_keys = any(map(is_of_s3, _causes(error))) or "artifacts from s3://" in str(error)
+    first = isinstance(cause, OSError | sqlite3.Error) and not own_keys
+    reason = " ".join(str(cause if first else error).split())
     if password:
         reason = reason.replace(password if len(password) >= SHORTEST_PASSWORD else f":{password}@", "***")
     status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
-    return StoreError(f"could not {doing}: {reason[:400]}", uri, _todo(reason, status, uri, doing))
+    todo = OWN_KEYS if own_keys else _todo(reason, status, uri, doing)
+    return StoreError(f"could not {doing}: {reason[:400]}", uri, todo)
+
+
+def is_of_s3(error: BaseException) -> bool:
+    """Whether an error is one of S3's client, which MLflow hands on as it is.
+
+    Args:
+        error: of any kind.
+    """
+    return type(error).__module__.partition(".")[0] in S3
 
 
 def _todo(reason: str, status: int, uri: str, doing: str) -> str:
@@ -105,8 +129,15 @@ def elsewhere(doing: str) -> str:
     )
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, the first cause last."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
+
+
 def _innermost(error: BaseException) -> BaseException:
     """What went wrong first: 'Connection refused', where mlflow's own message is ten lines about retries."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
+    *_, first = _causes(error)
+    return first

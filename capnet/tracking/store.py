@@ -17,7 +17,7 @@ from capnet.config import Register
 from capnet.errors import ConfigError
 from capnet.progress import quiet
 from capnet.tracking.database import POD_NAME, goes_with_the_pod, new_store, of_another_store, open_file, sqlite_file
-from capnet.tracking.faults import StoreError, elsewhere, explain
+from capnet.tracking.faults import StoreError, elsewhere, explain, is_of_s3
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -106,6 +106,10 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
                     yield client
             except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
                 raise explain(error, uri, doing) from error
+            except Exception as error:
+                if is_of_s3(error):
+                    raise explain(error, uri, doing) from error
+                raise
 
 
 def _ask(make: Callable[[str], Any], uri: str, doing: str) -> Any:

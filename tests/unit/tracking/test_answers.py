@@ -12,10 +12,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from mlflow.exceptions import MlflowException
 
 from capnet.config import Register
 from capnet.tracking.faults import StoreError, explain
@@ -91,7 +93,6 @@ def test_a_proxy_answers(status: int, content: bytes, todo: str, monkeypatch: py
 def test_a_server_whose_artifact_store_refuses_its_keys(status: int) -> None:
     """MLflow hands the store's status on, in an error with a status of its own."""
     from mlflow.artifacts import list_artifacts
-    from mlflow.exceptions import MlflowException
     from requests import RequestException
 
     with answering(status, b"{}") as port:
@@ -100,6 +101,27 @@ def test_a_server_whose_artifact_store_refuses_its_keys(status: int) -> None:
             list_artifacts(artifact_uri="mlflow-artifacts:/1/models", tracking_uri=uri)
         words = str(explain(caught.value, uri, "get the model"))
     assert "to do: the server answers, but refuses the files: see its log, whether its keys" in words
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError(),
+        EndpointConnectionError(endpoint_url="http://s3.example.org", error=ConnectionRefusedError("refused")),
+        ClientError({"Error": {"Code": "ExpiredToken", "Message": "it has expired"}}, "ListObjectsV2"),
+        MlflowException("failures occurred while downloading one or more artifacts from s3://mlflow/1: ExpiredToken"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_artifact_store_that_this_machine_reads_itself(error: Exception, wrapped: bool, database: Path) -> None:
+    """MLflow hands an error of S3's client on, as it is or as the cause of its own."""
+    shown = MlflowException(f"Failed to list: {error}") if wrapped else error
+    shown.__cause__ = error if wrapped else None
+    with pytest.raises(StoreError) as caught, store(Register(), "get the model"):
+        raise shown
+    (problem,) = caught.value.problems
+    assert str(error) in problem.what, "and not the innermost cause alone"
+    assert "the artifact store is read with keys of this machine" in problem.todo
 
 
 def test_no_tls_at_an_https_address(monkeypatch: pytest.MonkeyPatch) -> None:
