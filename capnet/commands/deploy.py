@@ -69,11 +69,13 @@ def command(
     """Write a KServe InferenceService that serves a registered version.
 
     KServe follows no alias: the manifest names the version's files in the store. A version whose verdict is red or
-    missing is refused. After a promotion or a rollback run it again; an unchanged champion gives an unchanged file.
+    missing, or whose files are gone, is refused. After a promotion or a rollback run it again; an unchanged champion
+    gives an unchanged file.
     """
     from capnet.config import load
     from capnet.contracts import replace_file
     from capnet.promotion.champion import ALIAS, FORM, PACKED, resolve
+    from capnet.promotion.versions import require_files
     from capnet.serving import kserve
     from capnet.tracking.store import store
 
@@ -81,9 +83,11 @@ def command(
     with store(register, "find the version to deploy", reads=True) as client:
         version = resolve(client, address or f"models:/{register.name}@{ALIAS}")
         kserve.check_verdict(client, version)
+        require_files(client, version)
         storage = kserve.storage_address(client, version, artifacts)
     called, runs = name or kserve.service_name(version.name), image or kserve.serve_image(Path(LOCK))
     deployment = kserve.Deployment(called, runs, **pods)
+    kserve.check_form(deployment)
     text = kserve.render(kserve.manifest(version, storage, deployment))
     if version.tags.get(FORM) != PACKED:
         click.echo(

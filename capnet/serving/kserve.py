@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from capnet.contracts import slugify
-from capnet.errors import ConfigError, GateError
+from capnet.errors import ConfigError, GateError, Problem
 from capnet.promotion.champion import (
     FORM,
     OVERRIDE,
@@ -37,6 +37,18 @@ SKIPPED = "kubeflow"  # has the label control-plane in a full Kubeflow, and KSer
 PROXIED = "mlflow-artifacts:"
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
+NUMBER = r"[0-9]+(\.[0-9]+)?([mkMGTPE]|[KMGTPE]i|[eE][0-9]+)?"
+FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in words; of a name `-predictor` becomes one
+    "name": (r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?", "at most 53 of a-z, 0-9 and hyphens, a letter first"),
+    "namespace": (r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", "at most 63 of a-z, 0-9 and hyphens"),
+    "service_account": (r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a-z, 0-9, hyphens and dots"),
+    "image": (
+        r"(\[[0-9a-fA-F:]+\]|[\w.-]+)(:[0-9]+)?(/[a-z0-9._-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?",
+        "REGISTRY/REPOSITORY@sha256:DIGEST, without https://",
+    ),
+    "cpu": (NUMBER, "a number such as 2 or 500m"),
+    "memory": (NUMBER, "a number such as 4Gi"),
+}
 DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
 
@@ -52,6 +64,21 @@ class Deployment:
     memory: str = "2Gi"
     gpus: int = 0
     replicas: int = 1
+
+
+def check_form(deployment: Deployment) -> None:
+    """Raise ConfigError for what Kubernetes would refuse, such as a name in capital letters.
+
+    Args:
+        deployment: what a person decides.
+    """
+    problems = [
+        Problem(f"{value!r} is not what Kubernetes takes", f"--{key.replace('_', '-')}", f"give {words}")
+        for key, (form, words) in FORMS.items()
+        if not re.fullmatch(form, value := str(getattr(deployment, key)), re.ASCII)
+    ]
+    if problems:
+        raise ConfigError(problems=problems)
 
 
 def storage_address(client: MlflowClient, version: ModelVersion, behind: str) -> str:

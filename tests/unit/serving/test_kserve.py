@@ -17,7 +17,16 @@ from mlflow.tracking import MlflowClient
 
 from capnet.cli import main
 from capnet.errors import CapnetError, ConfigError, GateError
-from capnet.serving.kserve import Deployment, label, manifest, render, serve_image, service_name, storage_address
+from capnet.serving.kserve import (
+    Deployment,
+    check_form,
+    label,
+    manifest,
+    render,
+    serve_image,
+    service_name,
+    storage_address,
+)
 
 IMAGE = f"registry.example.org/team/capnet-serve@sha256:{'a' * 64}"
 SOURCE = "s3://models/1/models/m-1/artifacts"
@@ -171,6 +180,35 @@ def test_the_namespace_that_kserve_leaves_alone_is_warned_of(client: MlflowClien
     assert result.stderr.count("\n") == 1
     assert "KServe fetches no model in namespace kubeflow" in result.stderr
     assert "kubeflow" not in deploy("--namespace", "wildlife").stderr
+
+
+def test_what_kubernetes_would_refuse(client: MlflowClient) -> None:
+    verdict(client)
+    words = "--name 7x --namespace Wild_Life --service-account me! --image https://r.example.org/serve --memory 2GB"
+    result = deploy(*words.split(), "--cpu", "two")
+    assert isinstance(result.exception, ConfigError), result
+    assert sorted(problem.where for problem in result.exception.problems) == [
+        "--cpu",
+        "--image",
+        "--memory",
+        "--name",
+        "--namespace",
+        "--service-account",
+    ]
+    assert not Path("deploy").exists()
+
+
+@pytest.mark.parametrize("image", [IMAGE, "capnet-serve", "localhost:5000/capnet-serve:1.2", "[::1]:5000/a/b:main"])
+def test_images_and_amounts_that_kubernetes_takes(image: str) -> None:
+    for cpu, memory in (("1", "2Gi"), ("500m", "1.5G"), ("0.5", "1e9")):
+        check_form(Deployment(service_name("x" * 200), image, "wild-life", "default-editor", cpu, memory))
+
+
+def test_a_version_without_files_is_not_deployed(client: MlflowClient, tmp_path: Path) -> None:
+    verdict(client)
+    client.create_model_version("capnet demo", (tmp_path / "gone").as_uri(), tags={"verdict": "green"})
+    client.set_model_version_tag("capnet demo", "2", "verdict_of", "capnet demo version 2")
+    assert "the store has no files of capnet demo version 2" in error(deploy("--model", "models:/capnet demo/2"))
 
 
 def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> None:
