@@ -42,8 +42,10 @@ SAYS = {
 }
 
 REFUSALS = (  # error codes, what they say, what to do
+    (("ExpiredToken",), "S3 refuses the credentials ({})", "renew key, secret and AWS_SESSION_TOKEN, or log in again"),
+    (("RequestTimeTooSkewed",), "S3 refuses the time of this machine ({})", "set its clock, or that of the server"),
     (
-        ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"),
+        ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "401"),
         "S3 refuses the credentials ({})",
         "correct the key and its secret, or choose another AWS_PROFILE",
     ),
@@ -137,8 +139,7 @@ def explain(error: Exception, what: str, client: Any, credentials: str) -> Probl
         region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "its own")
         return Problem("the bucket is in another region", where, f"set AWS_REGION={region}")
     if code:
-        what = f"S3 answers {code}: {answer['Error'].get('Message', '')}"
-        return Problem(what, where, "see the server's log, or try again")
+        return Problem(f"S3 answers {code}: {answer['Error'].get('Message', '')}", where, "see its log, or try again")
     from botocore.exceptions import BotoCoreError
 
     what = "S3 does not answer: " if isinstance(error, BotoCoreError) else "the answer of S3 cannot be read: "

@@ -81,3 +81,14 @@ def test_an_object_whose_name_is_a_folder_too(server: BadServer, tmp_path: Path)
     server.origin = objects("pictures", {**FILES, "set/labels.csv/more.txt": b"more"})
     with pytest.raises(DataError, match="rename or remove one of those that are a file and a folder in s3://pictures"):
         Cache(tmp_path, 10**9, 1).bring(s3.S3Source("s3://pictures/set", 1))
+
+
+@pytest.mark.parametrize(("code", "todo"), [("ExpiredToken", "AWS_SESSION_TOKEN"), ("RequestTimeTooSkewed", "clock")])
+def test_what_to_do_about_temporary_keys_and_a_wrong_clock(server: BadServer, code: str, todo: str) -> None:
+    body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+    server.origin = lambda *_: Answer(403, body, "application/xml")
+    with pytest.raises(DataError) as caught:
+        s3.S3Source("s3://pictures/set", 1).entries()
+    (problem,) = caught.value.problems
+    assert code in problem.what
+    assert todo in problem.todo
