@@ -39,12 +39,7 @@ ANSWERS = {
         " or that store does not answer or refuses the server's keys; then try again"
     ),
 }
-
-
-S3 = (
-    "boto3",
-    "botocore",
-)  # raise what MLflow does not: it reads the artifacts of many a server with this machine's keys
+S3 = ("boto3", "botocore")  # their errors come through MLflow, which reads artifacts with keys of this machine
 OWN_KEYS = (
     "the artifact store is read with keys of this machine: see that it answers at MLFLOW_S3_ENDPOINT_URL or"
     " AWS_ENDPOINT_URL, and that AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE, are"
