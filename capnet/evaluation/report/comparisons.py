@@ -92,7 +92,7 @@ def slices(inputs: Inputs) -> Part:
     intervals = "95 % intervals" if all(sure) else "95 % intervals, where a slice is not of one group"
     units = [about.get("units", FEW_GROUPS) for about in inputs.metrics.get("slice_info", {}).values()]
     if is_grouped(inputs.metrics) and any(2 <= number < FEW_GROUPS for number in units):
-        intervals += f"; those of fewer than {FEW_GROUPS} groups are too narrow"
+        intervals += f"; those of fewer than {FEW_GROUPS} groups can be too narrow"
     return {"rows": rows, "variants": known, "titles": titles, "intervals": intervals} if rows else {}
 
 

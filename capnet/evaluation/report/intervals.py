@@ -7,7 +7,7 @@ from typing import Any
 
 from capnet.errors import counted
 
-FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
+FEW_GROUPS = 10  # below, draws are of few kinds, most of all for a bucket that fewer groups show
 
 
 def is_grouped(metrics: Mapping[str, Any]) -> bool:
@@ -42,6 +42,6 @@ def group_notes(metrics: Mapping[str, Any]) -> list[str]:
     if not is_grouped(metrics) or units >= FEW_GROUPS:
         return []
     return [
-        f"The test pictures are of only {units} groups. Intervals from so few are too narrow: what they exclude may"
+        f"The test pictures are of only {units} groups. Intervals from so few can be too narrow: what they exclude may"
         " still be chance."
     ]
