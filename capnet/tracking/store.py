@@ -229,6 +229,12 @@ def quiet_environment() -> AbstractContextManager[None]:
     return _environment({**QUIET, **LIVE})
 
 
+def hasty(seconds: int) -> AbstractContextManager[None]:
+    """One try of at most so many seconds, for an answer that may be missing."""
+    limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    return _environment(limits, replace=True)
+
+
 def first_contact() -> AbstractContextManager[None]:
     """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
     return _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT)

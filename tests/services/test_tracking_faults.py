@@ -5,6 +5,7 @@ time, and registration makes the run complete, once.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,14 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from services.mlflow_server import start
+from services.s3_server import free_ports
 from services.small_server import SmallServer
 from unit.conftest import _make as make_outputs
 
+from capnet.commands.doctor.data import DEADLINE
+from capnet.commands.doctor.findings import examine
+from capnet.commands.doctor.machine import machine_checks
 from capnet.config import Params
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
@@ -183,3 +189,23 @@ def test_a_full_artifact_store_leaves_no_half_version(small: SmallServer, work: 
     ]
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_id, run.info.status) == (failed.info.run_id, "FINISHED")
+
+
+def test_the_doctor_asks_the_artifact_store_of_a_server(
+    small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def messages(address: str) -> list[str]:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        findings = examine(machine_checks(Params().register_), DEADLINE)
+        return [item.problem.what if item.problem else item.message for item in findings if item.about == "mlflow"]
+
+    assert messages(small.address) == [f"{small.address} answers", "its artifact store answers"]
+    (port,) = free_ports(1)
+    dead = {"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    server = start(port, f"sqlite:///{tmp_path}/mlflow.db", "s3://bucket", tmp_path / "log", dead)
+    try:
+        address, problem = messages(f"http://127.0.0.1:{port}")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+    assert address == f"http://127.0.0.1:{port} answers"
+    assert problem.startswith("could not list files in the artifact store of the server: ")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
 from capnet.errors import check_writable, counted, machine_faults
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from capnet.config import Register
 
 WAIT = 1.0  # seconds for another process that writes to the database
+ARTIFACTS = 2  # seconds for the artifact store: less than the command has
 
 
 def machine_checks(settings: Register) -> Checks:
@@ -61,8 +63,8 @@ def check_database(database: Path) -> Iterable[Finding]:
 
 
 def check_server(settings: Register, uri: str) -> Iterable[Finding]:
-    """Whether a store that is no file answers; whether it lets this account write, and has its artifacts, only use
-    would show.
+    """Whether a store that is no file answers, and the artifact store behind it; whether they let this account write
+    only use would show.
 
     Args:
         settings: say where it is.
@@ -70,8 +72,32 @@ def check_server(settings: Register, uri: str) -> Iterable[Finding]:
     """
     from capnet.tracking.store import store
 
-    with store(settings, "reach the MLflow store", reads=True):
-        yield Finding("mlflow", f"{uri} answers; its artifact store was not asked")
+    with store(settings, "reach the MLflow store", reads=True) as client:
+        location = client.search_experiments(max_results=1)[0].artifact_location
+        if urlsplit(location).scheme != "mlflow-artifacts":  # asked by whoever uses it, with keys of its own
+            yield Finding("mlflow", f"{uri} answers; its artifact store was not asked: {location}")
+            return
+        yield Finding("mlflow", f"{uri} answers")
+        yield _artifact_store(f"{location}/asked-by-capnet-doctor", uri)
+
+
+def _artifact_store(folder: str, uri: str) -> Finding:
+    """Whether the store that a server hands through lists a folder, which need not exist."""
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    from capnet.tracking.faults import explain
+    from capnet.tracking.store import hasty
+
+    try:
+        with hasty(ARTIFACTS):
+            list_artifacts(artifact_uri=folder, tracking_uri=uri)
+    except (MlflowException, RequestException) as error:
+        what = explain(error, uri, "list files in the artifact store of the server").problems[0].what
+        todo = "see the server's log: whether its artifact store runs, has room and takes the server's keys"
+        return wrong("mlflow", what, uri, todo)
+    return Finding("mlflow", "its artifact store answers")
 
 
 def _existing(folder: Path) -> Path:

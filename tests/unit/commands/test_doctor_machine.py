@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -72,9 +73,13 @@ def test_a_server_that_does_not_answer_is_named(project: Path, monkeypatch: pyte
 
 
 def test_of_a_server_it_says_what_it_did_not_ask(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capnet.tracking.store.store", lambda *arguments, **named: nullcontext())
+    class Client:
+        def search_experiments(self, max_results: int) -> list[SimpleNamespace]:
+            return [SimpleNamespace(artifact_location="s3://bucket/0")]
+
+    monkeypatch.setattr("capnet.tracking.store.store", lambda *arguments, **named: nullcontext(Client()))
     message = found("http://127.0.0.1:5000")["mlflow"].message
-    assert message == "http://127.0.0.1:5000 answers; its artifact store was not asked"
+    assert message == "http://127.0.0.1:5000 answers; its artifact store was not asked: s3://bucket/0"
 
 
 def test_the_command_reports_both(project: Path) -> None:
