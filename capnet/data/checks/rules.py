@@ -164,7 +164,8 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "sides_of_sequence",
             "no sequence (frames that a camera took in one go) is in two splits",
             "a sequence of frames is in two splits",
-            "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again",
+            "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again; where"
+            " every camera numbers its sequences from 1, begin their names with the camera's",
             shown="sequence",
             maximum=1,
         ),

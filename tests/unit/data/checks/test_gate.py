@@ -94,6 +94,7 @@ def test_a_sequence_across_sides_fails(frame: pd.DataFrame, tmp_path: Path) -> N
         ("p1", "s1"),
         ("p3", "s1"),
     ]
+    assert "begin their names with the camera's" in result["sequences_in_one_split"].todo
 
 
 def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Path) -> None:
