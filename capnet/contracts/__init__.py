@@ -43,7 +43,6 @@ from capnet.contracts.tables import read_manifest as read_manifest
 from capnet.contracts.tables import read_predictions as read_predictions
 from capnet.contracts.tables import read_split as read_split
 from capnet.contracts.tables import sampling_units as sampling_units
-from capnet.contracts.tables import split_units as split_units
 from capnet.contracts.tables import unit_codes as unit_codes
 from capnet.contracts.tables import write_gate_rows as write_gate_rows
 from capnet.contracts.tables import write_manifest as write_manifest

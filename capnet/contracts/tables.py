@@ -249,45 +249,29 @@ def unit_codes(groups: Iterable[object]) -> np.ndarray:
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
-def split_units(rows: pd.DataFrame) -> np.ndarray:
-    """What a split keeps together. Copies of one file in two groups do not join these, or the blank frame of all
-    cameras would join all: the data check names such copies.
-
-    Args:
-        rows: column group, and sha256 where files were read.
-
-    Returns:
-        int64 [image]: equal for images of one group; one without a group is in that of the first copy that has one, or
-        in one with its copies.
-    """
-    named = rows["group"].map(lambda group: isinstance(group, str) and group != "")
-    keys = ("group " + rows["group"].where(named)).astype(object)
-    if "sha256" in rows:
-        hashes = rows["sha256"].astype(object)
-        of_copy = keys[named].groupby(hashes).first()
-        keys = keys.fillna(hashes.map(of_copy).astype(object)).fillna("file " + hashes)
-    return unit_codes(keys)
-
-
 def sampling_units(rows: pd.DataFrame) -> np.ndarray:
-    """What is drawn together, in folds and bootstraps: a model that has seen one image of it would know the others, and
-    together they say as much as one.
+    """What is drawn together, in splits, folds and bootstraps: a model that has seen one image of it would know the
+    others, and together they say as much as one.
+
+    Sequences and copies of a file do not join two groups, or the blank frame of all cameras would join them all: the
+    data check names those that are in two splits.
 
     Args:
         rows: columns group, and where the table has them sequence and sha256.
 
     Returns:
-        int64 [image]: equal for images of one group or one sequence, and for copies of one file.
+        int64 [image], from 0 on: equal for images of one group. An image without a group is in that of the first image
+        of its sequence, or else of the first copy of its file, that has one; without these, all of its sequence, or of
+        its copies, are one.
     """
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    image, links, size = np.arange(len(rows)), [], len(rows)
-    for name in ("group", "sequence", "sha256"):
+    keys = _prefixed(rows, "group")
+    for name in ("sequence", "sha256"):
         if name in rows:
-            links.append(unit_codes(rows[name]) + size)
-            size += len(rows)
-    ends = np.tile(image, len(links)), np.concatenate(links)
-    graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(size, size))
-    return connected_components(graph, directed=False)[1][: len(rows)].astype(np.int64)
+            values = _prefixed(rows, name)
+            keys = keys.fillna(values.map(keys.dropna().groupby(values).first())).fillna(values)
+    return unit_codes(keys)
+
+
+def _prefixed(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """The texts of a column after its name; None where there is none."""
+    return rows[name].map(lambda value: f"{name} {value}" if isinstance(value, str) and value else None).astype(object)

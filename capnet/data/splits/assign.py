@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from capnet.config import Split
-from capnet.contracts import SPLITS, split_units
+from capnet.contracts import SPLITS, sampling_units
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
 from capnet.data.splits.reference import NOTHING, TEST, Reference, kept
 from capnet.data.splits.stratify import stratified_holdout
@@ -66,7 +66,7 @@ def assign_splits(
         DataError: train or test would be empty, or a list contradicts given splits.
         ConfigError: the pool that validation rows are to come from cannot exist.
     """
-    groups = split_units(frame)
+    groups = sampling_units(frame)
     given_split = frame["given_split"].astype(object).where(frame["given_split"].notna(), FREE).to_numpy(dtype=object)
     position = {image: row for row, image in enumerate(frame["image_id"])}
     listed_train, listed_test = ([position[image] for image in ids] for ids in published)

@@ -36,3 +36,17 @@ def test_folds_tear_no_copies_and_no_sequence_apart():
         assert folds is not None
         assert len(set(folds)) == 5
         np.testing.assert_array_equal(folds[::2], folds[1::2])
+
+
+def test_a_file_that_all_cameras_write_does_not_make_them_one_unit():
+    """A frame that is black, or a placeholder: its cameras would be one fold, scored by a model of the few others."""
+    labels = np.random.default_rng(0).random((160, 3)) < 0.3
+    rows = pd.DataFrame({"group": [f"camera {n // 8}" for n in range(160)], "sha256": [f"{n}" for n in range(160)]})
+    rows.loc[:127:8, "sha256"] = "black"
+    settings = SimpleNamespace(train=SimpleNamespace(folds=5), runtime=SimpleNamespace(seed=0))
+    folds = folds_of(
+        SimpleNamespace(labels=lambda _: SimpleNamespace(targets=torch.from_numpy(labels)), params=settings), rows
+    )
+    assert folds is not None
+    assert np.bincount(folds).tolist() == [32] * 5
+    np.testing.assert_array_equal(folds, np.repeat(folds[::8], 8))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from capnet.config import Pareto, Split, Validation
-from capnet.contracts import split_units, unit_codes
+from capnet.contracts import sampling_units, unit_codes
 from capnet.data.splits.assign import Assignment, assign_splits
 from capnet.errors import ConfigError, DataError
 
@@ -276,12 +276,12 @@ def test_copies_do_not_join_the_groups_that_they_are_in() -> None:
     assert assign_splits(frame, labels, Split()) == alone
     frame.loc[[3, 4, 40], "group"] = None
     frame.loc[40, "sha256"] = frame["sha256"][41]
-    codes = split_units(frame)
+    codes = sampling_units(frame)
     assert codes[3] == codes[4] == codes[0]
     assert codes[40] == codes[41]
     assert len(set(codes.tolist())) == 12
     frame["sha256"], frame["group"] = None, ["", *[None] * 119]
-    assert len(set(split_units(frame).tolist())) == 120, "files that were not read"
+    assert len(set(sampling_units(frame).tolist())) == 120, "files that were not read"
 
 
 def test_rows_given_as_train_are_held_out_where_the_others_are_one_large_group() -> None:
