@@ -229,10 +229,27 @@ def quiet_environment() -> AbstractContextManager[None]:
     return _environment({**QUIET, **LIVE})
 
 
-def hasty(seconds: int) -> AbstractContextManager[None]:
-    """One try of at most so many seconds, for an answer that may be missing."""
+def ask_artifacts(folder: str, uri: str, seconds: int) -> None:
+    """List a folder of the artifact store that a server hands through, with one try.
+
+    Args:
+        folder: mlflow-artifacts:/ and a path, which need not exist.
+        uri: of the server.
+        seconds: for the answer.
+
+    Raises:
+        StoreError: there is none in time, or a refusal.
+    """
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
     limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    return _environment(limits, replace=True)
+    try:
+        with _environment(limits, replace=True):
+            list_artifacts(artifact_uri=folder, tracking_uri=uri)
+    except (MlflowException, RequestException) as error:
+        raise explain(error, uri, "list files in the artifact store of the server") from error
 
 
 def first_contact() -> AbstractContextManager[None]:

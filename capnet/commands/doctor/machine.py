@@ -70,7 +70,8 @@ def check_server(settings: Register, uri: str) -> Iterable[Finding]:
         settings: say where it is.
         uri: its address, for the message.
     """
-    from capnet.tracking.store import store
+    from capnet.tracking.faults import StoreError
+    from capnet.tracking.store import ask_artifacts, store
 
     with store(settings, "reach the MLflow store", reads=True) as client:
         location = client.search_experiments(max_results=1)[0].artifact_location
@@ -78,26 +79,13 @@ def check_server(settings: Register, uri: str) -> Iterable[Finding]:
             yield Finding("mlflow", f"{uri} answers; its artifact store was not asked: {location}")
             return
         yield Finding("mlflow", f"{uri} answers")
-        yield _artifact_store(f"{location}/asked-by-capnet-doctor", uri)
-
-
-def _artifact_store(folder: str, uri: str) -> Finding:
-    """Whether the store that a server hands through lists a folder, which need not exist."""
-    from mlflow.artifacts import list_artifacts
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    from capnet.tracking.faults import explain
-    from capnet.tracking.store import hasty
-
-    try:
-        with hasty(ARTIFACTS):
-            list_artifacts(artifact_uri=folder, tracking_uri=uri)
-    except (MlflowException, RequestException) as error:
-        what = explain(error, uri, "list files in the artifact store of the server").problems[0].what
-        todo = "see the server's log: whether its artifact store runs, has room and takes the server's keys"
-        return wrong("mlflow", what, uri, todo)
-    return Finding("mlflow", "its artifact store answers")
+        try:
+            ask_artifacts(f"{location}/asked-by-capnet-doctor", uri, ARTIFACTS)
+        except StoreError as error:
+            todo = "see the server's log: whether its artifact store runs, has room and takes the server's keys"
+            yield wrong("mlflow", error.problems[0].what, uri, todo)
+            return
+        yield Finding("mlflow", "its artifact store answers")
 
 
 def _existing(folder: Path) -> Path:
