@@ -19,6 +19,7 @@ from capnet.data.images.stream import stream, without_faults
 from capnet.data.images.transform import Transform
 from capnet.data.images.views import centre_index
 from capnet.model.folder import load_model
+from capnet.progress import bar
 from capnet.runtime import prepare
 
 MODEL_VARIANTS = ("capnet", "zero_shot", "single_view", "zero_shot_single_view")
@@ -95,13 +96,13 @@ class Scorer:
         """
         plain = self.frozen(rows, root, what)
         parts: dict[str, list[np.ndarray]] = {}
-        for adapted, some in self._features(rows, root, plain):
+        for adapted, some in self._features(rows, root, plain, what):
             for name, scores in self._variants(adapted.to(self.machine.device), some.to(self.machine.device)).items():
                 parts.setdefault(name, []).append(scores)
         features = last_stage(plain, self.loaded.model.towers.pooled_dim).numpy()
         return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, features)
 
-    def _features(self, rows: pd.DataFrame, root: Path, plain: Features) -> Iterator[tuple[Tensor, Tensor]]:
+    def _features(self, rows: pd.DataFrame, root: Path, plain: Features, what: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Features [image, view, pooled] of some images after the other, as the model sees them, and without adapters,
         which ``plain`` has of all.
         """
@@ -112,9 +113,11 @@ class Scorer:
         items = self.transform.items(rows)
         parts = stream(model.pooled, items, root, self.transform, self.machine, self.threads, len(rows))
         start = 0
-        for part in without_faults(parts, root):
-            yield part.features, plain[start : start + len(part.features)]
-            start += len(part.features)
+        with bar(f"scores of {what} pictures", len(rows)) as advance:
+            for part in without_faults(parts, root):
+                yield part.features, plain[start : start + len(part.features)]
+                start += len(part.features)
+                advance(len(part.features))
 
     def _variants(self, adapted: Tensor, plain: Tensor) -> dict[str, np.ndarray]:
         """Scores [image, class] by variant of features [image, view, pooled]."""

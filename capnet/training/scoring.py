@@ -15,6 +15,7 @@ from capnet.data.images.stored_features import Features
 from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
 from capnet.model.members import average_views
+from capnet.progress import bar
 from capnet.training.distributed import SINGLE_PROCESS
 from capnet.training.trainer import Trainer
 
@@ -95,11 +96,11 @@ def _features(
         return
     encode = passes(model.pooled, *([partial(model.pooled, adapted=False)] if both else []))
     transform, threads = trainer.features.transform(), trainer.params.runtime.threads
+    parts = stream(encode, transform.items(rows), trainer.root, transform, trainer.machine, threads, len(rows))
     start = 0
-    for part in without_faults(
-        stream(encode, transform.items(rows), trainer.root, transform, trainer.machine, threads, len(rows)),
-        trainer.root,
-    ):
-        end = start + len(part.features)
-        yield part.features[:, :, 0], part.features[:, :, -1] if plain is None else plain[start:end]
-        start = end
+    with bar(f"scores of {what} pictures", len(rows)) as advance:
+        for part in without_faults(parts, trainer.root):
+            end = start + len(part.features)
+            yield part.features[:, :, 0], part.features[:, :, -1] if plain is None else plain[start:end]
+            start = end
+            advance(len(part.features))

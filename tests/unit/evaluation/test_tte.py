@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from capnet import progress
 from capnet.config import Runtime
 from capnet.data.images.stream import BATCH_VIEWS
 from capnet.evaluation.tte import Scorer
@@ -76,6 +77,22 @@ def test_a_trained_tower_scores_many_images_at_once_and_encodes_its_classes_once
         part, row = (result[0], number) if number < 9 else (result[1], number - 9)
         for name, logits in expected.items():
             np.testing.assert_allclose(part[name][row], logits.sigmoid().numpy(), atol=2e-6, err_msg=name)
+
+
+def test_scores_of_a_trained_tower_say_how_far_they_are(
+    make_outputs: Callable[..., dict[str, Path]],
+    rows: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+    caplog.set_level("INFO", progress.__name__)
+    scorer = Scorer(make_outputs()["model"], Runtime(precision="fp32"))
+    assert not scorer.loaded.model.tower_is_frozen
+    scorer.score(rows, tmp_path, "test")
+    assert "scores of test pictures: 13 of 13, about 0 s left" in caplog.messages
 
 
 @pytest.mark.parametrize("trained", ["bf16", "fp32"])

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from capnet import progress
 from capnet.config import Params, parse
 from capnet.config.train import Head
 from capnet.contracts import LabelGraph, make_classes
@@ -160,6 +161,19 @@ def test_the_main_process_scores_without_waiting_for_the_others(rows: pd.DataFra
     one_of_two = replace(fitted, process_group=ProcessGroup(0, 2))  # a barrier would raise: there is no group
     scores = scoring.served_scores(one_of_two, model, rows.iloc[3:6], None, "validation")
     assert scores.shape == expected.shape
+
+
+def test_scores_by_a_whole_tower_in_training_say_how_far_they_are(
+    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+    caplog.set_level("INFO", progress.__name__)
+    fitted = make_trainer(tmp_path)
+    adapter = fitted.params.train.adapter.model_copy(update={"blocks": 0})
+    train = fitted.params.train.model_copy(update={"adapter": adapter})
+    fitted = replace(fitted, params=fitted.params.model_copy(update={"train": train}))
+    scoring.served_scores(fitted, fitted.new_model(), rows, None, "held-out")
+    assert "scores of held-out pictures: 20 of 20, about 0 s left" in caplog.messages
 
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal"])
