@@ -64,16 +64,18 @@ def fit_linear_probe(
     centre = np.average([centre_of(part.features) for part in parts], axis=0, weights=sizes)
     features = np.concatenate([directions(part.features, centre) for part in parts])
     labels, known = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "known"))
-    with bar("linear probe", 1) as advance:
+    numbers = [] if folds is None else np.unique(folds).tolist()
+    with bar("linear probe", 1 + len(numbers)) as advance:
         probe = _shrunk(fit_probe(features, centre, labels, known), features)
         advance()
-    if folds is not None:
         held_out = np.zeros(labels.shape, dtype=np.float32)
-        for fold in np.unique(folds):
+        for fold in numbers:
             inside, outside = folds != fold, folds == fold
             fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH)
             fitted = _shrunk(fitted, features[inside])
             held_out[outside] = expit(features[outside] @ fitted.weight + fitted.bias)
+            advance()
+    if folds is not None:
         return FittedProbe(probe, held_out)
     if validation is None:
         return FittedProbe(probe)

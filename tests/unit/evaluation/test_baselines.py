@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
+from capnet import progress
 from capnet.data.splits.stratify import stratified_folds
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe, read_probe, write_probe
@@ -223,6 +224,16 @@ def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
     assert probe.held_out is not None
     assert float(mean_over(average_precision(labels, probe_scores(probe.probe, features), every))) > 0.99
     assert float(mean_over(average_precision(labels, probe.held_out, every))) < 0.42
+
+
+def test_fits_without_a_fold_say_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+    caplog.set_level("INFO", progress.__name__)
+    features, labels = _data(60, 12)
+    fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)), folds=np.arange(60) % 3)
+    assert caplog.messages == [f"linear probe: {done} of 4, about 0 s left" for done in (2, 3, 4)]
 
 
 def test_a_constant_feature_does_no_harm() -> None:
