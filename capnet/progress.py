@@ -26,9 +26,9 @@ class Advance(Protocol):
 
 
 @contextmanager
-def bar(description: str, total: int) -> Iterator[Advance]:
+def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance]:
     """A bar on stderr; call what it yields after each step (``note`` is shown behind the description). One of a single
-    step says that work goes on, and leaves no line behind.
+    step says that work goes on, and leaves no line behind; nor does another without ``stays``.
 
     Without a terminal: lines of level INFO, which pods and pipelines show, and the command line by ``show_lines``.
     """
@@ -39,7 +39,7 @@ def bar(description: str, total: int) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=total == 1) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=total == 1 or not stays) as progress:
         task = progress.add_task(description, total=total)
 
         def advance(steps: int = 1, *, note: str = "") -> None:

@@ -98,7 +98,7 @@ def _features(
     transform, threads = trainer.features.transform(), trainer.params.runtime.threads
     parts = stream(encode, transform.items(rows), trainer.root, transform, trainer.machine, threads, len(rows))
     start = 0
-    with bar(f"scores of {what} pictures", len(rows)) as advance:
+    with bar(f"scores of {what} pictures", len(rows), stays=False) as advance:  # one an epoch
         for part in without_faults(parts, trainer.root):
             end = start + len(part.features)
             yield part.features[:, :, 0], part.features[:, :, -1] if plain is None else plain[start:end]
