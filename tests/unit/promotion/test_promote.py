@@ -209,7 +209,8 @@ def test_scores_that_cannot_be_fetched_are_not_missing(
     promote(client, "1")
     scores = measure.scores_of(client, client.get_model_version("capnet", "3"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no folder"))
-    with pytest.raises(StoreError, match=r"scores of capnet version 1 for the gate cannot be fetched\n.*\n.*has room"):
+    what = r"scores of capnet version 1 for the gate cannot be fetched: .*No such file.*\n.*\n.*has room"
+    with pytest.raises(StoreError, match=what):
         measure.verdict_on(client, scores, client.get_model_version("capnet", "1"), POLICY)
 
 
