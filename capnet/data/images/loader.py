@@ -191,18 +191,20 @@ def _next(batches: Iterator[Batch], workers: Sequence[BaseProcess]) -> Batch | N
 
 
 def _notice_ends() -> None:
-    """torch's handler raises the end of a worker once. Where that is swallowed, as by a library's import, and the
-    worker was ended while it wrote, reading the rest would wait for ever: this handler raises it again.
+    """torch's handler raises the end of a worker once, in whatever the main thread is doing: this one says it in three
+    parts there, too. Where that is swallowed, as by a library's import, and the worker was ended while it wrote,
+    reading the rest would wait for ever: this handler raises it again.
     """
     previous = signal.getsignal(signal.SIGCHLD)
     if getattr(previous, "notices_ends", False) or current_thread() is not main_thread():
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if callable(previous):
-            previous(number, frame)
-        if ended := [item for item in _awaited if item.exitcode not in (None, 0)]:
-            raise RuntimeError(f"DataLoader worker (pid {ended[0].pid}) was ended")
+        with named_worker_faults():
+            if callable(previous):
+                previous(number, frame)
+            if ended := [item for item in _awaited if item.exitcode not in (None, 0)]:
+                raise RuntimeError(f"DataLoader worker (pid {ended[0].pid}) was ended")
 
     handler.notices_ends = True  # type: ignore[attr-defined]
     signal.signal(signal.SIGCHLD, handler)

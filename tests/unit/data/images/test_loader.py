@@ -232,7 +232,7 @@ def test_a_worker_killed_within_a_batch_is_noticed(
         try:
             os.kill(worker.pid or 0, signal.SIGKILL)
             time.sleep(0.5)
-        except RuntimeError as error:  # as a library's import does
+        except CapnetError as error:  # as a library's import does, of any error
             swallowed.append(error)
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -245,3 +245,19 @@ def test_a_worker_killed_within_a_batch_is_noticed(
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, late)
+
+
+def test_a_worker_that_dies_while_its_batch_is_used_is_named(folder: tuple[Path, list[Item]]) -> None:
+    """The main process is computing: the fault is raised there, outside of everything that reads batches."""
+    root, items = folder
+    loaded = load_batches(chunked(items, 7), root, TEN, replace(HERE, workers=1), 2, len(items))
+    next(loaded)
+    (worker,) = multiprocessing.active_children()
+
+    def use() -> None:
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        time.sleep(5)
+
+    with pytest.raises(CapnetError, match="a process that decodes images was ended"):
+        use()
+    loaded.close()
