@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from capnet.contracts import sampling_units
+from capnet.contracts import sampling_units, unit_codes
 from capnet.training.out_of_fold import folds_of
 
 
@@ -50,3 +50,9 @@ def test_a_file_that_all_cameras_write_does_not_make_them_one_unit():
     assert folds is not None
     assert np.bincount(folds).tolist() == [32] * 5
     np.testing.assert_array_equal(folds, np.repeat(folds[::8], 8))
+
+
+def test_rows_without_a_group_are_groups_of_their_own():
+    codes = unit_codes(pd.Series(["b", None, "a", "b", None, ""], dtype=object))
+    assert codes[0] == codes[3]
+    assert len(set(codes.tolist())) == 5

@@ -246,12 +246,6 @@ def test_no_validation_because_of_large_groups_says_which_share_works() -> None:
     assert "group" not in assign_splits(alone, labels[:3], Split()).warnings[0]
 
 
-def test_rows_without_a_group_are_groups_of_their_own() -> None:
-    codes = unit_codes(pd.Series(["b", None, "a", "b", None, ""], dtype=object))
-    assert codes[0] == codes[3]
-    assert len(set(codes.tolist())) == 5
-
-
 def test_copies_of_a_file_stay_together() -> None:
     for seed in range(5):
         frame, labels = table(300, seed, given_splits=("test",), given_share=0.1)
