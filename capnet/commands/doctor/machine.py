@@ -74,7 +74,8 @@ def check_server(settings: Register, uri: str) -> Iterable[Finding]:
     from capnet.tracking.store import ask_artifacts, store
 
     with store(settings, "reach the MLflow store", reads=True) as client:
-        location = client.search_experiments(max_results=1)[0].artifact_location
+        experiments = client.search_experiments(max_results=1)
+        location = experiments[0].artifact_location if experiments else "no experiment names it"
         if urlsplit(location).scheme != "mlflow-artifacts":  # asked by whoever uses it, with keys of its own
             yield Finding("mlflow", f"{uri} answers; its artifact store was not asked: {location}")
             return

@@ -73,13 +73,17 @@ def test_a_server_that_does_not_answer_is_named(project: Path, monkeypatch: pyte
 
 
 def test_of_a_server_it_says_what_it_did_not_ask(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locations = ["s3://bucket/0"]
+
     class Client:
         def search_experiments(self, max_results: int) -> list[SimpleNamespace]:
-            return [SimpleNamespace(artifact_location="s3://bucket/0")]
+            return [SimpleNamespace(artifact_location=location) for location in locations]
 
     monkeypatch.setattr("capnet.tracking.store.store", lambda *arguments, **named: nullcontext(Client()))
     message = found("http://127.0.0.1:5000")["mlflow"].message
     assert message == "http://127.0.0.1:5000 answers; its artifact store was not asked: s3://bucket/0"
+    locations.clear()
+    assert found("http://127.0.0.1:5000")["mlflow"].message.endswith("not asked: no experiment names it")
 
 
 def test_the_command_reports_both(project: Path) -> None:
