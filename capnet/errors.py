@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,6 +116,11 @@ def counted(number: int, singular: str, plural: str = "") -> str:
         singular, plural: of the word; by default the plural is the singular and an s.
     """
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes in words."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 class CapnetError(Exception):
@@ -246,3 +252,19 @@ def check_writable(folder: Path) -> None:
     with TemporaryFile(dir=folder) as file:  # without a name, so that a kill leaves none
         file.write(bytes(PROBE))
         file.flush()
+
+
+def check_room(folder: Path, needed: int, todo: str) -> None:
+    """Refuse to write more than the disk has left.
+
+    Args:
+        folder: on that disk.
+        needed: bytes.
+        todo: what to do where there is less.
+
+    Raises:
+        CapnetError: there is less.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CapnetError(f"{megabytes(needed)} are needed, the disk has {megabytes(free)} left", str(folder), todo)

@@ -28,10 +28,12 @@ import pyarrow.compute as pc
 
 from capnet.contracts import SCHEMA, replacing
 from capnet.data.images.stored_features import StoredFeatures, StoredViews
+from capnet.errors import check_room
 from capnet.state import state_dir
 
 SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0  # of work that a killed process loses at most
+ROOM = "make room, or set CAPNET_STATE to a folder with more; fewer views (tte.views) take less"
 ABANDONED_SECONDS = 3600.0  # a temporary file that is older has no writer
 METADATA = b"capnet"
 
@@ -91,11 +93,16 @@ class FeatureStore:
         Args:
             hashes: sha256 of the images.
             features: one float16 [view, ...] an image, in the order of ``hashes``.
+
+        Raises:
+            CapnetError: the disk has not enough room for all of them.
         """
         waiting: list[np.ndarray] = []
         done, started = 0, time.monotonic()
         try:
             for item in features:
+                if not done and not waiting:
+                    check_room(self.folder, len(hashes) * item.nbytes, ROOM)
                 waiting.append(item)
                 if len(waiting) * item.nbytes >= SEGMENT_BYTES or time.monotonic() - started > SEGMENT_SECONDS:
                     self._add(hashes[done : done + len(waiting)], waiting)

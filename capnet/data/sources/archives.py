@@ -13,27 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capnet.data.sources.remote import megabytes, unsafe
-from capnet.errors import DataError, Problem
+from capnet.data.sources.remote import unsafe
+from capnet.errors import DataError, Problem, check_room
 from capnet.progress import track
 
 CHUNK = 1 << 16  # bytes
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Refuse to write more than the disk has left.
-
-    Args:
-        folder: on that disk.
-        needed: bytes.
-
-    Raises:
-        DataError: there is less.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        what = f"{megabytes(needed)} are needed, the disk has {megabytes(free)} left"
-        raise DataError(what, str(folder), "make room, or choose another folder with --out")
+ROOM = "make room, or choose another folder with --out"
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,8 @@ def extract(archive: Path, out: Path) -> int:
         Number of files.
 
     Raises:
-        DataError: members could leave ``out``, the archive is damaged, or the disk is too small.
+        DataError: members could leave ``out``, or the archive is damaged.
+        CapnetError: the disk is too small.
     """
     try:
         with _opened(archive) as (members, read):
@@ -81,7 +67,7 @@ def extract(archive: Path, out: Path) -> int:
                 raise DataError(problems=problems)
             out.mkdir(parents=True, exist_ok=True)
             files = [member for member in members if member.kind == "file"]
-            check_room(out, sum(member.size for member in files))
+            check_room(out, sum(member.size for member in files), ROOM)
             root = out.resolve()
             for member in track(files, f"extracting {archive.name}", len(files)):
                 target = out / member.name.removeprefix("./")

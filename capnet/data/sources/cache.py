@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from capnet.contracts import sha256_file
 from capnet.data.images.shards import file_of
 from capnet.data.sources.cache_index import INDEX, open_index
-from capnet.data.sources.remote import Entry, is_label_file, megabytes
-from capnet.errors import DataError, Problem
+from capnet.data.sources.remote import Entry, is_label_file
+from capnet.errors import DataError, Problem, megabytes
 from capnet.progress import in_threads, track
 
 if TYPE_CHECKING:

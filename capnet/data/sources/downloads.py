@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from capnet.contracts import md5_file
-from capnet.data.sources.archives import CHUNK, check_room, extract
-from capnet.data.sources.remote import megabytes, pause
-from capnet.errors import ConfigError, DataError
+from capnet.data.sources.archives import CHUNK, ROOM, extract
+from capnet.data.sources.remote import pause
+from capnet.errors import ConfigError, DataError, check_room, megabytes
 from capnet.progress import bar
 
 ATTEMPTS = 6  # counted anew whenever more is here than ever
@@ -109,7 +109,7 @@ def _fill(url: str, part: Path, size: int) -> None:
                         return
                     if answer.status_code not in (200, 206):
                         raise DataError(f"the server answers {answer.status_code} {answer.reason}", url, LATER)
-                    check_room(part.parent, total - have)
+                    check_room(part.parent, total - have, ROOM)
                     arrived = have if answer.status_code == 206 else 0
                     with open(part, "ab" if arrived else "wb") as file:
                         for chunk in answer.iter_content(CHUNK):

@@ -82,8 +82,3 @@ def split_uri(uri: str) -> tuple[str, str]:
 def pause(failed: int, longest: float = 20.0) -> None:
     """Wait before another attempt: twice as long after each that ``failed``, at most ``longest`` seconds."""
     time.sleep(min(longest, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
-
-
-def megabytes(size: int) -> str:
-    """A size in words."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

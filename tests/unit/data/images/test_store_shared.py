@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from capnet.data.images.store import FeatureStore, trim
+from capnet.errors import CapnetError
 from capnet.state import state_dir
 
 FEATURES = np.ones((1, 4), dtype=np.float16)  # [view, pooled]
@@ -54,3 +56,20 @@ def test_features_that_another_account_wrote_are_read(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "utime", refuse)
     assert FeatureStore("key", 1).read(["a"])[:].tolist() == [FEATURES.tolist()]
+
+
+def test_features_that_no_disk_has_room_for_are_refused_before_work() -> None:
+    asked: list[int] = []
+
+    def features() -> Iterator[np.ndarray]:
+        for number in range(3):
+            asked.append(number)
+            yield np.broadcast_to(np.float16(1), (1, 2**48))  # takes no memory
+
+    store = FeatureStore("key", 1)
+    with pytest.raises(CapnetError) as refused:
+        store.fill([f"{number:064x}" for number in range(3)], features())
+    assert asked == [0]
+    assert str(refused.value).startswith("1688849.9 GB are needed, the disk has ")
+    assert "CAPNET_STATE" in str(refused.value)
+    assert not list(store.folder.iterdir())
