@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from capnet.errors import GateError, Problem, counted
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
+from capnet.promotion.gate import FOLDER
 from capnet.promotion.history import Event
 from capnet.promotion.measure import MakeRescore, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
@@ -18,6 +20,7 @@ from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import (
     champion_of,
     current_number,
+    has_artifacts,
     require_files,
     rival_of,
     version_or_none,
@@ -28,6 +31,8 @@ from capnet.tracking.store import insist
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+
+log = logging.getLogger(__name__)
 
 Confirm = Callable[[Verdict], bool]
 
@@ -171,6 +176,12 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
         )
     require_files(client, version)
     back = str(version.version)
+    if not has_artifacts(client, version, FOLDER):
+        log.warning(
+            "the scores of %s for the gate are gone: nothing can be compared with it, and promoting the next version"
+            " needs --reason",
+            identity(name, back),
+        )
     why = refusal(name, back, version.tags, known)
     if why and not force:
         raise GateError(

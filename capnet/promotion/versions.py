@@ -12,6 +12,7 @@ from capnet.config import Register
 from capnet.errors import ContractError
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, identity, refusal, without_files
+from capnet.redaction import redact
 from capnet.tracking.database import of_another_store, sqlite_file
 from capnet.tracking.store import local_path, may_be_gone
 
@@ -132,7 +133,9 @@ def has_files(client: MlflowClient, version: ModelVersion) -> bool:
         # SeaweedFS still lists the folders of files that were deleted
         listed = list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
         return any(Path(item.path).name == "MLmodel" for item in listed)
-    except Exception:  # what it raises depends on the kind of the artifact store
+    except Exception as error:  # what it raises depends on the kind of the artifact store
+        whose, why = identity(version.name, version.version), redact(" ".join(str(error).split())[:200])
+        log.warning("nobody could say whether the files of %s are there: the artifact store fails: %s", whose, why)
         return True
 
 

@@ -170,7 +170,9 @@ def test_promoting_the_champion_again_changes_nothing(client: MlflowClient) -> N
     assert len(moves(client)) == 1
 
 
-def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path) -> None:
+def test_an_inconclusive_verdict_asks(
+    client: MlflowClient, three_versions: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     promote(client, "1")
     run = client.get_model_version("capnet", "1").run_id
     (workspace,) = three_versions.parent.glob(f"mlruns/**/{run}/artifacts/gate")
@@ -183,6 +185,10 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
             promote(client, "3", lambda verdict: bool(asked.append(verdict)), reason="the old scores are lost")
         assert "capnet version 1 has no scores for the gate" in asked[0].asks[0]
         assert champion(client) == "1"
+        assert promote(client, "3", lambda verdict: True, reason="the old scores are lost").now == "3"
+        assert "gate are gone" not in caplog.text
+        assert promotion.rollback(client, "capnet").now == "1"
+        assert "the scores of capnet version 1 for the gate are gone: " in caplog.text
         assert promote(client, "3", lambda verdict: True, reason="the old scores are lost").now == "3"
     finally:
         workspace.with_name("lost").rename(workspace)

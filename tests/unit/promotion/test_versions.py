@@ -36,12 +36,15 @@ def test_a_folder_without_files_is_no_model(
 
 
 @pytest.mark.parametrize("error", [MlflowException("timed out"), NoCredentialsError()])
-def test_a_store_that_does_not_answer_says_nothing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_says_nothing(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def silent(**_: Any) -> None:
         raise error
 
     monkeypatch.setattr("mlflow.artifacts.list_artifacts", silent)
     assert asked()
+    assert f"whether the files of birds version 7 are there: the artifact store fails: {error}" in caplog.text
 
 
 def asked(location: str = LOCATION) -> bool:
