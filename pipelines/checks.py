@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from capnet.cluster.names import RUNTIME, on_volume, unseen
-from capnet.errors import ConfigError, Problem
+from capnet.errors import ConfigError, DataError, Problem
 
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?|e[0-9]+)?")  # of Kubernetes, and above zero
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -45,6 +46,14 @@ def check_root(root: str, data_volume: bool) -> None:
         f"data.root = {root} is on the volume with images, which no task mounts", "data.root", "add --data-volume"
     )
     raise ConfigError(problems=[on_it if on_volume(root) else unseen(root)])
+
+
+def check_folder(root: str) -> None:
+    """Raise DataError where ``root``, an address that data.root takes, is a folder that this machine does not have."""
+    from capnet.data.sources.root import kind_of
+
+    if kind_of(root) == "folder" and not Path(root).is_dir():
+        raise DataError("there is no such folder", root, "correct data.root (or --pictures)")
 
 
 def check_size(arguments: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import click
 
 from capnet.cluster.names import DATA, PULL_SECRET
 from capnet.config import Params, load
-from capnet.errors import ConfigError, DataError, exits
+from capnet.errors import ConfigError, exits
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 
@@ -42,15 +42,17 @@ def command(pipeline: str, **options: Any) -> None:
     nothing.
     """
     from capnet.cluster.trainjob_spec import settings_of
-    from pipelines.checks import check_options, check_root, check_size
+    from pipelines.checks import check_folder, check_options, check_root, check_size
 
     check_options(pipeline, options)
     params = load(Path(options["params"]), options["settings"])
-    folder = ""  # of images, mounted into containers of this machine
+    root, folder = options["pictures"] or params.data.root, ""  # the folder is mounted into containers of this machine
     if options["local"] == "docker":
         params, folder = _in_containers(params, options)
-    elif not options["local"] and not options["dry_run"]:
-        check_root(options["pictures"] or params.data.root, options["data_volume"])
+    elif options["local"]:
+        check_folder(root)
+    elif not options["dry_run"]:
+        check_root(root, options["data_volume"])
     if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
         per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
         settings_of({"image": "", **per_node}, params)
@@ -96,16 +98,16 @@ def _in_containers(params: Params, options: dict[str, Any]) -> tuple[Params, str
     from capnet.data.sources.root import kind_of
     from capnet.tracking.database import sqlite_file
     from capnet.tracking.store import tracking_uri
+    from pipelines.checks import check_folder
 
     if sqlite_file(uri := tracking_uri(params.register_)):
         what = f"containers need an MLflow server, and the store is the file {uri}"
         todo = "start `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local subprocess"
         raise ConfigError(what, "MLFLOW_TRACKING_URI, register.tracking_uri", todo)
     root = options["pictures"] or params.data.root
+    check_folder(root)
     if kind_of(root) != "folder":
         return params, ""
-    if not Path(root).is_dir():
-        raise DataError("there is no such folder", root, "correct data.root (or --pictures)")
     options["data_volume"], options["pictures"] = True, ""
     return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), root
 

@@ -4,13 +4,15 @@ anything starts.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
 from contract import argo_rules
 
 from capnet.commands import doctor
-from capnet.errors import ConfigError
+from capnet.errors import ConfigError, DataError
 from pipelines import compiling, submit
 from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size
 
@@ -126,6 +128,17 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
     result = CliRunner().invoke(submit.command, ["training", *LOCK, "--dry-run", *option])
     assert result.exit_code == 0, result.exception
+
+
+@pytest.mark.parametrize(
+    "arguments", [("training", "--set", "data.root=nowhere"), ("prediction", "--pictures", "nowhere")]
+)
+def test_a_missing_folder_of_images_starts_no_run_on_this_machine(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    error = CliRunner().invoke(submit.command, [*arguments, "--local", "subprocess", "--runs", str(runs)]).exception
+    assert isinstance(error, DataError)
+    assert "there is no such folder\n  where: nowhere" in str(error)
+    assert not runs.exists()
 
 
 def test_an_address_without_a_scheme_is_named() -> None:
