@@ -95,6 +95,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     warnings = _blank_and_more(file, blank)
     if traps.sequence_maximum:
         _over_sequences(file)
+    warnings += _without_location(file)
     names = {number: name for number, name in categories.items() if number not in blank | unsure}
     if not names:
         todo = "correct ingest.camera_traps.blank and unsure"
@@ -214,6 +215,18 @@ def _blank_and_more(file: _File, blank: set[int]) -> list[str]:
         return []
     return [
         f"{counted(len(both), 'image')} annotated as blank and as something else, {both[0]!r} first: the latter counts"
+    ]
+
+
+def _without_location(file: _File) -> list[str]:
+    """A warning of annotated images whose site the file does not say."""
+    frames = [frame for frame in file.frames.values() if frame.seen is not None]
+    without = [frame.path for frame in frames if frame.location is None]
+    if not without:
+        return []
+    return [
+        f"{len(without)} of {counted(len(frames), 'image')} without a location, {without[0]!r} first: images of one"
+        " site may then get into two splits, and the figures flatter"
     ]
 
 

@@ -104,6 +104,14 @@ def test_an_image_that_is_blank_and_labelled_is_named(tmp_path: Path) -> None:
     assert result.rows["path"][0] in warning
 
 
+def test_images_whose_site_is_not_said_are_named(tmp_path: Path) -> None:
+    images = [image(0), image(1, location=None), image(2, location=""), image(3, location=None)]
+    root = write(tmp_path, images, [seen(number, 1) for number in range(3)])
+    (warning,) = read(root, settings()).warnings
+    assert warning.startswith("2 of 3 images without a location, 'site/1.jpg' first")
+    assert not read(write(tmp_path, images[:1], [seen(0, 1)]), settings()).warnings
+
+
 def test_the_maximum_over_a_sequence_is_a_setting(tmp_path: Path) -> None:
     images = [image(0), image(1), image(2), image(3)]
     root = write(tmp_path, images, [seen(0, 0), seen(1, 1), seen(2, 3), seen(3, 0)])
