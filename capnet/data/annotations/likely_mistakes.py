@@ -16,6 +16,9 @@ from capnet.errors import SHOWN, counted
 if TYPE_CHECKING:
     import pandas as pd
 
+# what people call an image on which nobody knows what there is
+UNSURE = {"unidentified", "unidentifiable", "unknown", "unsure", "uncertain", "undetermined", "indeterminate"}
+
 
 def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> Iterator[str]:
     """Warnings about the labels.
@@ -30,6 +33,12 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
             traps = data_format == "camera_traps"
             todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
+        elif item.name.casefold() in UNSURE:
+            what = "is learned like any other, and where it is, classes without a label count as absent"
+            todo = "name in column unknown what the image may show"
+            if data_format == "camera_traps":
+                todo = "name it in ingest.camera_traps.unsure"
+            yield f"class {item.name!r} {what}; if it says that nobody knows, {todo}"
     counts = [class_counts(rows[column], len(classes)) for column in ("labels", "unknown")]
     alike = []
     for item, present, unknown in zip(classes.items, *counts, strict=True):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from capnet.config import parse
+from capnet.contracts import make_classes
+from capnet.data.annotations.likely_mistakes import likely_mistakes
 from capnet.steps.ingest import ingest
 
 
@@ -23,6 +26,15 @@ def warnings_of(root: Path, table: dict[str, str], caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, "capnet"):
         ingest(parse({"data": {"root": str(root)}}), {"data": root}, {"manifest": root / "out"})
     return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("data_format", ["csv", "camera_traps"])
+def test_a_class_that_says_that_nobody_knows_is_named(data_format: str) -> None:
+    rows = pd.DataFrame({"labels": [[0], [1], []], "unknown": [[]] * 3, "path": list("abc")})
+    rows = rows.assign(group=None, slice=None, sha256=None)
+    (warning,) = likely_mistakes(rows, make_classes(["Unidentified", "fox"]), data_format)
+    assert warning.startswith("class 'Unidentified' is learned like any other")
+    assert ("ingest.camera_traps.unsure" in warning) == (data_format == "camera_traps")
 
 
 @pytest.mark.parametrize(
