@@ -117,7 +117,7 @@ def read_categories(file: CocoJson) -> dict[int, str]:
     for item in file.items("categories"):
         number, name = item.get("id"), item.get("name")
         if not is_whole(number) or not 0 <= number < 2**31 or not isinstance(name, str) or not name:
-            raise file.error(f"category {str(item)[:80]} needs an id and a name")
+            raise file.error(f"category {str(item)[:80]} needs a name, and a whole number as its id")
         if number in categories or name in names:
             raise file.error(f"category {name!r} (id {number}) appears twice")
         categories[number] = name

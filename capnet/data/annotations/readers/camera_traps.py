@@ -15,6 +15,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
+from capnet.data.annotations.paths import TODO as TODO_PATH
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, group_of, make_rows
 from capnet.errors import DataError, Problem, Problems, counted, some
@@ -63,11 +64,12 @@ class _Frame:
 
 @dataclass
 class _File:
-    """What the annotations hold: usable images and corrupt ones by id, and mistakes."""
+    """What the annotations hold: usable images and corrupt ones by id, ids of those that are mistakes, and mistakes."""
 
     frames: dict[str, _Frame] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
     corrupt: dict[str, _Frame] = field(default_factory=dict)
+    mistaken: set[str] = field(default_factory=set)
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
@@ -162,6 +164,7 @@ def _images(annotations: CocoJson, traps: Settings) -> _File:
         if not (isinstance(number, str) or is_whole(number)) or not isinstance(name, str):
             what = f"image {str(item)[:80]} needs an id and a file_name"
             file.problems.append(Problem(what, annotations.path.name, TODO))
+            file.mistaken.add(str(number))
             continue
         image, path = str(number), f"{traps.images}/{name}" if traps.images else name
         location, sequence = (
@@ -171,15 +174,19 @@ def _images(annotations: CocoJson, traps: Settings) -> _File:
         if item.get("corrupt") is True:
             file.corrupt[image] = frame
             continue
-        fault = path_fault(path)
+        fault, todo = path_fault(path), TODO_PATH
+        if not fault:
+            todo = "correct the file"
         if not fault and (strange := [key for key in BURST if not _is_name(item.get(key))]):
             fault = f"{strange[0]} {str(item[strange[0]])[:80]!r} is neither text nor a whole number"
         if not fault and image in file.frames:
             fault = f"image {image} appears twice"
         elif not fault and normal_path(path) in paths:
             fault = f"path {path!r} appears twice, first in image {paths[normal_path(path)]}"
+            todo = "keep one of the two images, with the annotations of both"
         if fault:
-            file.problems.append(Problem(fault, f"{annotations.path.name} image {number}", "correct the file"))
+            file.problems.append(Problem(fault, f"{annotations.path.name} image {number}", todo))
+            file.mistaken.add(image)
             continue
         paths[normal_path(path)] = image
         file.frames[image] = frame
@@ -195,13 +202,13 @@ def _annotate(annotations: CocoJson, file: _File, categories: dict[int, str]) ->
         number, category = item.get("image_id"), item.get("category_id")
         image, unknown = str(number), ""
         if not is_whole(category) or category not in categories:
-            unknown = f"category {category}"
+            unknown = f"category {category!r}"
         elif not isinstance(number, str) and not is_whole(number):
             unknown = f"image {number!r}"
         elif image in file.frames:
             frame = file.frames[image]
             frame.seen = (frame.seen or set()) | {category}
-        elif image not in file.corrupt:
+        elif image not in file.corrupt and image not in file.mistaken:
             unknown = f"image {image}"
         if unknown:
             what = f"annotation {item.get('id')} names {unknown}, which does not exist"

@@ -96,7 +96,9 @@ def _images(file: CocoJson, problems: list[Problem]) -> Images:
     for item in file.items("images"):
         number, name = item.get("id"), item.get("file_name")
         if not is_whole(number) or not isinstance(name, str):
-            problems.append(Problem(f"image {str(item)[:80]} needs an id and a file_name", file.path.name, TODO))
+            what = f"image {str(item)[:80]} needs a file_name, and a whole number as its id"
+            todo = "where images have a location, set data.format: camera_traps" if "location" in item else TODO
+            problems.append(Problem(what, file.path.name, todo))
         elif number in images:
             problems.append(Problem(f"image {number} appears twice", file.path.name, PUBLISHED))
         else:
@@ -123,7 +125,7 @@ def _mark_boxes(
             if isinstance(number, bool) or number not in images:
                 unknown = f"image {number}"
             elif isinstance(category, bool) or category not in categories:
-                unknown = f"category {category}"
+                unknown = f"category {category!r}"
             if unknown:
                 what = f"annotation {item.get('id')} names {unknown}, which does not exist"
                 problems.append(Problem(what, file.path.name, PUBLISHED))

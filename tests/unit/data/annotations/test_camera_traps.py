@@ -188,7 +188,9 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
         image(3, file_name=4),
         {"file_name": "a.jpg"},
     ]
-    result = read(write(tmp_path, images, [seen(0, 1), seen(0, 77), seen(99, 1)]), settings())
+    text = seen(0, 1) | {"category_id": "1"}
+    annotations = [seen(0, 1), seen(1, 1), seen(2, 1), seen(3, 1), seen(0, 77), text, seen(99, 1)]
+    result = read(write(tmp_path, images, annotations), settings())
     assert [problem.what.split("{")[0] for problem in result.problems] == [
         "image id-0 appears twice",
         "path 'site/0.jpg' appears twice, first in image id-0",
@@ -196,8 +198,11 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
         "image ",
         "image ",
         "annotation 0/77 names category 77, which does not exist",
+        "annotation 0/1 names category '1', which does not exist",
         "annotation 99/1 names image id-99, which does not exist",
     ]
+    assert result.problems[1].todo == "keep one of the two images, with the annotations of both"
+    assert result.problems[2].todo == "write the path relative to the data folder, with / between folders"
 
 
 def test_a_category_that_is_not_there_is_named(tmp_path: Path) -> None:

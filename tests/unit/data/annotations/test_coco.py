@@ -140,7 +140,7 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     images = [
         *IMAGES,
         {"id": 9, "file_name": "x.jpg"},
-        {"id": 1},
+        {"id": "a", "file_name": "y.jpg", "location": 3},
         {"id": 2, "file_name": "../../x.jpg"},
         {"id": 3, "file_name": "000000000025.png"},
     ]
@@ -149,7 +149,7 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     text = "\n".join(f"{problem.what} | {problem.where}" for problem in result.problems)
     for part in (
         "image 9 appears twice",
-        "needs an id and a file_name",
+        "needs a file_name, and a whole number as its id",
         "path 'train2017/../../x.jpg' leaves the data folder | train.json image 2",
         "image id '000000000025' appears twice",
         "names image 77, which does not exist",
@@ -158,6 +158,7 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
         assert part in text
     assert text.count("is damaged") == 3
     assert len(result.problems) == 9
+    assert result.problems[1].todo == "where images have a location, set data.format: camera_traps"
 
 
 def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: P
         (b'{"images": [], "annotations": [], "categories": []}', "there are no categories"),
         (b'{"categories": [{"id": 1, "name": "a"}], "images": [1]}', "which is no object"),
         (b'{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "appears twice"),
-        (b'{"categories": [{"id": "one", "name": "a"}]}', "needs an id and a name"),
+        (b'{"categories": [{"id": "one", "name": "a"}]}', "needs a name, and a whole number as its id"),
         (b'{"categories": [{"id": 1, "name": "k\xe4se"}]}', "not valid JSON"),
         (None, "cannot read the annotations"),
     ],
