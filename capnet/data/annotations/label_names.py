@@ -169,7 +169,7 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
             if mark == settings.separator:  # in a list of a Parquet file
                 todo = "write each label of a list by itself"
             problems.append(Problem(what, str(table.path), todo))
-    compound, words = _of_words(names)
+    compound, words = ([], []) if problems else _of_words(names)  # the names are several labels each
     if compound:
         what = f"label {some(list(map(repr, compound)), 1)} seems to be labels with blanks between them"
         todo = (

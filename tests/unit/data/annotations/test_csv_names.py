@@ -178,6 +178,13 @@ def test_labels_with_a_space_in_the_place_of_the_separator_are_named(tmp_path: P
     assert not warnings_of(tmp_path, dict.fromkeys(animals, 2) | few)
 
 
+def test_blanks_are_not_proposed_beside_the_separator_that_is_there(tmp_path: Path) -> None:
+    names = ["drugs / alcohol", "hate symbols", "spam", "weapon"]
+    cells = [*names, *(f"{one}; {other}" for one in names for other in names if one != other)]
+    (problem,) = problems_of(write(tmp_path, table_of(dict.fromkeys(cells, 1))))
+    assert "set ingest.separator to ';'" in problem.todo
+
+
 PLANET = (
     "haze primary|agriculture clear primary water|clear primary|clear agriculture primary|cloudy|road clear|"
     "clear habitation primary road|water clear agriculture|clear primary water|habitation road water haze"
