@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from capnet.contracts import Classes
 from capnet.data.annotations.label_lists import class_counts
 from capnet.data.annotations.label_names import NOTHING
+from capnet.data.annotations.unread_columns import TOGETHER
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import SHOWN, counted
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 # what people call an image on which nobody knows what there is
 UNSURE = {"unidentified", "unidentifiable", "unknown", "unsure", "uncertain", "undetermined", "indeterminate"}
+GROUP_FOLDER = re.compile(rf"(?:^|/)((?:{'|'.join(TOGETHER)})[ _-]?\d+)/", re.IGNORECASE)
 
 
 def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> Iterator[str]:
@@ -28,17 +31,7 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
         classes: the classes.
         data_format: what ``data.format`` says.
     """
-    for item in classes.items:
-        if item.name.casefold() in NOTHING:
-            traps = data_format == "camera_traps"
-            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
-            yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
-        elif item.name.casefold() in UNSURE:
-            what = "is learned like any other, and where it is, classes without a label count as absent"
-            todo = "name in column unknown what the image may show"
-            if data_format == "camera_traps":
-                todo = "name it in ingest.camera_traps.unsure"
-            yield f"class {item.name!r} {what}; if it says that nobody knows, {todo}"
+    yield from _no_classes(classes, data_format)
     counts = [class_counts(rows[column], len(classes)) for column in ("labels", "unknown")]
     alike = []
     for item, present, unknown in zip(classes.items, *counts, strict=True):
@@ -58,6 +51,8 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
                 apart = "may come into train and test" if column == "group" else "is measured apart"
                 yield f"{column} {other!r} and {value!r} differ in capitals or blanks only: each {apart}"
                 break
+    if warning := _without_group(rows):
+        yield warning
     copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
     contradictions = []
     for _, same in copies.groupby("sha256", sort=False):
@@ -68,6 +63,34 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
         first, second = contradictions[0]
         more = f", and {counted(len(contradictions) - 1, 'more such image')}" if len(contradictions) > 1 else ""
         yield f"{first!r} and {second!r} are the same image and have different labels{more}: correct one, or remove it"
+
+
+def _no_classes(classes: Classes, data_format: str) -> Iterator[str]:
+    """A warning of each class whose name says that nothing is there, or that nobody knows."""
+    for item in classes.items:
+        if item.name.casefold() in NOTHING:
+            traps = data_format == "camera_traps"
+            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
+            yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
+        elif item.name.casefold() in UNSURE:
+            what = "is learned like any other, and where it is, classes without a label count as absent"
+            todo = "name in column unknown what the image may show"
+            if data_format == "camera_traps":
+                todo = "name it in ingest.camera_traps.unsure"
+            yield f"class {item.name!r} {what}; if it says that nobody knows, {todo}"
+
+
+def _without_group(rows: pd.DataFrame) -> str:
+    """A warning of folders that read like groups where no image has one; "" where there is nothing to say."""
+    if rows["group"].notna().any():
+        return ""
+    folders = dict.fromkeys(match[1] for match in map(GROUP_FOLDER.search, rows["path"]) if match)
+    if len(folders) < 2:
+        return ""
+    return (
+        f"no image has a group, and there are folders such as {next(iter(folders))!r}. If the images of one belong"
+        " together, write its name as their group: else they get into two splits, and the figures flatter"
+    )
 
 
 def without_row(root: Path, rows: pd.DataFrame) -> str:

@@ -10,7 +10,8 @@ from capnet.errors import counted, some
 
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
 STATE_WORDS = {"", *STATES}
-TOGETHER = ("patient", "subject", "camera", "location")  # in names of columns that often are groups
+# in names of columns and folders that often are groups
+TOGETHER = ("patient", "subject", "lesion", "slide", "camera", "station", "deployment", "location")
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
 SHOWN = 20

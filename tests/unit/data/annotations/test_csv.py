@@ -10,7 +10,7 @@ from unit.data.annotations.csv_tables import accept, problems_of, read, write
 from capnet.config import Ingest
 
 
-@pytest.mark.parametrize("name", ["patient_id", "PatientID", "Subject", "Camera"])
+@pytest.mark.parametrize("name", ["patient_id", "PatientID", "Subject", "Camera", "lesion_id"])
 def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path: Path, name: str) -> None:
     (warning,) = accept(write(tmp_path, f"path,labels,{name},photographer\na.jpg,dog,7,me\n")).warnings
     assert warning == (

@@ -38,6 +38,23 @@ def test_a_class_that_says_that_nobody_knows_is_named(data_format: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("paths", "group", "is_named"),
+    [
+        (["train/patient00001/study1/a.jpg", "train/patient00002/study1/a.jpg"], None, True),
+        (["Camera 1/a.jpg", "Camera 2/a.jpg"], None, True),
+        (["patient1/a.jpg", "patient2/a.jpg"], "1", False),
+        (["patient1/a.jpg", "patient1/b.jpg"], None, False),
+        (["patients/a1.jpg", "inpatient2/b1.jpg"], None, False),
+    ],
+)
+def test_folders_that_read_like_groups_are_named(paths: list[str], group: str | None, is_named: bool) -> None:
+    rows = pd.DataFrame({"path": paths, "labels": [[0], []], "unknown": [[], []]})
+    rows = rows.assign(group=group, slice=None, sha256=None)
+    warnings = list(likely_mistakes(rows, make_classes(["oedema"]), "csv"))
+    assert [paths[0].split("/")[-3 if "study" in paths[0] else -2] in text for text in warnings] == [True] * is_named
+
+
+@pytest.mark.parametrize(
     ("table", "expected"),
     [
         ({"a": "fox,", "b": "fox|deer,"}, ["class 'fox' is missing on no image"]),
