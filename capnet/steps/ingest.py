@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 NAMED = 3  # reasons named in a warning, and images of each; left_out.csv has all
 Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
 BYTES = re.compile(r" \(\d+ bytes not processed\)")  # how Pillow ends the fault of a truncated image
+CONVERTED = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".nii", ".nii.gz")  # formats not read
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
@@ -250,7 +251,7 @@ def _below(root: Path, path: str) -> Path | None:
 
 def _advice(root: Path, path: str, fault: str) -> str:
     if fault != "missing":
-        if path.lower().endswith((".heic", ".heif")):
+        if path.lower().endswith(CONVERTED):
             return "convert it to JPEG or PNG, which other programs read as well, and correct the path"
         return "replace the file by a good copy, or remove its row"
     listed = PurePosixPath(path)
