@@ -152,8 +152,24 @@ def chestxray14(root: Path) -> None:
     put(root, "Data_Entry_2017.csv", "\n".join([f"{header},{size}", *rows]))
 
 
+def labelme(root: Path) -> None:
+    for name, labels in LABELS.items():
+        shapes = [{"label": label, "points": [[1, 2], [3, 4]], "shape_type": "rectangle"} for label in labels[:1]]
+        flags = {label: label in labels[1:] for label in CLASSES}
+        export = {"version": "5.4.1", "flags": flags, "shapes": shapes, "imagePath": f"..\\images\\{name}.jpg"}
+        put(root, f"images/{name}.json", json.dumps(export))
+
+
+def folders(root: Path) -> None:
+    for name, labels in LABELS.items():
+        for label in labels or ["none"]:
+            put(root, f"images/{label}/{name}.jpg", name)
+
+
 EXPORTS = {
     "FiftyOne": fiftyone,
+    "LabelMe": labelme,
+    "A folder for each class": folders,
     "Label Studio": label_studio,
     "Labelbox": labelbox,
     "CVAT": cvat,
@@ -205,6 +221,7 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
         }
     if name == "ChestX-ray14":
         assert {row["group"] for row in rows.values()} == {"17"}
+        assert [row["image_id"] for row in rows.values()] == [f"{name}.jpg" for name in LABELS]
 
 
 def test_every_export_of_the_document_is_tried() -> None:
