@@ -269,7 +269,7 @@ def _header_problems(
     problems = [
         Problem(f"column {name!r} appears twice", where, "remove one")
         for name, times in sorted(Counter(header).items())
-        if times > 1
+        if name and times > 1  # spreadsheets end every line with empty cells
     ]
     for name in required:
         if name not in header:

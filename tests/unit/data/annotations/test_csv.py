@@ -22,6 +22,11 @@ def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path:
     assert not accept(write(tmp_path, f"path,{name}\na.jpg,1\n")).warnings, "a class"
 
 
+def test_columns_without_a_name_at_the_end_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    rows = accept(write(tmp_path, "path,labels,group,,\na.jpg,dog,7,,\nb.jpg,,8,,\n")).rows
+    assert (rows["path"].tolist(), rows["group"].tolist()) == (["a.jpg", "b.jpg"], ["7", "8"])
+
+
 def test_a_column_of_states_that_no_class_has_the_name_of_is_named(tmp_path: Path) -> None:
     table = "path,cat,oedema,mass,age,note,empty\na.jpg,1,1,,0,,\nb.jpg,0,-1,0.0,71,,\nc.jpg,,,1,1,x,\n"
     (warning,) = accept(write(tmp_path, table, "name\ncat\n")).warnings
