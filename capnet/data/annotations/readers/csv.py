@@ -267,6 +267,7 @@ def _missing_labels(table: Table, listed: Classes | None, settings: Ingest) -> l
         close = similar_columns("labels", table.header)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
         todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
+        todo += "" if "path" in table.header else f"; {EXPORTS}"
         return [Problem(f"column 'labels' is missing: {header}", where, todo)]
     missing = [name for name in listed.names if name not in table.header]
     todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"

@@ -9,6 +9,13 @@ from unit.data.annotations.csv_tables import accept, problems_of, wide, write
 from capnet.config import Ingest
 
 
+def test_a_table_of_another_tool_is_sent_to_the_lines_that_convert_it(tmp_path: Path) -> None:
+    for header, is_sent in (("Image Index,Finding Labels", True), ("path,Finding", False)):
+        *_, problem = problems_of(write(tmp_path, f"{header}\na.png,Mass|Edema\n"))
+        assert problem.what.startswith("column 'labels' is missing")
+        assert ("docs/data-formats.md, Exports of other tools" in problem.todo) == is_sent
+
+
 def test_one_column_a_class_with_unknowns(tmp_path: Path) -> None:
     table = "path,patient,fox,bird,deer,group\na.jpg,p1,1,0,-1,g\nb.jpg,p2,0.0,,1.0,g\nc.jpg,p3,-1.0,True,false,\n"
     root = wide(tmp_path, table)
