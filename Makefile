@@ -71,6 +71,8 @@ data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder,
 	@# DVC writes ASCII only, and leaves an empty file behind where it fails
 	dvc remote add --default --force store "$(URL)" || { cp .dvc/tmp/config.before .dvc/config; \
 	  echo "make: .dvc/config stays as it was. to do: see DVC's message; it takes addresses of ASCII letters only" >&2; exit 1; }
+	@# else DVC takes whatever bytes a store has under a file's md5
+	dvc remote modify store verify true
 	@if [ -n "$(ENDPOINT)" ]; then dvc remote modify store endpointurl "$(ENDPOINT)"; fi
 	@echo "Commit .dvc/config. Credentials stay in the environment or in ~/.aws; capnet doctor says which ones are found."
 

@@ -68,6 +68,18 @@ def test_a_revision_that_is_not_there_changes_nothing(clone: Clone) -> None:
     assert clone.do("git status --short") == ""
 
 
+def test_a_file_that_has_other_bytes_in_the_store_is_not_pulled(original: Clone, clone: Clone, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(original.root.parent / "store", tmp_path / "store"))
+    clone.do(f"dvc remote modify --local store url {store}")
+    clone.forget_files()
+    stored = next(path for path in store.rglob("*") if path.is_file() and path.read_bytes() == FIRST["b.jpg"])
+    stored.chmod(0o600)
+    stored.write_bytes(b"other")
+    assert clone.run(make_line("data-pull")).returncode != 0
+    assert not (clone.root / "data").exists()
+    assert "data/b.jpg" in clone.do("dvc status --cloud data.dvc")
+
+
 @pytest.mark.parametrize("target", ["data-push", "data-pull", "data-version REV=v2"])
 def test_without_a_remote_make_says_how_to_set_one(clone: Clone, target: str) -> None:
     clone.do("dvc remote remove store")
