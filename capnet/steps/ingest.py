@@ -195,8 +195,10 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
         if folder not in is_there:
             is_there[folder] = (root / folder).is_dir()
         group: object = row
-        if fault == "missing" and not is_there[folder]:
-            group = below if below and (below / paths[row]).is_file() else folder
+        if fault == "missing" and below and (below / paths[row]).is_file():
+            group = below
+        elif fault == "missing" and not is_there[folder]:
+            group = folder
         groups.setdefault(group, []).append((paths[row], problem))
     problems = []
     for folder_or_row, ((path, problem), *others) in groups.items():

@@ -166,14 +166,15 @@ def test_images_of_a_folder_that_is_not_there_are_one_mistake(data: Path, tmp_pa
     assert "image 'images/z.jpg': missing" in image
 
 
+@pytest.mark.parametrize("folder", ["camera {}/", ""])
 @pytest.mark.parametrize(("file", "kind"), [("annotations.json", "camera_traps"), ("mine.json", "coco")])
 def test_images_below_a_folder_that_a_setting_names_are_one_mistake(
-    data: Path, tmp_path: Path, file: str, kind: str
+    data: Path, tmp_path: Path, file: str, kind: str, folder: str
 ) -> None:
-    names = [f"camera {number}/{number}.png" for number in range(4)]
+    names = [f"{folder.format(number)}{number}.png" for number in range(4)]
     for name in names:
         picture(data / "photos" / name)
-    images = [{"id": number, "file_name": name} for number, name in enumerate([*names, "camera 0/gone.png"])]
+    images = [{"id": number, "file_name": name} for number, name in enumerate([*names, f"{folder.format(0)}gone.png"])]
     seen = [{"id": n, "image_id": n, "category_id": 1, "area": 9, "bbox": [0, 0, 3, 3]} for n in range(5)]
     (data / file).write_text(
         json.dumps({"images": images, "annotations": seen, "categories": [{"id": 1, "name": "fox"}]})
@@ -183,7 +184,7 @@ def test_images_below_a_folder_that_a_setting_names_are_one_mistake(
     assert "4 images missing, but in the folder 'photos'" in moved
     assert f"set ingest.{kind}." in moved
     assert "images, so that paths begin with photos/ (5 of 5 are bad" in moved
-    assert "image 'camera 0/gone.png': missing" in gone
+    assert f"image '{folder.format(0)}gone.png': missing" in gone
 
 
 @pytest.mark.parametrize("name", ["a.HEIC", "scan.dcm", "scan.nii.gz", "a.jp2"])
