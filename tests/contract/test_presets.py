@@ -19,6 +19,7 @@ from capnet.commands.preset import heading, names, read, render, source
 from capnet.config import Params, Section, load, parse, settings_hash
 from capnet.errors import ConfigError
 from capnet.model.losses.asymmetric import Asymmetric
+from capnet.model.losses.cross_entropy import Bce
 from capnet.model.losses.distribution_balanced import DbFocal
 
 NAMES = ["capnet", "coco-lt", "coco-mini", "demo", "nus-wide", "own", "recommended", "voc-lt"]
@@ -150,7 +151,7 @@ def test_settings_of_the_documented_experiments_are_taken(repository: Path, tmp_
         path = Path(shutil.copy(repository / "params.yaml", tmp_path))
         apply_overrides(path, [value for option, value in pairwise(words) if option == "-S"])
         changed[words[-1]] = load(path)
-    assert changed["asl"].train.loss == Asymmetric()
+    assert changed["bce"].train.loss == Bce()
     assert changed["recall"].evaluate.threshold.objective == "recall>=0.8"
     assert changed["faster"].train.optimiser.lr_adapter == 0.01
 
