@@ -140,8 +140,8 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
-    """What thresholds do not reach: classes below their objective, those that F1 hardly ever gives, or rightly, and
-    critical ones whose own held-out images reach less than those that share a threshold do together.
+    """What thresholds do not reach: classes not shown to reach their objective, those that F1 hardly ever gives, or
+    rightly, and critical ones whose own held-out images reach less than those that share a threshold do together.
 
     Args:
         content: thresholds.json.
@@ -170,8 +170,8 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         silent = [str(item["name"]) for item in items if as_float(item.get("recall")) < SELDOM]
         names = some([str(item["name"]) for item in items])
         whom, setting = _classes_with(content, objective)
-        verb = "does" if len(items) == 1 else "do"
-        note = f"{len(items)} of {whom} {verb} not reach {objective} on held-out pictures: {names}."
+        verb = "is" if len(items) == 1 else "are"
+        note = f"{len(items)} of {whom} {verb} not shown to reach {objective} by held-out pictures: {names}."
         if silent:
             more = f"; {setting}: f1 gives more labels" if objective.startswith("precision") else ""
             note += f" Hardly ever given: {some(silent)}{more}."

@@ -18,7 +18,8 @@ def content(objective: str, *classes: dict[str, Any]) -> dict[str, Any]:
 def test_classes_that_do_not_reach_a_precision_are_counted_and_those_hardly_ever_given_named() -> None:
     missed = {"reached": False, "recall": 0.4}
     (note,) = threshold_notes(content("precision>=0.8", missed, {"reached": False, "recall": 0.0}, {}))
-    assert note.startswith("2 of 3 classes do not reach precision>=0.8 on held-out pictures: class 0, class 1.")
+    shown = "2 of 3 classes are not shown to reach precision>=0.8 by held-out pictures: class 0, class 1."
+    assert note.startswith(shown)
     assert "Hardly ever given: class 1; evaluate.threshold.objective: f1" in note
     assert "Hardly" not in threshold_notes(content("precision>=0.8", missed, {}))[0]
 
@@ -33,7 +34,8 @@ def test_classes_are_counted_among_those_with_their_objective() -> None:
     missed = {"objective": "precision>=0.9", "reached": False, "recall": 0.0}
     reached = {"objective": "precision>=0.9"}
     (note,) = threshold_notes(content("f1", missed, reached, {}, {}, {}))
-    assert note.startswith("1 of 2 critical classes does not reach precision>=0.9 on held-out pictures: class 0.")
+    shown = "1 of 2 critical classes is not shown to reach precision>=0.9 by held-out pictures: class 0."
+    assert note.startswith(shown)
     assert note.endswith("Hardly ever given: class 0; evaluate.threshold.critical_objective: f1 gives more labels.")
     (note,) = threshold_notes(content("f1", {"recall": 0.0}, {}, reached))
     assert note.startswith("1 of 2 classes that are not critical is hardly ever given on held-out pictures: class 0.")
