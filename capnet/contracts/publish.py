@@ -90,7 +90,7 @@ def publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
 @contextmanager
 def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
     """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
-    untouched.
+    untouched. Each process has one of its own; those of processes that were killed go.
 
     Args:
         out: the folder that is to be.
@@ -104,10 +104,11 @@ def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
         todo = "choose another folder with --out, or move what is there away"
         raise DataError(f"{what}; {content} never overwrite anything", str(out), todo)
     out = out.resolve()
-    temporary = out.with_name(f".{out.name}.drawing")
+    temporary = temporary_path(out, 0)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
-        temporary.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(temporary)
+        temporary.mkdir()
         yield temporary
         if out.is_dir():
             out.rmdir()

@@ -247,20 +247,42 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
         # a shell's background job hands down an ignored SIGINT
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    neighbour = tmp_path / ".data.drawing"
     deadline = time.monotonic() + 60
-    while not list(neighbour.glob("images/*.jpg")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".data.*/images/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as a terminal does: all processes of the run
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert not (tmp_path / "data").exists()
-    assert neighbour.exists() == (number == signal.SIGKILL)  # nobody can tidy up after SIGKILL; the next run does
+    assert any(tmp_path.iterdir()) == (number == signal.SIGKILL)  # nobody can tidy up after SIGKILL; the next run does
     with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
         assert list(folder.iterdir()) == []
         (folder / "labels.csv").write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_of_two_runs_at_once_the_first_to_end_is_whole(tmp_path: Path) -> None:
+    """A run that began removed the files of one that was at work, which then called what was there complete."""
+    code = (
+        "import sys; from pathlib import Path; from capnet.contracts.publish import all_or_nothing\n"
+        "with all_or_nothing(Path('data'), 'demo pictures') as folder:\n"
+        "    (folder / 'first.jpg').write_text('first'); print('begun', flush=True); sys.stdin.read()\n"
+    )
+
+    def second(first: subprocess.Popen[bytes]) -> None:
+        with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
+            (folder / "half.jpg").write_text("half")
+            assert first.communicate(timeout=60) == (b"", b"")
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=pipe) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"begun\n"
+        with pytest.raises(DataError, match="cannot write the demo pictures: Directory not empty"):
+            second(first)
+    assert first.returncode == 0
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["data", "data/first.jpg"]
 
 
 def test_an_error_while_drawing_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
