@@ -51,8 +51,13 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     chosen = load(Path(params), settings)
     data = DataFolder(local_root(chosen.data, Path(chosen.data.root)), chosen.data.links)
     before, _, problems = read_corrections(data.path(chosen.ingest.corrections))
-    if problems:
-        raise DataError(problems=problems)
+    filled_in, _, mistakes = read_corrections(out / TABLE)
+    if problems or mistakes:
+        raise DataError(problems=[*problems, *mistakes])
+    if new := sum(before.get(key) != label for key, label in filled_in.items()):
+        what = f"{counted(new, 'label')} filled in here would be lost: not in {chosen.ingest.corrections} of the data"
+        todo = f"put the table into {chosen.data.root} first, or name another folder with --out"
+        raise DataError(what, str(out / TABLE), todo)
     asked = doubts(outputs, before, most, test)
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from capnet.commands.review import command, doubts, page
 from capnet.config import parse
 from capnet.contracts import read_predictions, read_split, write_predictions
-from capnet.errors import ContractError
+from capnet.errors import ContractError, DataError
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Path]]
@@ -53,6 +53,29 @@ def test_one_label_is_one_label(make_outputs: Make, tmp_path: Path, monkeypatch:
     Path("params.yaml").write_text("data: {root: data}\n")
     result = CliRunner().invoke(command, ["--outputs", str(outputs), "--most", "1"], catch_exceptions=False)
     assert result.output.startswith("review: 1 label to look at, 0 corrected before\n")
+
+
+def test_labels_that_people_filled_in_are_not_lost(
+    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They fill in the table in a spreadsheet, and run the command again before they put it into the data folder."""
+    arguments = ["--outputs", str(make_outputs()["model"].parent)]
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("data: {root: data}\n")
+    table = Path("review/corrections.csv")
+    for _ in range(2):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+    filled_in = table.read_text().replace(",,", ",yes,", 1)
+    table.write_text(filled_in)
+    for most in ("5", "6"):
+        with pytest.raises(DataError, match=r"1 label filled in here would be lost: not in corrections\.csv"):
+            CliRunner().invoke(command, [*arguments, "--most", most], catch_exceptions=False)
+    assert table.read_text() == filled_in
+    Path("data/corrections.csv").write_text(filled_in)
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert "1 corrected before" in result.output
+    assert table.read_text().splitlines()[1].split(",")[2] == "yes"
 
 
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:
