@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from capnet.commands.options import model_option, path_option, settings_options
-from capnet.errors import counted
+from capnet.errors import ConfigError, ContractError, counted
 
 EPILOG = """\b
 Examples:
@@ -42,6 +42,7 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
     from capnet.serving import onnx_export
     from capnet.serving.predict import list_images
 
+    check_description(out.with_suffix(".json"))
     # the graph has one precision
     loaded = load(Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32"))
     images = []
@@ -58,3 +59,25 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
         f"one view takes {measured.theirs:.1f} ms in ONNX Runtime, {measured.ours:.1f} ms in capnet, on"
         f" {loaded.runtime.threads} threads"
     )
+
+
+def check_description(path: Path) -> None:
+    """The JSON file of a graph replaces that of an earlier export, and nothing else.
+
+    Args:
+        path: of the JSON file, which nobody named.
+
+    Raises:
+        ConfigError: another file is there.
+    """
+    from capnet.contracts import read_json
+
+    try:
+        is_free = not path.exists() or read_json(path).keys() >= {"weight_hash", "output"}
+    except (ContractError, AttributeError):  # no JSON, or no object
+        is_free = False
+    if not is_free:
+        todo = "name another output, or move the file"
+        raise ConfigError(
+            "the description would take the place of a file that no earlier export wrote", str(path), todo
+        )
