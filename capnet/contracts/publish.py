@@ -88,9 +88,27 @@ def publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
 
 
 @contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder next to ``path`` of this process alone, gone at the end; those of processes that were killed go.
+
+    Args:
+        path: what is made of its content.
+    """
+    temporary = temporary_path(path, 0)
+    remove(temporary)  # a container's process may have the number of one that was killed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
     """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
-    untouched. Each process has one of its own; those of processes that were killed go.
+    untouched.
 
     Args:
         out: the folder that is to be.
@@ -104,20 +122,15 @@ def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
         todo = "choose another folder with --out, or move what is there away"
         raise DataError(f"{what}; {content} never overwrite anything", str(out), todo)
     out = out.resolve()
-    temporary = temporary_path(out, 0)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(temporary)
-        temporary.mkdir()
-        yield temporary
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
+        with temporary_folder(out) as temporary:
+            yield temporary
+            if out.is_dir():
+                out.rmdir()
+            os.replace(temporary, out)
     except OSError as error:
         what = f"cannot write the {content}: {error.strerror or error}"
         raise DataError(what, str(out), "choose a folder you may write to with --out") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _exchange(new: Path, path: Path) -> None:

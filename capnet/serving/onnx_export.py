@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from capnet.contracts import SCHEMA, write_json
+from capnet.contracts.publish import temporary_folder
 from capnet.data.images.decode import Unusable, read_rgb
 from capnet.errors import ConfigError, ContractError, DataError
 from capnet.progress import quiet, track
@@ -144,11 +144,10 @@ def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measu
         raise ConfigError(f"unknown kind of output {out.suffix!r}", str(out), "end it in .onnx")
     _need()
     described = about(served, key)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
-        temporary = Path(folder, out.name)
+    with temporary_folder(out.absolute()) as folder:
+        temporary = folder / out.name
         write_graph(served, temporary, described)
-        measured = compare_scores(served, temporary, images, Path(folder))
+        measured = compare_scores(served, temporary, images, folder)
         worst = max(measured.single, measured.averaged)
         if not worst <= PARITY:
             what = f"scores of the ONNX graph differ by {worst:.2g}, allowed are {PARITY:.0e}"

@@ -14,7 +14,7 @@ import pytest
 
 from capnet.contracts import publish as publishing
 from capnet.contracts.files import remove, replace_file
-from capnet.contracts.publish import prepare, publish, temporary_path
+from capnet.contracts.publish import prepare, publish, temporary_folder, temporary_path
 from capnet.errors import CapnetError, machine_fault, machine_faults
 from capnet.stages import run
 from capnet.state import state_dir
@@ -68,6 +68,31 @@ def test_two_that_publish_and_are_killed_leave_a_whole_output_at_every_moment(tm
     assert len({(target / name).read_text() for name in "ab"}) == 1
     prepare(temporary_path(target, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_temporary_folder_that_a_killed_process_left_goes_with_the_next(tmp_path: Path, number: int) -> None:
+    """Also where that process had the number of this one, as in a container that was started again."""
+    out = tmp_path / "there" / "model.onnx"
+    left = temporary_path(out, 0)
+    if number:
+        code = "from pathlib import Path; import os; from capnet.contracts.publish import temporary_folder\n"
+        code += f"with temporary_folder(Path({str(out)!r})) as folder:\n    print(folder); (folder / 'a').touch()\n"
+        process = subprocess.run(
+            [sys.executable, "-c", f"{code}    import sys; sys.stdout.flush(); os._exit(1)"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        left = Path(process.stdout.strip())
+    else:
+        left.mkdir(parents=True)
+        (left / "a").touch()
+    assert (left / "a").exists()
+    with temporary_folder(out) as folder:
+        assert not list(folder.iterdir())
+        assert [path.name for path in out.parent.iterdir()] == [folder.name]
+    assert not list(out.parent.iterdir())
 
 
 class suppress_gone:
