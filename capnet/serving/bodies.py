@@ -24,6 +24,7 @@ App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
 PARTS = 1000  # lists, objects and commas of a body for each image that a request may have
+LONGEST = 100_000  # letters of all names, and of all texts that are no base64
 TEXT = 2  # bytes of a body for each byte of its images: base64 takes 1.37 with breaks, escapes take more
 CODES = {400: "BAD_REQUEST", 408: "BAD_REQUEST", 413: "INVALID_PARAMETER_VALUE", 415: "INVALID_PARAMETER_VALUE"}
 
@@ -126,12 +127,33 @@ def _of_kind(kind: str) -> Refused | None:
 
 
 def _parse(body: bytes) -> None:
-    """Raise Refused where a body is no JSON: MLflow's answer would repeat it, with ten letters for a byte."""
+    """Raise Refused where a body is no JSON, or has long texts that are no images: MLflow's answer would repeat them,
+    with up to ten letters for a byte.
+    """
     try:
-        json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Refused(400, f"a body that does not parse: {what}", "send JSON in UTF-8") from None
+    if _letters(content) > LONGEST:
+        what = f"names and texts that are no images in base64 of more than {LONGEST:,} letters"
+        raise Refused(400, what, 'send {"dataframe_records": [{"image": "..."}]}')
+
+
+def _letters(content: Any) -> int:
+    """Letters of all names, and of all texts that stand for no table, or are no base64."""
+    tables = content.values() if isinstance(content, dict) else [content]
+    letters, pending = sum(len(table) for table in tables if isinstance(table, str)), [content]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            letters += sum(map(len, item))
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+        elif isinstance(item, str) and not item.isascii():
+            letters += len(item)
+    return letters
 
 
 async def _answer(refused: Refused, send: Send) -> None:

@@ -129,6 +129,30 @@ def test_what_does_not_parse_is_refused_in_a_few_words(body: bytes, words: str) 
     assert len(server.message) < 300
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"inputs": "a" * 1001},
+        {"instances": "ü" * 600},
+        "a" * 1001,
+        {"inputs": ["ü" * 300, "ü" * 300, "ü" * 500]},
+        {"instances": [{"image": {"b64": "ü" * 1001}}]},
+        {"dataframe_records": [{"a" * 1001: "a"}]},
+        {"dataframe_split": {"columns": ["ü" * 1001], "data": [["a"]]}},
+        {"messages": [{"role": "user", "content": "\ud800" * 1001}]},
+    ],
+)
+def test_long_texts_that_are_no_images_are_refused(monkeypatch: pytest.MonkeyPatch, content: object) -> None:
+    """MLflow's answer repeats them, up to ten bytes for each of theirs."""
+    monkeypatch.setattr("capnet.serving.bodies.LONGEST", 1000)
+    server = Server([json.dumps(content).encode()])
+    assert server.run() == 400
+    assert not server.got
+    assert "of more than 1,000 letters" in server.message
+    for good in ({"dataframe_records": [{"image": "a" * 5000}] * 2}, {"inputs": {"image": ["ü" * 900]}}):
+        assert Server([json.dumps(good).encode()]).run() == 200
+
+
 def test_a_body_that_does_not_end_is_refused_in_time() -> None:
     server = Server([GOOD], ends=False)
     assert server.run() == 408
