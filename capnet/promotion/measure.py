@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from capnet.errors import ContractError
+from capnet.promotion import history
 from capnet.promotion.champion import identity
 from capnet.promotion.copies import copied_from, refused_at_home
 from capnet.promotion.gate import FOLDER, NO_CHAMPION, GateScores, Rescore, gate_verdict, read_gate
 from capnet.promotion.policy import Policy
-from capnet.promotion.standard import loosened
+from capnet.promotion.standard import in_words, loosened
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import deleted_champions, has_artifacts, refuse_moved
 from capnet.tracking.faults import StoreError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
+PROMOTED = ("promoted", "forced")  # kinds of events with a verdict of their own
 MakeRescore = Callable[["ModelVersion"], Rescore | None]
 
 
@@ -86,6 +88,7 @@ def measure(
     """The gate's verdict on ``version``; without a ``rival`` also what speaks against a first champion."""
     rescore = make_rescore(rival) if make_rescore and rival else None
     verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
+    verdict = replace(verdict, asks=(*verdict.asks, *_other_policy(client, version, policy)))
     if rival is not None:
         return verdict
     name, original = version.name, copied_from(client, version)
@@ -93,4 +96,14 @@ def measure(
     asks = tuple(filter(None, (copied, deleted_champions(client, name, str(version.version)))))
     doubt = refused_at_home(client, original)
     notes = (*verdict.notes, doubt) if doubt else verdict.notes
-    return replace(verdict, asks=asks, notes=notes, doubtful=verdict.doubtful or bool(doubt))
+    return replace(verdict, asks=(*verdict.asks, *asks), notes=notes, doubtful=verdict.doubtful or bool(doubt))
+
+
+def _other_policy(client: MlflowClient, version: ModelVersion, policy: Policy) -> list[str]:
+    """Why a reason is needed where ``version`` was promoted last and lost its alias, and ``policy`` is not the one that
+    it passed then: later versions are compared with the policy of the champion.
+    """
+    promoted = [event for event in history.events(client, version.name) if event.counts and event.kind in PROMOTED]
+    if not promoted or promoted[-1].after != str(version.version) or promoted[-1].policy in ("", in_words(policy)):
+        return []
+    return [f"as champion it passed another policy: {promoted[-1].policy}"]

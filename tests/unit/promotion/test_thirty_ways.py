@@ -106,6 +106,29 @@ def test_no_policy_that_asks_for_less_passes_without_force(
     assert "fail: policy" in last.rules
 
 
+@pytest.mark.parametrize("other", ["", "2"])
+def test_a_champion_whose_alias_is_removed_does_not_come_back_by_another_policy(
+    client: MlflowClient, other: str
+) -> None:
+    """Later versions would be compared with that policy."""
+    if other:
+        promote(client, other)
+    promote(client, "1")
+    client.delete_registered_model_alias("capnet", "champion")  # a click
+    lax = POLICIES["no coverage"]
+    for _ in range(2):  # a refusal leaves its policy among the tags
+        with pytest.raises(GateError):
+            promote(client, "1", lax)
+    if not other:
+        with pytest.raises(GateError, match=r"as champion it passed another policy: policy .* coverage 99"):
+            promote(client, "1", lax)
+        client.set_registered_model_alias("capnet", "champion", "1")
+        assert serving(client) == ""
+        client.delete_registered_model_alias("capnet", "champion")
+    assert promote(client, "1").now == "1"
+    assert serving(client) == "1"
+
+
 def marked(scores: GateScores) -> GateScores:
     return replace(scores, classes={**scores.classes, "content_hash": BAD})
 
