@@ -54,9 +54,9 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     filled_in, _, mistakes = read_corrections(out / TABLE)
     if problems or mistakes:
         raise DataError(problems=[*problems, *mistakes])
-    if new := sum(before.get(key) != label for key, label in filled_in.items()):
+    if new := len(filled_in.keys() - before.keys()):  # of a label in both, that of the data folder counts
         what = f"{counted(new, 'label')} filled in here would be lost: not in {chosen.ingest.corrections} of the data"
-        todo = f"put the table into {chosen.data.root} first, or name another folder with --out"
+        todo = f"put the table into {chosen.data.root} first, name another folder with --out, or remove the table"
         raise DataError(what, str(out / TABLE), todo)
     asked = doubts(outputs, before, most, test)
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
