@@ -22,6 +22,7 @@ EDGE = 1e-7  # scores are kept this far from 0 and 1: float32 holds no more
 TEMPERATURES = (0.02, 50.0)  # the shared one stays inside, also where every class is separated perfectly
 OWN_TEMPERATURE = 5.0  # precision of the prior: classes differ by 45 % of the shared temperature
 FOLDS = 5
+BLOCK = 65_536  # entries at a time in the search: several arrays of them stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,20 @@ def uncalibrate(calibration: Calibration, probability: float) -> Floats:
     return np.where(needed > EDGE * (1 + 1e-6), needed, 0.0)
 
 
+def cross_entropy(margin: Floats) -> tuple[Floats, Floats]:
+    """The loss -log sigmoid(margin) and its slope sigmoid(-margin), both from one exponential: logaddexp and expit take
+    three times as long, and the search for a calibration asks hundreds of times.
+
+    Args:
+        margin: logits, positive where they are right, of any shape.
+
+    Returns:
+        Both, of the same shape.
+    """
+    small = np.exp(-np.abs(margin))
+    return np.log1p(small) - np.minimum(margin, 0.0), np.where(margin > 0, small, 1.0) / (1.0 + small)
+
+
 def fit_calibration(
     labels: Bools, known: Bools, scores: Floats, prior: float, start: Calibration | None = None
 ) -> Calibration:
@@ -71,6 +86,8 @@ def fit_calibration(
     x, weight = logits(scores), known.astype(np.float64)
     centre = float(x[known].mean())
     x, sign = x - centre, np.where(labels, 1.0, -1.0)
+    rows = max(1, BLOCK // n_classes)
+    parts = [(x[at : at + rows], sign[at : at + rows], weight[at : at + rows]) for at in range(0, len(x), rows)]
     # what a parameter moves grows with its positives: in units of its spread the search needs a quarter of the steps
     positives = (labels & known).sum(axis=0)
     total = positives.sum(keepdims=True)
@@ -80,13 +97,16 @@ def fit_calibration(
         parameters = scaled * spread
         (log_shared, shared), (log_own, own) = parameters[:2], parameters[2:].reshape(2, n_classes)
         inverse = np.exp(-log_shared - log_own)
-        margin = sign * (x * inverse + shared + own)
-        pull = -sign * weight * expit(-margin)  # derivative of the loss by the calibrated logit
-        by_class, by_log = pull.sum(axis=0), -(pull * x).sum(axis=0) * inverse
-        value = (weight * np.logaddexp(0.0, -margin)).sum() + prior / 2 * (own**2).sum()
-        value += OWN_TEMPERATURE / 2 * (log_own**2).sum()
-        parts = [by_log.sum()], [by_class.sum()], by_log + OWN_TEMPERATURE * log_own, by_class + prior * own
-        return float(value), np.concatenate(parts) * spread
+        value = prior / 2 * (own**2).sum() + OWN_TEMPERATURE / 2 * (log_own**2).sum()
+        by_class, by_log = np.zeros((2, n_classes))
+        for entries, correct, counted in parts:
+            entropy, wrong = cross_entropy(correct * (entries * inverse + (shared + own)))
+            pull = -correct * counted * wrong  # derivative of the loss by the calibrated logit
+            value += (counted * entropy).sum()
+            by_class += pull.sum(axis=0)
+            by_log -= (pull * entries).sum(axis=0) * inverse
+        slopes = [by_log.sum()], [by_class.sum()], by_log + OWN_TEMPERATURE * log_own, by_class + prior * own
+        return float(value), np.concatenate(slopes) * spread
 
     bounds = [tuple(np.log(TEMPERATURES) / spread[0]), *[(None, None)] * (2 * n_classes + 1)]
     first, precision = np.zeros(2 * n_classes + 2), 1e-13

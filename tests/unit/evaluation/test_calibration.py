@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 from unit.evaluation.made_scores import make
 
-from capnet.evaluation.calibration import Calibration, brier, calibrate, fit_calibration, uncalibrate
+import capnet.evaluation.calibration as calibration_module
+from capnet.evaluation.calibration import (
+    OWN_TEMPERATURE,
+    Calibration,
+    brier,
+    calibrate,
+    cross_entropy,
+    fit_calibration,
+    logits,
+    uncalibrate,
+)
 
 
 def _simulated(pictures: int, shifts: np.ndarray, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -121,3 +132,33 @@ def test_calibration_lowers_the_brier_score_of_other_rows() -> None:
         brier_score_loss(labels[400:].ravel(), scores[400:].ravel().astype(np.float64)), abs=1e-9
     )
     assert np.isnan(brier(labels, ~known, scores))
+
+
+@pytest.mark.parametrize("block", [1, 300, 65_536])
+def test_the_search_minimises_the_cross_entropy_whatever_the_size_of_its_blocks(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks hold one image, or do not divide the images, or hold all: each finds what scipy's own functions find."""
+    labels, scores = _simulated(250, np.array([-2.0, -1.0, 0.5]), 0.4)
+    known = np.random.default_rng(1).random(labels.shape) < 0.9
+    monkeypatch.setattr(calibration_module, "BLOCK", block)
+    fitted = fit_calibration(labels, known, scores, prior=3.0)
+
+    def loss(parameters: np.ndarray) -> float:
+        (log_shared, shared), (log_own, own) = parameters[:2], parameters[2:].reshape(2, 3)
+        x = logits(scores) - logits(scores)[known].mean()
+        margin = np.where(labels, 1, -1) * (x * np.exp(-log_shared - log_own) + shared + own)
+        pulled = 3.0 / 2 * (own**2).sum() + OWN_TEMPERATURE / 2 * (log_own**2).sum()
+        return float(np.logaddexp(0, -margin)[known].sum() + pulled)
+
+    best = minimize(loss, np.zeros(8), method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 50_000}).x
+    expected = np.exp(best[0] + best[2:5])
+    np.testing.assert_allclose(fitted.temperature, expected, rtol=1e-3)
+    np.testing.assert_allclose(fitted.shift, best[1] + best[5:] - logits(scores)[known].mean() / expected, atol=5e-3)
+
+
+def test_loss_and_slope_come_from_one_exponential() -> None:
+    margin = np.array([-800.0, -30.0, -1.0, -1e-12, 0.0, 1e-12, 1.0, 30.0, 800.0])
+    entropy, wrong = cross_entropy(margin)
+    np.testing.assert_allclose(entropy, np.logaddexp(0.0, -margin), rtol=1e-14)
+    np.testing.assert_allclose(wrong, expit(-margin), rtol=1e-14)
