@@ -43,6 +43,7 @@ from capnet.evaluation.results import (
 )
 from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_fitted_rows, require_positives
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
+from capnet.progress import track
 
 if TYPE_CHECKING:
     from capnet.data.images.stored_features import Features
@@ -254,4 +255,5 @@ def thresholds(
         rows["capnet"] = held_out, held_out.scores["capnet"]
         if probe is not None and probe.held_out is not None and len(probe.held_out) == len(held_out.rows):
             rows["linear_probe"] = held_out, probe.held_out
-    return {name: choose(*those) for name, those in rows.items()}, source
+    chosen = track(rows.items(), "thresholds", len(rows))
+    return {name: choose(*those) for name, those in chosen}, source
