@@ -21,7 +21,7 @@ from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
-from capnet.progress import Advance, bar
+from capnet.progress import Advance, bar, track
 from capnet.serving.output import FORMATS, PART_SCHEMA, Writer, is_output, is_part
 from capnet.serving.parts import parts_of
 
@@ -241,9 +241,9 @@ def predict(
                 frame = pd.DataFrame([next(rows) for _ in every[number]], columns=PART_SCHEMA.names)
                 frame.to_parquet(temporary, schema=PART_SCHEMA)
                 temporary.replace(paths[number])
-        temporary = folder / out.name
-        result = write(temporary, writer, map(pd.read_parquet, paths), served, model_key, drift)
-        temporary.replace(out)
+        saved, table = track(map(pd.read_parquet, paths), "writing", len(paths)), folder / out.name
+        result = write(table, writer, saved, served, model_key, drift)
+        table.replace(out)
     return result
 
 
