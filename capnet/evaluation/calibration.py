@@ -53,7 +53,7 @@ def uncalibrate(calibration: Calibration, probability: float) -> Floats:
 
 def cross_entropy(margin: Floats) -> tuple[Floats, Floats]:
     """The loss -log sigmoid(margin) and its slope sigmoid(-margin), both from one exponential: logaddexp and expit take
-    three times as long, and the search for a calibration asks hundreds of times.
+    twice as long, and the search for a calibration asks hundreds of times.
 
     Args:
         margin: logits, positive where they are right, of any shape.
