@@ -50,7 +50,7 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
 
     An interrupted call continues where it stopped. Images that cannot be read are named in the output and do not stop
     it.
-    Label rates and scores are compared with those that the model was chosen on, where there are 50 images of both:
+    Label rates and scores are compared with those of the model's test images, where there are 50 of both:
     OUT.drift.json. Without --fail-on-drift a difference changes no exit code.
     """
     from capnet.config import load

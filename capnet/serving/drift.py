@@ -1,4 +1,4 @@
-"""Does a batch of images look like the ones the model was chosen on? Label rates and score distributions, class by
+"""Does a batch of images look like the ones the model was tested on? Label rates and score distributions, class by
 class.
 """
 
@@ -29,7 +29,7 @@ def reference_document(
         label_rates: share of the training rows that have the class, [class].
         scores: served scores of rows that the model was not fitted to, [image, class].
         limits: thresholds, [class].
-        source: those rows: val, out_of_fold or test.
+        source: their split.
 
     Returns:
         JSON content: for each class its rates, and a histogram of scores over the reference's deciles.

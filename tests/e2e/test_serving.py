@@ -190,7 +190,7 @@ def test_predict_writes_the_same_scores(workspace: Workspace, expected: pd.DataF
         table[[f"score {name}" for name in names]].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5
     )
     report = json.loads((workspace.root / "found.parquet.drift.json").read_text())
-    assert (report["pictures"], report["source"], len(report["classes"])) == (PICTURES, "out_of_fold", len(names))
+    assert (report["pictures"], report["source"], len(report["classes"])) == (PICTURES, "test", len(names))
     assert "labelled by outputs" in workspace.capnet(
         "predict", "--model", "outputs", "--input", "list.csv", "--out", "local.json"
     )
