@@ -166,8 +166,8 @@ class Cache:
             return
         unfinished = self.root / "unfinished"
         unfinished.mkdir(exist_ok=True)
-        for old in unfinished.iterdir():
-            if time.time() - old.stat().st_mtime > UNFINISHED_DAYS * 86400:
+        for old in unfinished.iterdir():  # DVC begins its own with a dot, under names that no later run knows
+            if old.name.startswith(".") or time.time() - old.stat().st_mtime > UNFINISHED_DAYS * 86400:
                 old.unlink()
 
         def one(path: str) -> tuple[str, int, str]:

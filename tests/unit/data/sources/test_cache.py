@@ -284,3 +284,14 @@ def test_which_files_hold_labels() -> None:
     labels = ["labels.csv", "labels.csv.gz", "VOC2012/Annotations/1.xml", "annotations/i.json", "list", "m.parquet"]
     others = ["a.JPEG", "train.tar", "x.tar.gz", "scan.nii.gz", "v.mp4"]
     assert [name for name in [*labels, *others] if is_label_file(name)] == labels
+
+
+def test_what_a_killed_fetch_left_under_a_name_of_dvcs_goes_and_its_own_part_stays(
+    tmp_path: Path, remote: Folder
+) -> None:
+    unfinished = tmp_path / "cache" / "unfinished"
+    unfinished.mkdir(parents=True)
+    for name in (".0NmYFGGEIqUTBpfjbiOssQ.tmp", "5b3c"):
+        (unfinished / name).write_bytes(b"half")
+    cache(tmp_path).bring(remote, asked(1))
+    assert tree(unfinished) == {"5b3c": b"half"}
