@@ -33,6 +33,11 @@ LAYOUTS = (  # what a loader's error holds, what that says of a file, and what t
         "save its state_dict alone, in the program that wrote it: `torch.save(model.state_dict(), 'weights.pt')`",
     ),
     (
+        "weights_only",  # of what torch cannot read it says to read it unsafely
+        "it is no file of tensors as torch.save writes it",
+        "use a .safetensors file, or one of `torch.save(model.state_dict(), 'weights.pt')`; ONNX graphs are not read",
+    ),
+    (
         "Required pretrained weights",
         "the folder holds no weight file that open_clip finds: .safetensors, .bin or .pth",
         "put the weights there, named open_clip_model.safetensors, or open_clip_pytorch_model.bin for those of"

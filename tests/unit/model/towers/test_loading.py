@@ -84,7 +84,7 @@ def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
         load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "nothing.pt")))
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no weights")
-    with pytest.raises(DataError, match=r"cannot load weights of tiny-clip: \w+Error"):
+    with pytest.raises(DataError, match="cannot load weights of tiny-clip: it is no file of tensors"):
         load_towers(Backbone(name="tiny-clip", pretrained=str(broken)))
     with pytest.raises(ConfigError, match="is no open_clip model"):
         load_towers(Backbone(name="ViT-Z-99", pretrained="openai"))
@@ -109,6 +109,7 @@ def test_without_a_network_the_offline_backbone_is_named_and_no_attempt_is_logge
         ("lightning", "'model.' in front of every name", "without 'model.'"),
         ("other objects", "other objects than tensors", "state_dict alone"),
         ("archive", "a TorchScript archive whose hash is not one of OpenAI's", "as OpenAI published it"),
+        ("onnx", "no file of tensors", "ONNX graphs are not read"),
         ("inside", "Missing key", "under open_clip's names, such as visual.conv1.weight"),
     ],
 )
@@ -121,6 +122,8 @@ def test_weights_in_another_layout_are_refused_with_what_to_do(layout, what, tod
     names = {"hugging face": "vision_model.", "lightning": "model."}
     if layout == "archive":
         write_as_openai_does(model, tmp_path / "weights.pt")
+    elif layout == "onnx":
+        (tmp_path / "weights.pt").write_bytes(b"\x08\x0a\x12\x07pytorch")  # how an exported graph begins
     else:
         content = {"state_dict": {f"{names.get(layout, '')}{name}": tensor for name, tensor in tensors.items()}}
         if layout == "other objects":
