@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,25 @@ print(sum(max(0, group.column(n).num_values - group.num_rows) for group in group
 DAMAGED = (pa.ArrowException, OSError, RuntimeError, ArithmeticError, LookupError, UnicodeError)
 
 
-def batches(source: Any, most: int, rows: int = BATCH) -> Iterator[pa.Table]:
+def batches(source: Any, most: int, rows: int = BATCH, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of a Parquet file, a part at a time; texts that repeat are measured before they are written out.
 
     Args:
         source: path, or file open for reading bytes.
         most: bytes of text that all parts together may have.
         rows: of a part.
+        columns: that are read; None reads all.
 
     Raises:
         ValueError: they have more.
         DAMAGED: it is no Parquet file.
     """
     schema = pq.ParquetFile(source).schema
-    columns = [schema.column(number) for number in range(len(schema))]
-    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    stored = [schema.column(number) for number in range(len(schema))]
+    texts = [column.path for column in stored if column.physical_type == "BYTE_ARRAY"]
     file = pq.ParquetFile(source, read_dictionary=texts)
     left = most
-    for batch in file.iter_batches(batch_size=rows):
+    for batch in file.iter_batches(batch_size=rows, columns=columns):
         left -= sum(map(_letters, batch.columns))
         if left < 0:
             raise ValueError(f"texts of more than {most:,} bytes: they could fill the memory")

@@ -105,7 +105,7 @@ def _bounded(path: Path, expected: Any) -> Any:
 
     most = max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
     left, parts = most, []
-    for batch in batches(path, most, PART):
+    for batch in batches(path, most, PART, expected.names):
         part = batch.select(expected.names)
         left -= part.nbytes + CELL * len(part) * len(expected)
         if left < 0:

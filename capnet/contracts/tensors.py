@@ -54,7 +54,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("capnet", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, MemoryError, OSError, ValueError) as error:
+    except (SafetensorError, MemoryError, OSError, RuntimeError, ValueError) as error:  # torch maps the file
         raise ContractError(f"not a safetensors file: {error}", str(path), AGAIN) from None
     with reading(path):
         content = json.loads(text)

@@ -1,15 +1,20 @@
-"""JSON between stages that is small on disk and large in memory."""
+"""Files between stages that are small on disk and large in memory."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from faults.bounded import bounded
 
-from capnet.contracts import csv_text, read_json
+from capnet.contracts import csv_text, read_json, read_predictions
+from capnet.contracts.tensors import read_tensors
+from capnet.errors import ContractError
 
 
 @pytest.mark.parametrize("part", ['{"":0}', "[]", "{}"])
@@ -33,3 +38,23 @@ def test_a_name_with_a_line_end_begins_no_row() -> None:
     text = csv_text(("path", "class"), rows)
     assert list(csv.reader(io.StringIO(text, newline=""))) == [["path", "class"], *rows]
     assert text.endswith('\nfive,"six ""7"""\n')
+
+
+def test_tensors_that_no_memory_can_map_are_a_damaged_file_that_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "graph.safetensors"
+    head = json.dumps({"a": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}).encode()
+    with open(path, "wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(8 + len(head) + 2**40)
+    with pytest.raises(ContractError, match=r"graph\.safetensors"):
+        read_tensors(path)
+
+
+def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
+    path, rows = tmp_path / "predictions.parquet", 2000
+    columns = {"image_id": list(map(str, range(rows))), "slice": [""] * rows, "variant": ["capnet"] * rows}
+    columns |= {"split": ["test"] * rows, "scores": pa.array([[0.5]] * rows, pa.list_(pa.float32()))}
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["x" * 500_000])  # a gigabyte, written out
+    table = pa.table(columns | {"more": long})
+    pq.write_table(table.replace_schema_metadata({"capnet_schema": "1"}), path)
+    assert len(read_predictions(path)) == rows
