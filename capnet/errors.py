@@ -30,7 +30,7 @@ MACHINE = {
     errno.EACCES: "choose a folder that may be written to, or change its rights",
     errno.EPERM: "choose a folder that may be written to, or change its rights",
     errno.ENOTDIR: "choose a folder, or remove the file that is in its place",
-    errno.EEXIST: "choose a folder, or remove the file that is in its place",
+    errno.EEXIST: "choose a folder, or remove the file, or the link to nothing, that is in its place",
     errno.EISDIR: "choose a file, or remove the folder that is in its place",
     errno.EMFILE: "raise the number of open files (ulimit -n)",
     errno.ENOMEM: "give the task more memory",

@@ -207,3 +207,9 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     monkeypatch.setattr("capnet.steps.ingest.ingest", lambda *arguments: pytest.fail("it began"))
     with pytest.raises(CapnetError, match="no output can be written here: No space left on device"):
         run("ingest", {}, {"data": tmp_path}, {"manifest": tmp_path / "outputs" / "manifest"})
+
+
+def test_a_link_to_a_folder_that_is_gone_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(CapnetError, match="the link to nothing"):
+        prepare(tmp_path / "outputs" / "manifest")
