@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from capnet.config import Runtime, Tte
-from capnet.data.images import stream
+from capnet.data.images import features, stream
 from capnet.data.images.features import pooled_features
 from capnet.data.images.store import write_segment
 from capnet.data.images.transform import Transform
@@ -71,6 +71,15 @@ def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
     assert tower.calls == 77
     assert torch.equal(compute(tower, (rows.iloc[[4, 1, 4]], root)), first[[4, 1, 4]])
     assert tower.calls == 77
+
+
+def test_features_from_before_transparent_pngs_of_16_bits_were_read_right_are_computed_again(pictures, monkeypatch):
+    tower = Tower()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(features, "KERNELS", 3)
+        compute(tower, pictures)
+    compute(tower, pictures)
+    assert tower.calls == 70
 
 
 @pytest.mark.parametrize(
