@@ -17,7 +17,6 @@ from capnet.errors import some
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
 from capnet.model.towers import TextTower
-from capnet.progress import bar
 from capnet.runtime import prepare
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     texts = [settings.template.format(name) for name in classes.prompt_names]
     towers.text.refuse_cut(texts, classes.prompt_names, "graph.template")
     _warn_of_equal_texts(towers.text, texts, classes.names)
-    with torch.no_grad(), bar("text features", 1):
+    with torch.no_grad():
         features = towers.text(texts).float().cpu()
     train = None
     if settings.source != "text":
