@@ -199,4 +199,4 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     rows = rows[(rows["variant"] == "capnet") & (rows["split"] == "test")]
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
     limits, _ = limits_of(candidate.thresholds)
-    return reference_document(candidate.classes.names, rates, scores, limits, "test")
+    return reference_document(candidate.classes.names, rates, scores, limits)

@@ -19,17 +19,14 @@ LARGE_PSI = 0.25  # the usual mark of a population that changed
 ALPHA = 0.01  # chance that any class is named although nothing changed
 
 
-def reference_document(
-    names: list[str], label_rates: Floats, scores: Floats, limits: Floats, source: str
-) -> dict[str, Any]:
+def reference_document(names: list[str], label_rates: Floats, scores: Floats, limits: Floats) -> dict[str, Any]:
     """What travels with the model, to compare later scores with.
 
     Args:
         names: of the classes.
         label_rates: share of the training rows that have the class, [class].
-        scores: served scores of rows that the model was not fitted to, [image, class].
+        scores: served scores of the test rows, [image, class].
         limits: thresholds, [class].
-        source: their split.
 
     Returns:
         JSON content: for each class its rates, and a histogram of scores over the reference's deciles.
@@ -48,7 +45,7 @@ def reference_document(
         )
     labels = (scores >= limits).sum(axis=1) if len(scores) else np.zeros(1)
     whole = {"labels_per_picture": float(labels.mean()), "without_labels": float((labels == 0).mean())}
-    return {"schema": SCHEMA, "source": source, "rows": len(scores), "whole": whole, "classes": classes}
+    return {"schema": SCHEMA, "source": "test", "rows": len(scores), "whole": whole, "classes": classes}
 
 
 class Drift:

@@ -38,7 +38,7 @@ def predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "params.yaml").write_text("{}\n")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.jpg").touch()
-    whole = reference_document(NAMES, np.full(3, 0.1), _scores(1000), LIMITS, "val")
+    whole = reference_document(NAMES, np.full(3, 0.1), _scores(1000), LIMITS)
 
     def call(scores: np.ndarray, *options: str, reference: Mapping[str, Any] = whole) -> Result:
         @contextmanager
@@ -92,7 +92,7 @@ def test_equal_and_small_batches_pass(predict: Any, rows: int, shift: float, las
 
 
 def test_it_is_said_whether_the_batch_or_the_reference_is_too_small(predict: Any) -> None:
-    small = reference_document(NAMES, np.full(3, 0.1), _scores(48), LIMITS, "val")
+    small = reference_document(NAMES, np.full(3, 0.1), _scores(48), LIMITS)
     last = predict(_scores(400), reference=small).output.splitlines()[-1]
     assert last == "drift: too few images to tell: 400 now, 48 in the reference; 50 of each are needed"
 

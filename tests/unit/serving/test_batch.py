@@ -46,7 +46,7 @@ def model(tmp_path: Path) -> Path:
     scores = np.random.default_rng(1).random((200, 2)).astype(np.float32)
     files: dict[str, Any] = {
         "source.json": {"name": "capnet version 1", "folder": "."},
-        "reference.json": reference_document(NAMES, np.full(2, 0.1), scores, LIMITS, "val"),
+        "reference.json": reference_document(NAMES, np.full(2, 0.1), scores, LIMITS),
         "thresholds.json": {
             "schema": 1,
             "class_fingerprint": "of these two",

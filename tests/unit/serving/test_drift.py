@@ -28,7 +28,7 @@ def _scores(seed: int, rows: int, shift: float = 0.0) -> np.ndarray:
 
 
 def _reference(rows: int = 1000) -> dict[str, Any]:
-    return reference_document(NAMES, np.full(30, 0.1), _scores(0, rows), LIMITS, "val")
+    return reference_document(NAMES, np.full(30, 0.1), _scores(0, rows), LIMITS)
 
 
 def test_equal_batches_are_silent_in_forty_trials() -> None:
@@ -70,7 +70,7 @@ def test_few_or_no_pictures_say_nothing() -> None:
 
 def test_a_class_that_always_scores_alike_is_no_error() -> None:
     scores = np.full((200, 30), 0.2, dtype=np.float32)
-    report = drift_report(reference_document(NAMES, np.zeros(30), scores, LIMITS, "val"), scores, LIMITS)
+    report = drift_report(reference_document(NAMES, np.zeros(30), scores, LIMITS), scores, LIMITS)
     assert not any(item["drifted"] for item in report["classes"])
 
 
@@ -82,7 +82,7 @@ def test_rare_classes_of_an_unchanged_batch_are_named_no_more_often_than_chance(
     names, limits = [str(number) for number in range(40)], 1 - rates
     alarms = 0
     for _ in range(200):
-        reference = reference_document(names, rates, rng.random((before, 40)), limits, "val")
+        reference = reference_document(names, rates, rng.random((before, 40)), limits)
         report = drift_report(reference, rng.random((rows, 40)), limits)
         alarms += any(item["drifted"] for item in report["classes"])
     assert alarms <= 8, "one or two of a hundred are promised"
@@ -90,7 +90,7 @@ def test_rare_classes_of_an_unchanged_batch_are_named_no_more_often_than_chance(
 
 def test_a_rare_class_that_is_ten_times_as_frequent_is_named() -> None:
     rng, rates = np.random.default_rng(0), np.array([0.3, 0.005])
-    reference = reference_document(["a", "b"], rates, rng.random((1000, 2)), 1 - rates, "val")
+    reference = reference_document(["a", "b"], rates, rng.random((1000, 2)), 1 - rates)
     scores = np.stack([rng.random(200), rng.random(200) ** 0.1], axis=1)
     report = drift_report(reference, scores, 1 - rates)
     assert [item["name"] for item in report["classes"] if item["drifted"]] == ["b"]
