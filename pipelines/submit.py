@@ -47,12 +47,12 @@ def command(pipeline: str, **options: Any) -> None:
     check_options(pipeline, options)
     params = load(Path(options["params"]), options["settings"])
     root, folder = options["pictures"] or params.data.root, ""  # the folder is mounted into containers of this machine
-    if options["local"]:
+    if options["local"] == "docker":
+        params, folder = _in_containers(params, options)
+    elif options["local"]:
         check_folder(root)
     elif not options["dry_run"]:
         check_root(root, options["data_volume"])
-    if options["local"] == "docker":
-        params, folder = _in_containers(params, root, options)
     if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
         per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
         settings_of({"image": "", **per_node}, params)
@@ -93,16 +93,19 @@ def _compile_options(params: Params, options: dict[str, Any]) -> Any:
     )
 
 
-def _in_containers(params: Params, root: str, options: dict[str, Any]) -> tuple[Params, str]:
+def _in_containers(params: Params, options: dict[str, Any]) -> tuple[Params, str]:
     """Settings as containers see this machine, and the folder of images to mount, which ``options`` then mention."""
     from capnet.data.sources.root import kind_of
     from capnet.tracking.database import sqlite_file
     from capnet.tracking.store import tracking_uri
+    from pipelines.checks import check_folder
 
     if sqlite_file(uri := tracking_uri(params.register_)):
         what = f"containers need an MLflow server, and the store is the file {uri}"
         todo = "start `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local subprocess"
         raise ConfigError(what, "MLFLOW_TRACKING_URI, register.tracking_uri", todo)
+    root = options["pictures"] or params.data.root
+    check_folder(root)
     if kind_of(root) != "folder":
         return params, ""
     options["data_volume"], options["pictures"] = True, ""
