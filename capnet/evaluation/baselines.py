@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from capnet.contracts import check_tensors, read_tensors, write_tensors
-from capnet.evaluation.logistic import ROUGH, C, Probe, centre_of, directions, fit_probe, probe_scores
+from capnet.evaluation.logistic import MOST_STEPS, ROUGH, C, Probe, centre_of, directions, fit_probe, probe_scores
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.progress import bar
 
@@ -65,16 +65,14 @@ def fit_linear_probe(
     features = np.concatenate([directions(part.features, centre) for part in parts])
     labels, known = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "known"))
     numbers = [] if folds is None else np.unique(folds).tolist()
-    with bar("linear probe", 1 + len(numbers)) as advance:
-        probe = _shrunk(fit_probe(features, centre, labels, known), features)
-        advance()
+    with bar("linear probe", (1 + len(numbers)) * MOST_STEPS) as advance:
+        probe = _shrunk(fit_probe(features, centre, labels, known, advance=advance), features)
         held_out = np.zeros(labels.shape, dtype=np.float32)
         for fold in numbers:
             inside, outside = folds != fold, folds == fold
-            fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH)
+            fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH, advance)
             fitted = _shrunk(fitted, features[inside])
             held_out[outside] = expit(features[outside] @ fitted.weight + fitted.bias)
-            advance()
     if folds is not None:
         return FittedProbe(probe, held_out)
     if validation is None:
