@@ -38,8 +38,9 @@ def fiftyone(root: Path) -> None:
 
 def label_studio(root: Path) -> None:
     choices = {"001": {"choice": {"choices": LABELS["001"]}}, "002": {"choice": "dog"}, "003": {}}
-    tasks = [{"image": f"/data/upload/1/{name}.jpg", "id": 1, "annotator": 1, **choices[name]} for name in LABELS]
-    put(root, "export.json", json.dumps(tasks))
+    tasks = [{"image": f"/data/upload/1/{name}.jpg", "annotation_id": 1, **choices[name]} for name in LABELS]
+    unlabelled = {"image": "/data/upload/1/d.jpg", "annotator": {}, "annotation_id": None}
+    put(root, "export.json", json.dumps([*tasks, unlabelled]))
 
 
 def labelbox(root: Path) -> None:
@@ -83,7 +84,8 @@ def vgg_via(root: Path) -> None:
 
 
 def pascal_voc(root: Path) -> None:
-    for name, labels in LABELS.items():
+    for (name, labels), ending in zip(LABELS.items(), ("JPG", "png", "jpg"), strict=True):
+        put(root, f"images/{name}.{ending}", "")
         objects = "".join(f"<object><name>{label}</name></object>" for label in [*labels, *labels])
         put(root, f"annotations/{name}.xml", f"<annotation><folder>x</folder>{objects}</annotation>")
 
@@ -219,9 +221,37 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
             "002": "val",
             "003": "test",
         }
+    if name == "Pascal VOC":
+        assert [row["path"] for row in rows.values()] == ["images/001.JPG", "images/002.png", "images/003.jpg"]
     if name == "ChestX-ray14":
         assert {row["group"] for row in rows.values()} == {"17"}
         assert [row["image_id"] for row in rows.values()] == [f"{name}.jpg" for name in LABELS]
+
+
+def test_fiftyone_without_classes_writes_names(tmp_path: Path) -> None:
+    put(tmp_path, "labels.json", json.dumps({"classes": None, "labels": {"001": LABELS["001"], "002": "dog"}}))
+    for name in LABELS:
+        put(tmp_path, f"data/{name}.jpg", "")
+    run(next(recipe for recipe in RECIPES if recipe.startswith("# FiftyOne")), tmp_path)
+    assert (tmp_path / "labels.csv").read_text().splitlines()[1:] == [
+        "data/001.jpg,cat|traffic light,",
+        "data/002.jpg,dog,",
+    ]
+
+
+def test_boxes_and_encoded_names_of_label_studio(tmp_path: Path) -> None:
+    boxes = [{"x": 1, "y": 2, "rectanglelabels": [label], "original_width": 9} for label in LABELS["001"]]
+    uploaded = {"image": "/data/upload/1/0a1b2c3d-b%C3%A4r.jpg", "annotation_id": 1, "label": boxes}
+    local = {"image": "/data/local-files/?d=photos/a%20b.jpg", "annotation_id": 2}
+    put(tmp_path, "export.json", json.dumps([uploaded, local]))
+    recipe = next(recipe for recipe in RECIPES if recipe.startswith("# Label Studio"))
+    line = 'tag, kind = "choice", "choices"  # for boxes: "label", "rectanglelabels"'
+    assert line in recipe
+    run(recipe.replace(line, 'tag, kind = "label", "rectanglelabels"'), tmp_path)
+    assert (tmp_path / "labels.csv").read_text().splitlines()[1:] == [
+        "images/0a1b2c3d-bär.jpg,cat|traffic light,",
+        "images/a b.jpg,,",
+    ]
 
 
 def test_every_export_of_the_document_is_tried() -> None:
