@@ -97,7 +97,8 @@ def _images(file: CocoJson, problems: list[Problem]) -> Images:
         number, name = item.get("id"), item.get("file_name")
         if not is_whole(number) or not isinstance(name, str):
             what = f"image {str(item)[:80]} needs a file_name, and a whole number as its id"
-            todo = "where images have a location, set data.format: camera_traps" if "location" in item else TODO
+            traps = "where images have a location, or texts as ids, set data.format: camera_traps"
+            todo = traps if "location" in item or isinstance(number, str) else TODO
             problems.append(Problem(what, file.path.name, todo))
         elif number in images:
             problems.append(Problem(f"image {number} appears twice", file.path.name, PUBLISHED))

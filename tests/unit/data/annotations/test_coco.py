@@ -140,7 +140,8 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     images = [
         *IMAGES,
         {"id": 9, "file_name": "x.jpg"},
-        {"id": "a", "file_name": "y.jpg", "location": 3},
+        {"id": "a", "file_name": "y.jpg"},
+        {"id": None, "file_name": "z.jpg", "location": 3},
         {"id": 2, "file_name": "../../x.jpg"},
         {"id": 3, "file_name": "000000000025.png"},
     ]
@@ -157,8 +158,9 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     ):
         assert part in text
     assert text.count("is damaged") == 3
-    assert len(result.problems) == 9
-    assert result.problems[1].todo == "where images have a location, set data.format: camera_traps"
+    assert len(result.problems) == 10
+    todo = "where images have a location, or texts as ids, set data.format: camera_traps"
+    assert [problem.todo for problem in result.problems[1:3]] == [todo, todo]
 
 
 def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: Path) -> None:
