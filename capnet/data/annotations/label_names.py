@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
 # what people call an image without any class
-NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
+NOTHING = {"blank", "empty", "nothing", "none", "none of the above", "no animal", "no finding", "no label", "no_label"}
 # as Python, JSON and databases write one: ['a', 'b'], ('a',), {a,b}, {"choices": ["a", "b"]}
 A_LIST = re.compile(r"""[\[({]\s*(['"].*['"],?)?\s*[\])}]|\[.*[,:].*\]|\{.*\}""", re.DOTALL)
 OTHER_SEPARATORS = ";,|/"

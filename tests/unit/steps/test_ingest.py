@@ -129,7 +129,9 @@ def test_a_clone_without_its_pictures_is_sent_to_dvc(tmp_path: Path) -> None:
     assert f"make data-pull, or dvc pull {tmp_path / 'data.dvc'}" in text
 
 
-@pytest.mark.parametrize(("name", "is_named"), [("Empty", True), ("no finding", True), ("fox", False)])
+@pytest.mark.parametrize(
+    ("name", "is_named"), [("Empty", True), ("no finding", True), ("no_label", True), ("fox", False)]
+)
 def test_a_class_that_reads_like_no_class_at_all_is_named(
     data: Path, tmp_path: Path, name: str, is_named: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
