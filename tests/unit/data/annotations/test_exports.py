@@ -66,11 +66,10 @@ def cvat(root: Path) -> None:
 
 def datumaro(root: Path) -> None:
     categories = {"label": {"labels": [{"name": name, "parent": ""} for name in CLASSES], "attributes": []}}
-    items = []
-    for name, labels in LABELS.items():
+    for (name, labels), subset in zip(LABELS.items(), ("Train", "Validation", "Test"), strict=True):
         annotations = [{"id": 0, "type": "label", "label_id": CLASSES.index(label)} for label in labels]
-        items.append({"id": name, "annotations": annotations, "image": {"path": f"{name}.jpg", "size": [9, 9]}})
-    put(root, "annotations/default.json", json.dumps({"info": {}, "categories": categories, "items": items}))
+        items = [{"id": name, "annotations": annotations, "image": {"path": f"{name}.jpg", "size": [9, 9]}}]
+        put(root, f"annotations/{subset}.json", json.dumps({"info": {}, "categories": categories, "items": items}))
 
 
 def vgg_via(root: Path) -> None:
@@ -215,7 +214,7 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
         {"001": ["dog"], "002": ["traffic light"], "003": ["cat", "traffic light"]} if name == "Open Images" else {}
     )
     assert {image: [names[c] for c in row["unknown"]] for image, row in rows.items() if row["unknown"]} == unknown
-    if name in ("YOLO", "COCO", "Roboflow"):
+    if name in ("YOLO", "COCO", "Datumaro", "Roboflow"):
         assert {image: row["given_split"] for image, row in rows.items()} == {
             "001": "train",
             "002": "val",
