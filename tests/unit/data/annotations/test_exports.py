@@ -253,6 +253,13 @@ def test_boxes_and_encoded_names_of_label_studio(tmp_path: Path) -> None:
     ]
 
 
+def test_a_project_of_cvat_has_a_folder_for_each_subset(tmp_path: Path) -> None:
+    image = '<image id="0" name="a/1.jpg" subset="Test" task_id="4"><tag label="cat" source="manual"></tag></image>'
+    put(tmp_path, "annotations.xml", f"<annotations>{image}</annotations>")
+    run(next(recipe for recipe in RECIPES if recipe.startswith("# CVAT")), tmp_path)
+    assert (tmp_path / "labels.csv").read_text().splitlines()[1:] == ["images/Test/a/1.jpg,cat,test"]
+
+
 def test_every_export_of_the_document_is_tried() -> None:
     named = [recipe for recipe in RECIPES if recipe.startswith("# ")]
     assert sorted(named) == sorted(recipe for recipe in named if recipe[2:].startswith(tuple(EXPORTS)))
