@@ -27,6 +27,7 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.images.stored_features import StoredFeatures, join_views
+from capnet.data.images.transform import Transform
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError, counted
 from capnet.evaluation.baselines import FittedProbe, write_probe
@@ -94,6 +95,8 @@ def _fit(
     fitted = pd.concat([rows, val], ignore_index=True) if refits else rows
     model = trainer.new_model()
     _warn_of_hours(trainer, model, len(rows))
+    if model.blocks_behind_tokens:  # of all rows that will be fitted, before hours of towers and of a first training
+        trainer.features.refuse_tokens(fitted, _views_of_tokens(trainer), model.blocks_behind_tokens, "training")
     features = _features(trainer, model, rows, val)
     validate = validator(trainer, val, features.validation)
     result = trainer.fit(model, rows, features.views, folder / "main", features.plain, validate=validate, log=log)
@@ -229,11 +232,14 @@ def _features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataF
         random = trainer.features.pooled(rows, trainer.features.transform(settings.views), "training (random views of)")
         views = join_views([plain, random])
     elif model.blocks_behind_tokens:
-        transforms = [test_time, trainer.features.transform(settings.views)]
-        views = trainer.features.tokens(rows, transforms, model.blocks_behind_tokens, "training")
+        views = trainer.features.tokens(rows, _views_of_tokens(trainer), model.blocks_behind_tokens, "training")
     if len(val) and (frozen or blended):
         validation = trainer.features.pooled(val, test_time, "validation", model)
     return _Features(plain, views, validation)
+
+
+def _views_of_tokens(trainer: Trainer) -> list[Transform]:
+    return [trainer.features.transform(), trainer.features.transform(trainer.params.train.views)]
 
 
 def _write(

@@ -67,6 +67,21 @@ class TowerFeatures:
         Raises:
             ConfigError: they need more than the feature store may hold.
         """
+        self.refuse_tokens(rows, transforms, blocks, what)
+        tower = self.towers.image
+        before = f" before {blocks} blocks"
+        function = partial(tower.tokens, blocks=blocks)
+        return join_views([self._stored(function, before, rows, item, f"{what} (tokens of)") for item in transforms])
+
+    def refuse_tokens(self, rows: pd.DataFrame, transforms: Sequence[Transform], blocks: int, what: str) -> None:
+        """Refuse tokens, as ``tokens`` makes them of these arguments, that need more than the feature store may hold.
+
+        Args:
+            rows, transforms, blocks, what: as in ``tokens``.
+
+        Raises:
+            ConfigError: with their size.
+        """
         tower, size, device = self.towers.image, self.towers.preprocess.size, self.machine.device
         with torch.no_grad():
             one = tower.tokens(torch.zeros(1, 3, size, size, device=device), blocks)
@@ -79,9 +94,6 @@ class TowerFeatures:
                 "train.adapter.blocks",
                 "raise runtime.feature_gigabytes, lower train.views, or set train.adapter.blocks: 0",
             )
-        before = f" before {blocks} blocks"
-        function = partial(tower.tokens, blocks=blocks)
-        return join_views([self._stored(function, before, rows, item, f"{what} (tokens of)") for item in transforms])
 
     def pooled_of_tokens(self, model: CapNet, tokens: Tensor) -> Tensor:
         """Pooled features [image, pooled] of ``tokens`` [image, token, width] in ``model``."""

@@ -8,9 +8,12 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from capnet.config import Backbone
 from capnet.contracts import label_matrix, read_predictions, read_tensors, sampling_units
 from capnet.data.splits.stratify import stratified_folds
+from capnet.errors import ConfigError
 from capnet.evaluation.tte import Scorer
+from capnet.model.backbones import load_towers
 from capnet.stages import run
 from tests.unit.model import tiny
 from tests.unit.steps import small_training
@@ -235,3 +238,18 @@ def test_without_validation_rows_there_is_nothing_to_refit(made, backbone):
     result = model_of(folder)
     assert {name for name in first if first[name] != result[name]} == {"config.json"}
     assert json.loads(result["config.json"])["refit_rows"] == 0
+
+
+def test_tokens_that_only_the_refit_has_no_room_for_are_refused_before_anything_is_computed(made, tmp_path):
+    """9 views of an image: 5 of test time and 4 random ones."""
+    folder, frame = made
+    tiny.register("tiny-clip", tmp_path / "configs")
+    write_inputs(folder, frame)
+    towers = load_towers(Backbone(name="tiny-clip", pretrained="random"))
+    one = towers.image.tokens(torch.zeros(1, 3, towers.preprocess.size, towers.preprocess.size), 1)
+    different = frame["sha256"][frame["split"] == "train"].nunique()
+    room = {"feature_gigabytes": 2e-9 * one.numel() * 9 * (different + 0.5)}  # for the training rows alone
+    with pytest.raises(ConfigError, match=rf"the tokens of {ROWS} training images take"):
+        run_both(folder, "tiny-clip", room, refit=True, adapter={"blocks": 1})
+    assert not list((folder / "state").rglob("*.arrow"))
+    assert not list((folder / "state").rglob("checkpoint*"))
