@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from time import monotonic
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from capnet.errors import DataError
-from capnet.serving.request import MEGA, VARIABLE, Limits
+from capnet.serving.request import ARRIVED, MEGA, VARIABLE, Limits
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -26,7 +27,13 @@ JSON = "application/json"
 PARTS = 1000  # lists, objects and commas of a body for each image that a request may have
 LONGEST = 100_000  # letters of all names, and of all texts that are no base64
 TEXT = 2  # bytes of a body for each byte of its images: base64 takes 1.37 with breaks, escapes take more
-CODES = {400: "BAD_REQUEST", 408: "BAD_REQUEST", 413: "INVALID_PARAMETER_VALUE", 415: "INVALID_PARAMETER_VALUE"}
+CODES = {
+    400: "BAD_REQUEST",
+    408: "BAD_REQUEST",
+    413: "INVALID_PARAMETER_VALUE",
+    415: "INVALID_PARAMETER_VALUE",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
 
 
 class Refused(DataError):
@@ -61,16 +68,16 @@ class CheckedBodies:
     async def _answered(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
+        body = None
         try:
             async with asyncio.timeout(self._limits.seconds):
                 kinds = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"]
                 body = await self._body(kinds or [""], receive)
                 if body is not None:
+                    ARRIVED.set(monotonic())
                     await asyncio.to_thread(_parse, body)
         except TimeoutError:
-            what = f"no whole body within {self._limits.seconds:g} seconds"
-            late = Refused(408, what, f"send a smaller one; the limit is {VARIABLE}SECONDS of the server")
-            return await _answer(late, send)
+            return await _answer(self._late(body is not None), send)
         except Refused as refused:
             return await _answer(refused, send)
         if body is None:
@@ -108,6 +115,15 @@ class CheckedBodies:
         if refused:
             raise refused
         return b"".join(chunks)
+
+    def _late(self, whole: bool) -> Refused:
+        """``whole``: the body is there, and no thread was free to parse it, because others are being scored."""
+        seconds = f"within {self._limits.seconds:g} seconds"
+        if whole:
+            todo = f"send it again later; the limit is {VARIABLE}AT_ONCE of the server"
+            return Refused(503, f"no turn {seconds}", todo)
+        todo = f"send a smaller one; the limit is {VARIABLE}SECONDS of the server"
+        return Refused(408, f"no whole body {seconds}", todo)
 
     def _too_much(self, size: int, parts: int) -> Refused | None:
         most = self._limits.megabytes * TEXT

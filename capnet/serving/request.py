@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from threading import Semaphore
@@ -30,6 +31,7 @@ VARIABLE = "CAPNET_SERVE_"
 MEGA = 10**6
 SEND, WHOLE = "send the bytes of an image file or their base64", "send the whole file: this one is cut or damaged"
 BASE64 = str.maketrans("-_", "+/", "\r\n")  # that for addresses has other letters, and some encoders break lines
+ARRIVED: ContextVar[float] = ContextVar("when the whole body of a request was there")  # may wait for a thread then
 NO_IMAGE = f"neither an image in base64 nor a file below {VARIABLE}ROOT"  # of any path, whether there is a file or not
 
 
@@ -52,7 +54,7 @@ class Clock:
     """The limits of one request, and the time that it has left."""
 
     def __init__(self, limits: Limits) -> None:
-        self.limits, self._end = limits, monotonic() + limits.seconds
+        self.limits, self._end = limits, ARRIVED.get(monotonic()) + limits.seconds
 
     def check(self) -> None:
         """Raise TooSlow where the time is over."""
@@ -66,7 +68,8 @@ class Clock:
     @contextmanager
     def turn(self, turns: Semaphore) -> Iterator[None]:
         """Hold a turn; waiting for it takes time of the request. Raises TooSlow where there was none."""
-        if not turns.acquire(timeout=max(0.0, self._end - monotonic())):
+        left = self._end - monotonic()
+        if left <= 0 or not turns.acquire(timeout=left):
             raise TooSlow(
                 f"no turn within {self.limits.seconds:g} seconds",
                 "request",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest
 
 from capnet.serving.bodies import CheckedBodies, Message, Receive, Send
-from capnet.serving.request import Limits
+from capnet.serving.request import Clock, Limits, TooSlow
 
 LIMITS = Limits(images=2, megabytes=0.01, seconds=0.5)  # 2,000 parts, 20,000 bytes
 GOOD = b'{"dataframe_records": [{"image": "abc"}]}'
@@ -158,6 +160,41 @@ def test_a_body_that_does_not_end_is_refused_in_time() -> None:
     assert server.run() == 408
     assert "within 0.5 seconds" in server.message
     assert (b"connection", b"close") in server.answers[0]["headers"]
+
+
+def test_a_whole_body_that_waits_for_a_thread_too_long_is_to_come_again_later() -> None:
+    """All threads score for others: its client was told that the body was not whole, and to send a smaller one."""
+
+    async def ask(server: Server) -> None:
+        loop, free = asyncio.get_running_loop(), Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, free.wait)
+        await CheckedBodies(server.app, LIMITS, "models:/käfer/7")(server.scope, server.receive, server.send)
+        free.set()
+        await busy
+
+    server = Server([GOOD])
+    asyncio.run(ask(server))
+    assert server.answers[0]["status"] == 503
+    assert "no turn within 0.5 seconds" in server.message
+    assert not server.got
+
+
+def test_the_seconds_of_a_request_begin_once_its_body_is_there() -> None:
+    """They began once a thread was free: with a limit of 6 seconds and 20 clients the last answer took 26."""
+
+    def score() -> None:
+        with pytest.raises(TooSlow, match="no turn within"), Clock(LIMITS).turn(Semaphore(1)):
+            raise AssertionError("its time was over")
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(LIMITS.seconds)
+        await asyncio.to_thread(score)
+        await server.app(scope, receive, send)
+
+    server = Server([GOOD])
+    asyncio.run(CheckedBodies(app, LIMITS, "models:/käfer/7")(server.scope, server.receive, server.send))
+    assert server.got == [GOOD]
 
 
 def test_of_a_client_that_leaves_nothing_is_left() -> None:
