@@ -21,6 +21,7 @@ from capnet.serving.request import ARRIVED, MEGA, VARIABLE, Limits
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
@@ -71,8 +72,7 @@ class CheckedBodies:
         body = None
         try:
             async with asyncio.timeout(self._limits.seconds):
-                kinds = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"]
-                body = await self._body(kinds or [""], receive)
+                body = await self._body(scope["headers"], receive)
                 if body is not None:
                     ARRIVED.set(monotonic())
                     await asyncio.to_thread(_parse, body)
@@ -90,13 +90,13 @@ class CheckedBodies:
 
         return await self._app(scope, receive_again, send)
 
-    async def _body(self, kinds: Sequence[str], receive: Receive) -> bytes | None:
-        """The whole body; None where the client has gone. ``kinds``: of its content, one for each header.
+    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None where the client has gone.
 
         Raises:
             Refused: it is not of a kind or size that is handed on.
         """
-        refused = next(filter(None, map(_of_kind, kinds)), None)
+        refused = _of_headers(headers)
         chunks: list[bytes] = []
         size, parts = 0, 0
         while True:
@@ -136,10 +136,16 @@ class CheckedBodies:
         return None
 
 
-def _of_kind(kind: str) -> Refused | None:
-    if kind.partition(";")[0].strip().lower() == JSON:
-        return None
-    return Refused(415, f"a body of type {kind[:60]!r}", f"send JSON, and the header Content-Type: {JSON}")
+def _of_headers(headers: Headers) -> Refused | None:
+    """Why a body with these headers is not handed on; None where it is. Each may be there several times."""
+    for kind in [value.decode("latin-1") for name, value in headers if name == b"content-type"] or [""]:
+        if kind.partition(";")[0].strip().lower() != JSON:
+            return Refused(415, f"a body of type {kind[:60]!r}", f"send JSON, and the header Content-Type: {JSON}")
+    for encoding in [value.decode("latin-1") for name, value in headers if name == b"content-encoding"]:
+        if encoding.strip().lower() != "identity":
+            what = f"a body with Content-Encoding {encoding[:60]!r}"
+            return Refused(415, what, "send it as it is, without this header")
+    return None
 
 
 def _parse(body: bytes) -> None:

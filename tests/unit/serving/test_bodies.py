@@ -110,6 +110,16 @@ def test_a_second_content_type_hides_no_other(other: str, is_first: bool) -> Non
     assert other in server.message
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("identity", 200), ("gzip", 415), ("br", 415), ("\xff", 415)])
+def test_a_compressed_body_is_refused_as_such(encoding: str, status: int) -> None:
+    """It was said not to be in UTF-8."""
+    server = Server([GOOD])
+    server.scope["headers"].append((b"content-encoding", encoding.encode("latin-1")))
+    assert server.run() == status
+    assert bool(server.got) == (status == 200)
+    assert status == 200 or ("Content-Encoding" in server.message and encoding in server.message)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
