@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TODO = "unpack COCO's annotations below data.root, or correct ingest.coco"
 PUBLISHED = "use the published annotations"
+INSTANCES = "use instances_*.json; files called image_info, captions or panoptic have no labels that are read"
 BOXES = "where the boxes are not in pixels, or are empty, set ingest.coco.box_filter: false"
 Images = dict[Any, tuple[str, int | None, int | None, set[int]]]  # name, width, height and categories, by id
 
@@ -119,7 +120,7 @@ def _mark_boxes(
     """
     seen, filtered = 0, set[tuple[Any, int]]()
     for item in file.items("annotations"):
-        number, category = item.get("image_id"), item.get("category_id", -1)
+        number, category = item.get("image_id"), item.get("category_id")
         try:
             seen += 1
             unknown = ""
@@ -127,7 +128,10 @@ def _mark_boxes(
                 unknown = f"image {number}"
             elif isinstance(category, bool) or category not in categories:
                 unknown = f"category {category!r}"
-            if unknown:
+            if "category_id" not in item:  # panoptic files have one for each segment
+                what = f"annotation {item.get('id')} has no category_id"
+                problems.append(Problem(what, file.path.name, INSTANCES))
+            elif unknown:
                 what = f"annotation {item.get('id')} names {unknown}, which does not exist"
                 problems.append(Problem(what, file.path.name, PUBLISHED))
             elif counts(item, settings):
@@ -138,7 +142,7 @@ def _mark_boxes(
             problems.append(Problem(f"annotation {str(item)[:80]} is damaged", file.path.name, PUBLISHED))
     if not seen:
         what = "there are no annotations, so nothing says what is on the images"
-        problems.append(Problem(what, str(file.path), "use instances_*.json; image_info_*.json has no labels"))
+        problems.append(Problem(what, str(file.path), INSTANCES))
     lost = sum(category not in images[number][3] for number, category in filtered)
     return lost, lost + sum(len(image[3]) for image in images.values())
 

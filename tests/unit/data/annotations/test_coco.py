@@ -146,6 +146,7 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
         {"id": 3, "file_name": "000000000025.png"},
     ]
     boxes = [box(77, 1), box(9, 5), box(9, 1, bbox=[1, 2]), box(9, 1, area="big"), {"image_id": [], "category_id": 1}]
+    boxes.append({"image_id": 9, "segments_info": [{"category_id": 1}]})  # of a panoptic file
     result = read(tmp_path, write(tmp_path, images, boxes))
     text = "\n".join(f"{problem.what} | {problem.where}" for problem in result.problems)
     for part in (
@@ -158,7 +159,10 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     ):
         assert part in text
     assert text.count("is damaged") == 3
-    assert len(result.problems) == 10
+    assert len(result.problems) == 11
+    todos = [problem.todo for problem in result.problems if problem.what == "annotation None has no category_id"]
+    assert len(todos) == 1
+    assert "panoptic have no labels" in todos[0]
     todo = "where images have a location, or texts as ids, set data.format: camera_traps"
     assert [problem.todo for problem in result.problems[1:3]] == [todo, todo]
 
