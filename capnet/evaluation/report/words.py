@@ -140,8 +140,8 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
-    """What thresholds do not reach: classes not shown to reach their objective, those that F1 hardly ever gives, or
-    rightly, and critical ones whose own held-out images reach less than those that share a threshold do together.
+    """What thresholds do not reach: classes not shown to reach their objective, those that F1 hardly ever recognises
+    or gives rightly, and critical ones whose held-out images reach less than those that share a threshold do together.
 
     Args:
         content: thresholds.json.
@@ -174,14 +174,14 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         note = f"{len(items)} of {whom} {verb} not shown to reach {objective} by held-out pictures: {names}."
         if silent:
             more = f"; {setting}: f1 gives more labels" if objective.startswith("precision") else ""
-            note += f" Hardly ever given: {some(silent)}{more}."
+            note += f" Hardly ever recognised: {some(silent)}{more}."
         notes.append(note)
     whom, setting = _classes_with(content, "f1") if never or wrong or unseen else ("", "")
     if never:
         are, need = ("is", "It needs") if len(never) == 1 else ("are", "They need")
         notes.append(
-            f"{len(never)} of {whom} {are} hardly ever given on held-out pictures: {some(never)}. {need} more labelled"
-            f" pictures; {setting}: recall>=0.9 gives more labels, and more wrong ones."
+            f"{len(never)} of {whom} {are} hardly ever recognised on held-out pictures: {some(never)}. {need} more"
+            f" labelled pictures; {setting}: recall>=0.9 gives more labels, and more wrong ones."
         )
     if wrong:
         note = f"Labels of {len(wrong)} of {whom} are nearly always wrong on held-out pictures: {some(wrong)}."

@@ -15,12 +15,12 @@ def content(objective: str, *classes: dict[str, Any]) -> dict[str, Any]:
     return {"objective": objective, "source": "val", "classes": entries}
 
 
-def test_classes_that_do_not_reach_a_precision_are_counted_and_those_hardly_ever_given_named() -> None:
+def test_classes_that_do_not_reach_a_precision_are_counted_and_those_hardly_ever_recognised_named() -> None:
     missed = {"reached": False, "recall": 0.4}
     (note,) = threshold_notes(content("precision>=0.8", missed, {"reached": False, "recall": 0.0}, {}))
     shown = "2 of 3 classes are not shown to reach precision>=0.8 by held-out pictures: class 0, class 1."
     assert note.startswith(shown)
-    assert "Hardly ever given: class 1; evaluate.threshold.objective: f1" in note
+    assert "Hardly ever recognised: class 1; evaluate.threshold.objective: f1" in note
     assert "Hardly" not in threshold_notes(content("precision>=0.8", missed, {}))[0]
 
 
@@ -36,15 +36,19 @@ def test_classes_are_counted_among_those_with_their_objective() -> None:
     (note,) = threshold_notes(content("f1", missed, reached, {}, {}, {}))
     shown = "1 of 2 critical classes is not shown to reach precision>=0.9 by held-out pictures: class 0."
     assert note.startswith(shown)
-    assert note.endswith("Hardly ever given: class 0; evaluate.threshold.critical_objective: f1 gives more labels.")
+    assert note.endswith(
+        "Hardly ever recognised: class 0; evaluate.threshold.critical_objective: f1 gives more labels."
+    )
     (note,) = threshold_notes(content("f1", {"recall": 0.0}, {}, reached))
-    assert note.startswith("1 of 2 classes that are not critical is hardly ever given on held-out pictures: class 0.")
+    assert note.startswith(
+        "1 of 2 classes that are not critical is hardly ever recognised on held-out pictures: class 0."
+    )
     assert "It needs more labelled pictures; evaluate.threshold.objective: recall>=0.9" in note
 
 
 def test_f1_is_no_advice_for_more_labels_than_a_recall_gives() -> None:
     (note,) = threshold_notes(content("recall>=0.9", {"reached": False, "recall": 0.0}, {}))
-    assert note.endswith("Hardly ever given: class 0.")
+    assert note.endswith("Hardly ever recognised: class 0.")
 
 
 @pytest.mark.parametrize("objective", ["f1", "recall>=0.9", "precision>=0.8"])
@@ -54,9 +58,9 @@ def test_nothing_is_noted_where_all_is_reached_or_nothing_was_chosen(objective: 
     assert threshold_notes(content("f1", {"reached": False, "recall": 0.3})) == [], "F1 has nothing to reach"
 
 
-def test_classes_that_f1_hardly_ever_gives_are_named() -> None:
+def test_classes_that_f1_hardly_ever_recognises_are_named() -> None:
     (note,) = threshold_notes(content("f1", {"recall": 0.0}, {"recall": 0.01}, {"recall": 0.02}, {"recall": None}))
-    assert note.startswith("2 of 4 classes are hardly ever given on held-out pictures: class 0, class 1.")
+    assert note.startswith("2 of 4 classes are hardly ever recognised on held-out pictures: class 0, class 1.")
 
 
 def test_classes_that_f1_gives_wrongly_are_named() -> None:
@@ -64,7 +68,8 @@ def test_classes_that_f1_gives_wrongly_are_named() -> None:
     assert note.startswith("Labels of 1 of 3 classes are nearly always wrong on held-out pictures: ")
     assert note.endswith("class 0 (2.7 % right). evaluate.threshold.objective: precision>=0.5 gives fewer labels.")
     (note,) = threshold_notes(content("f1", {"precision": 0.0, "recall": 0.0}))
-    assert "hardly ever given" in note, "not given is not given wrongly"
+    assert "hardly ever recognised" in note, "not given is not given wrongly"
+    assert "ever given" not in note, "that nothing is recognised does not say that nothing is given"
     assert threshold_notes(content("recall>=0.9", {"precision": 0.027})) == []
 
 
