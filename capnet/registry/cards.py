@@ -143,6 +143,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         intervals=intervals_in_words(metrics),
         borrowed=len(borrowers(thresholds)),
         promises=promises(metrics),
+        notes=metrics.get("threshold", {}).get("notes", []),
         critical=class_table(["class", "test", *(f"{name} %" for name in RATES)], rates) if rates else [],
         policy=in_words(policy),
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),

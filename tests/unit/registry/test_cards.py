@@ -98,6 +98,15 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     assert ["train.loss.name", "db_focal"] in tables.headed("setting", "value")
 
 
+def test_the_model_card_says_what_thresholds_do_not_reach(make_outputs: Make) -> None:
+    candidate = read_candidate(**make_outputs())
+    note = f"2 of 4 classes are hardly ever recognised on held-out pictures: cat, {HOSTILE[1]}."
+    candidate.metrics["threshold"] = {"objective": "f1", "notes": [note]}
+    text = model_card(candidate, "referenced", Policy())
+    assert "2 of 4 classes are hardly ever recognised on held-out pictures: cat," in text
+    assert "img" not in Tables(text).tags
+
+
 def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path) -> None:
     paths = make_outputs()
     frame = read_split(paths["split"] / "split.parquet")
