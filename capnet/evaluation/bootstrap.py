@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ PAIRS = (
     ("zero_shot", "zero_shot_single_view"),
 )
 BLOCK = 8_000_000  # elements of the largest array of one block of draws: 32 MB
-LEFT_OUT = 100  # units that are left out in turn: those that carry most of the means
+LEFT_OUT = 1000  # units that are left out in turn: those that carry most of the means
 
 
 @dataclass(frozen=True)
@@ -206,10 +207,13 @@ def compare_variants(
             if name == first:
                 drawn_ap.append(ap[with_interval])
     samples = {name: _concatenated(blocks) for name, blocks in drawn.items()}
-    left_out = heaviest_units(labels & known, units)[: 0 if single else LEFT_OUT]
-    parts = [left_out[at : at + block] for at in range(0, len(left_out), block)]
-    kept = [(units[:, None] != part).astype(np.float32) for part in parts]
-    without = {name: _concatenated([figures_of(name, weights)[1] for weights in kept]) for name in variants if kept}
+    left_out = heaviest_units(labels & known, rankings.values(), units)[: 0 if single else LEFT_OUT]
+    kept: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
+    for at in range(0, len(left_out), block):
+        weights = (units[:, None] != left_out[at : at + block]).astype(np.float32)
+        for name in variants:
+            kept[name].append(figures_of(name, weights)[1])
+    without = {name: _concatenated(blocks) for name, blocks in kept.items() if blocks}
 
     values = {
         name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name], resting)
@@ -222,7 +226,7 @@ def compare_variants(
             point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
             drawn_difference = {key: samples[one][key] - samples[other][key] for key in shared}
             paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, resting, of="difference")
-            for key in [key for key in shared if kept and key in paired]:
+            for key in [key for key in shared if without and key in paired]:
                 left = np.nan_to_num(without[one][key] - without[other][key])  # without its only positives: nothing
                 paired[f"{key}_without_one"] = float(left.min() if paired[key] > 0 else left.max())
     low, high = np.full((2, labels.shape[1]), np.nan)
@@ -240,14 +244,23 @@ def _positive_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.in
     return np.bincount(pairs[1], minlength=positives.shape[1])
 
 
-def heaviest_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All units, those first that carry most of a mean over classes; a class's weight is shared by its positives.
+def heaviest_units(positives: Bools, rankings: Iterable[Rankings], units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All units, those first that carry most of a mean over classes: a class's weight is shared by its positives, and
+    an image carries as well what the AP would gain if it were not above positives.
 
     Args:
         positives: bool [image, class].
+        rankings: of every variant.
         units: int [image] from 0 on.
     """
-    shares = (positives / np.maximum(1, positives.sum(axis=0))).sum(axis=1)
+    weights = 1 / np.maximum(1, positives.sum(axis=0))
+    shares = positives @ weights
+    for ranking in rankings:
+        for c, (start, end) in enumerate(pairwise(ranking.starts)):
+            above, hits = ranking.above[start:end], np.asarray(ranking.positive[start:end].sum(axis=1))
+            images = np.cumsum(np.asarray(above.sum(axis=1)))
+            gains = weights[c] * hits * np.cumsum(hits) / np.maximum(images * (images - 1), 1)
+            shares += above.T @ np.cumsum(gains[::-1])[::-1]
     return np.argsort(-np.bincount(units, shares), kind="stable")
 
 

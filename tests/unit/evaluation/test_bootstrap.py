@@ -194,6 +194,21 @@ def test_what_is_left_without_one_picture_is_the_least_of_all(grouped: bool) -> 
     assert compared["mAP_without_one"] == pytest.approx(min(expected), abs=1e-6)
 
 
+def test_a_difference_that_one_negative_picture_makes_hangs_on_it() -> None:
+    labels = np.zeros((1200, 1), dtype=bool)
+    labels[[7, 11]] = True
+    scores = {name: np.linspace(0.5, 0.4, 1200, dtype=np.float32)[:, None] for name in ("capnet", "linear_probe")}
+    for item in scores.values():
+        item[[7, 11], 0] = 0.8, 0.7
+    scores["capnet"][1150] = 0.9  # one of more pictures than are left out in turn
+    variants = {name: Variant(item) for name, item in scores.items()}
+    result = compare_variants(labels, np.ones_like(labels), variants, ["tail"], np.arange(1200), 200)
+    paired = result.differences["capnet-linear_probe"]
+    assert paired["tail"] == pytest.approx(-5 / 12)
+    assert paired["tail_without_one"] == pytest.approx(0, abs=1e-6)
+    assert "hangs on one picture" in difference(paired, "tail")["sentence"]
+
+
 def test_a_picture_that_is_all_positives_of_a_tail_leaves_nothing() -> None:
     """As a user met it: two classes with one test picture, the same one, which the model ranks first and the other
     second.
