@@ -13,10 +13,11 @@ from mlflow.tracking import MlflowClient
 from unit.registry.registering import SETTINGS, is_registered, new_client, register_outputs, versions_of
 from unit.stores import Make
 
-from capnet.config import Register
+from capnet.config import Register, Runtime
 from capnet.contracts.dvc_file import dvc_output
 from capnet.model.backbones import find_backbone
 from capnet.registry.candidate import figures, read_candidate
+from capnet.runtime import prepare
 from capnet.tracking.provenance import requirements
 from capnet.tracking.store import local_path
 
@@ -171,8 +172,10 @@ def test_a_thousand_classes_are_logged_in_one_go(database: Path, make_outputs: M
 
 
 def test_environment_and_log_levels_are_put_back(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    prepare(Runtime())  # sets variables for good, as every stage that uses torch
     environment, levels = dict(os.environ), [logging.getLogger(name).level for name in ("mlflow", "alembic")]
-    register_outputs(make_outputs())
+    register_outputs(paths)
     assert dict(os.environ) == environment
     assert [logging.getLogger(name).level for name in ("mlflow", "alembic")] == levels
 

@@ -120,7 +120,7 @@ def _mark_boxes(
     """
     seen, filtered = 0, set[tuple[Any, int]]()
     for item in file.items("annotations"):
-        number, category = item.get("image_id"), item.get("category_id")
+        number, category = item.get("image_id"), item.get("category_id", -1)
         try:
             seen += 1
             unknown = ""
