@@ -15,12 +15,18 @@ TEXT_TOWER = (
     "take local-dir:FOLDER, and let hf_model_name in its open_clip_config.json be the path of a folder with the"
     " config.json of that text tower: docs/weights.md"
 )
+CUT_OFF = (
+    "it is cut off or damaged",
+    "download or copy it again, and compare its size or sha256 with the published one",
+)
 LAYOUTS = (  # what a loader's error holds, what that says of a file, and what to do
     (
         "TorchScript archives",
         "a TorchScript archive whose hash is not one of OpenAI's, and such a file may hold code",
         "use the file as OpenAI published it, or a .safetensors file of these weights",
     ),
+    ("file not fully covered", *CUT_OFF),  # safetensors
+    ("failed finding central directory", *CUT_OFF),  # torch
     (
         '"vision_model.',
         "its tensors have the names of Hugging Face's layout (transformers), and open_clip's are read",
