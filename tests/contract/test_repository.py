@@ -37,6 +37,13 @@ def test_outputs_data_and_state_stay_out_of_git(repository: Path) -> None:
     assert result.stdout.split() == paths
 
 
+def test_no_large_file_is_in_git(repository: Path) -> None:
+    """A package that pip has left in the folder, or weights."""
+    sizes = {name: (repository / name).stat().st_size for name in tracked(repository)}
+    assert len(sizes) > 500
+    assert {name: size for name, size in sizes.items() if size > 200_000} == {}
+
+
 def test_constraints_pin_versions_and_name_no_machine(repository: Path) -> None:
     lines = [line for line in (repository / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     ranges = {"torch>=2.13,<2.14", "torchvision>=0.28,<0.29"}  # builds for CPU and GPU carry the same version
