@@ -112,7 +112,7 @@ def test_a_second_content_type_hides_no_other(other: str, is_first: bool) -> Non
 
 @pytest.mark.parametrize(("encoding", "status"), [("identity", 200), ("gzip", 415), ("br", 415), ("\xff", 415)])
 def test_a_compressed_body_is_refused_as_such(encoding: str, status: int) -> None:
-    """It was said not to be in UTF-8."""
+    """The answer was that it is not in UTF-8."""
     server = Server([GOOD])
     server.scope["headers"].append((b"content-encoding", encoding.encode("latin-1")))
     assert server.run() == status
@@ -173,7 +173,7 @@ def test_a_body_that_does_not_end_is_refused_in_time() -> None:
 
 
 def test_a_whole_body_that_waits_for_a_thread_too_long_is_to_come_again_later() -> None:
-    """All threads score for others: its client was told that the body was not whole, and to send a smaller one."""
+    """All threads score for others: the answer was that the body is not whole, and to send a smaller one."""
 
     async def ask(server: Server) -> None:
         loop, free = asyncio.get_running_loop(), Event()
