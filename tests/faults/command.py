@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from capnet.cli import entry
+from capnet.__main__ import entry
 
 
 def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None) -> int:
@@ -66,9 +66,16 @@ def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None
         os._exit(code)
 
 
-def end(child: int) -> int:
-    """Its exit code; minus the signal that it died of."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def end(child: int, seconds: float = 300.0) -> int:
+    """Its exit code; minus the signal that it died of. Fails, and kills it, where it runs on after ``seconds``."""
+    until = time.monotonic() + seconds
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise AssertionError(f"the command runs on after {seconds:g} seconds")
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def output_of(folder: Path) -> str:

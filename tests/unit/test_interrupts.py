@@ -28,6 +28,7 @@ module, _, function = script.partition(":")
 getattr(import_module(module), function)()
 """
 AGAIN = "import atexit, os\natexit.register(os.kill, os.getpid(), 2)\n"
+WAITS = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
 STOPPED = "\ncapnet: stopped; the same command again goes on\n"
 
 
@@ -40,4 +41,10 @@ def test_an_interrupted_import_ends_with_one_line(repository: Path, module: str)
     assert done.stderr == STOPPED
     command[2] = AGAIN + IMPORTING
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", STOPPED)
+
+
+def test_a_thread_that_nobody_ends_does_not_keep_an_interrupted_command() -> None:
+    command = [sys.executable, "-c", WAITS + IMPORTING, "capnet.config", "capnet.__main__:entry"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", STOPPED)
