@@ -115,22 +115,19 @@ def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
         content: what lies in it, for the message.
 
     Raises:
-        DataError: ``out`` is a file or has something in it, or cannot be written.
+        DataError: ``out`` is a file or has something in it.
+        CapnetError: it cannot be written, or has no room.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "the folder is not empty" if out.is_dir() else "there is a file of this name"
         todo = "choose another folder with --out, or move what is there away"
         raise DataError(f"{what}; {content} never overwrite anything", str(out), todo)
     out = out.resolve()
-    try:
-        with temporary_folder(out) as temporary:
-            yield temporary
-            if out.is_dir():
-                out.rmdir()
-            os.replace(temporary, out)
-    except OSError as error:
-        what = f"cannot write the {content}: {error.strerror or error}"
-        raise DataError(what, str(out), "choose a folder you may write to with --out") from None
+    with machine_faults(out, f"the {content} cannot be written"), temporary_folder(out) as temporary:
+        yield temporary
+        if out.is_dir():
+            out.rmdir()
+        os.replace(temporary, out)
 
 
 def _exchange(new: Path, path: Path) -> None:

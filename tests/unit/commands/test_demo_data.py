@@ -31,7 +31,7 @@ from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers.csv import read
 from capnet.data.demo import image_set as scene_set
 from capnet.data.splits.long_tail import long_tailed_draw, reference_curve
-from capnet.errors import DataError
+from capnet.errors import CapnetError, DataError
 
 pytestmark = pytest.mark.slow
 
@@ -226,9 +226,23 @@ def test_a_file_of_that_name_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = capnet(tmp_path, "demo-data", "--out", "file/data")
-    assert result.returncode == 3
-    assert "cannot write the demo pictures" in result.stderr
+    assert result.returncode == 1
+    assert "the demo pictures cannot be written: Not a directory" in result.stderr
+    assert str(tmp_path / "file" / "data") in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_disk_that_fills_up_is_named_and_keeps_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
+            (folder / "half.jpg").write_text("half")
+            Path("/dev/full").write_text("x")
+
+    with pytest.raises(CapnetError, match="cannot be written: No space left on device") as caught:
+        fill()
+    assert caught.value.exit_code == 1
+    assert "make room there" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_seed_is_a_usage_error(tmp_path: Path) -> None:
@@ -279,7 +293,7 @@ def test_of_two_runs_at_once_the_first_to_end_is_whole(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=pipe) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == b"begun\n"
-        with pytest.raises(DataError, match="cannot write the demo pictures: Directory not empty"):
+        with pytest.raises(CapnetError, match="the demo pictures cannot be written: Directory not empty"):
             second(first)
     assert first.returncode == 0
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["data", "data/first.jpg"]
