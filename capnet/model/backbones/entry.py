@@ -54,8 +54,8 @@ class BackboneEntry:
         description: what it is, for the model card.
         load: builds the frozen towers from this entry, the settings, the image size in pixels (0: its own) and the
             names of all registered backbones, for messages.
-        licences: by the beginning of the tag in ``backbone.pretrained``; "" is the beginning of all, and alone covers
-            a weight file of one's own, whose name says nothing.
+        licences: by the beginning of the tag in ``backbone.pretrained``, of which the longest counts; "" is the
+            beginning of all, and alone covers a weight file of one's own, whose name says nothing.
         published_files: sha256 of weight files by the tag under which they were published, so that a file of one's
             own is known by its bytes.
         files: weight files in Python packages, which a registered model therefore requires.
@@ -136,7 +136,8 @@ class BackboneEntry:
             return RANDOM
         named = "" if is_weight_file(pretrained) else pretrained
         tag = next((tag for tag, hashes in self.published_files.items() if weight_hash in hashes), named)
-        return next((licence for start, licence in self.licences.items() if tag.startswith(start)), UNKNOWN)
+        starts = [start for start in self.licences if tag.startswith(start)]
+        return self.licences[max(starts, key=len)] if starts else UNKNOWN
 
 
 def is_weight_file(pretrained: str) -> bool:

@@ -17,6 +17,10 @@ OPENAI = Licence(
 )
 LAION = Licence("MIT (LAION and DataComp, with open_clip)", ("https://github.com/mlfoundations/open_clip",))
 SIGLIP = Licence("Apache-2.0 (Google's SigLIP)", ("https://github.com/google-research/big_vision",))
+PERCEPTION = Licence(
+    "Apache-2.0 (Meta's Perception Encoder)", ("https://github.com/facebookresearch/perception_models",)
+)
+CLIPA = Licence("Apache-2.0 (CLIPA)", ("https://github.com/UCSC-VLAA/CLIPA",))
 METACLIP = Licence(
     "CC BY-NC 4.0 (Meta's MetaCLIP): no commercial use", ("https://github.com/facebookresearch/MetaCLIP",)
 )
@@ -40,10 +44,12 @@ OPEN_CLIP = BackboneEntry(
     licences={
         "openai": OPENAI,
         **dict.fromkeys(
-            ("laion", "datacomp_", "datacomp1b", "commonpool_", "frozen_laion", "mscoco_finetuned_laion"), LAION
+            ("laion", "laion2b_", "datacomp_", "commonpool_", "frozen_laion", "mscoco_finetuned_laion"), LAION
         ),
+        **dict.fromkeys(("laion2b", "datacomp1b"), CLIPA),
         "webli": SIGLIP,
-        "meta": METACLIP,
+        "metaclip": METACLIP,
+        "meta": PERCEPTION,
         **dict.fromkeys(("dfn", "datacompdr"), APPLE),
     },
     published_files={"openai": OPENAI_WEIGHTS},
