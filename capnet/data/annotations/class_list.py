@@ -83,7 +83,7 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
         The classes, and every mistake in the names and in classes.csv.
 
     Raises:
-        DataError: classes.csv cannot be read.
+        DataError: classes.csv cannot be read, or there are more than MOST_CLASSES.
     """
     mistakes = []
     for name, number in Counter(names).items():
@@ -91,6 +91,9 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
             mistakes.append(Problem("a class without a name", "the classes", "write its name"))
         elif number > 1:
             mistakes.append(Problem(f"class {name!r} appears twice", "the classes", "give each a name of its own"))
+    if len(names) > MOST_CLASSES:
+        what, todo = f"{len(names):,} classes, at most {MOST_CLASSES:,} are possible", "are these names of classes?"
+        raise DataError(problems=[*mistakes, Problem(what, "the classes", todo)])
     if not settings.classes or not folder.has(settings.classes):
         return make_classes(names), mistakes
     path = folder.path(settings.classes)

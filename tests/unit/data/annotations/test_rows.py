@@ -129,3 +129,12 @@ def test_classes_of_one_name_and_without_a_name_are_mistakes_of_the_annotations(
         "a class without a name",
         "a class without a name",
     ]
+
+
+def test_more_classes_than_a_label_has_numbers_for_are_refused(tmp_path: Path) -> None:
+    """The 32,769th became class -32,768."""
+    names = [f"tag {number:05}" for number in range(2**15)]
+    classes, problems = published_classes(DataFolder(tmp_path), names[1:], Ingest())
+    assert (len(classes), problems) == (2**15 - 1, [])
+    with pytest.raises(DataError, match="32,768 classes, at most 32,767 are possible"):
+        published_classes(DataFolder(tmp_path), names, Ingest())
