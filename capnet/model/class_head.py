@@ -62,7 +62,8 @@ def fit_start(cosines: Tensor, targets: Tensor, known: Tensor, counts: Tensor, l
         loss: the training loss.
 
     Returns:
-        The logit scale, within SCALES, and the bias.
+        The logit scale, within SCALES, and the bias; of a loss that no shared bias changes, one that makes the mean
+        logit -3.
     """
     spread = float(cosines[known].std()) if int(known.sum()) > 1 else 0.0
     scale = min(max(1.0 / max(spread, 1e-6), SCALES[0]), SCALES[1])
