@@ -114,11 +114,14 @@ class Section(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **arguments: Any) -> None:
-        """Refuse a section with a setting of type Path, which would name any file of the machine.
+        """Refuse a section with a setting of type Path, which would name any file of the machine, or of plain int,
+        which takes true for 1.
 
         Raises:
             TypeError: names the setting.
         """
         for name, field in cls.model_fields.items():
+            if field.annotation is int and not any(isinstance(item, BeforeValidator) for item in field.metadata):
+                raise TypeError(f"{cls.__module__}: setting {name} is an int: make it an Int")
             if "pathlib" in repr(field.annotation):
                 raise TypeError(f"{cls.__module__}: setting {name} is a Path: make it an InsidePath, or text")

@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.image_files import inspect_image
 from capnet.errors import ConfigError, DataError, Problem
-from capnet.section import LONGEST_PATH, Section
+from capnet.section import LONGEST_PATH, Int, Section
 
 COLUMN = "image"
 VARIABLE = "CAPNET_SERVE_"
@@ -39,11 +39,11 @@ class Limits(Section):
     """What a served model takes from one request; each is an environment variable, such as CAPNET_SERVE_SECONDS."""
 
     root: str = Field("", description="folder whose images a request may name by path; empty: no paths")
-    images: int = Field(64, ge=1, description="most images")
+    images: Int = Field(64, ge=1, description="most images")
     megabytes: float = Field(64.0, gt=0, description="most bytes of all images together, in millions")
     megapixels: float = Field(50.0, gt=0, description="most pixels of one image, in millions")
     seconds: float = Field(50.0, gt=0, description="most time, looked at between images")  # MLflow's own end is at 60
-    at_once: int = Field(2, ge=1, description="most requests that are scored at once; others wait")
+    at_once: Int = Field(2, ge=1, description="most requests that are scored at once; others wait")
 
 
 class TooSlow(DataError):

@@ -202,6 +202,12 @@ def test_a_path_setting_stays_inside_the_data_folder(path: str) -> None:
         assert Files(table=good).table == good
 
 
+def test_a_section_with_a_plain_int_cannot_be_defined() -> None:
+    """It took true for 1."""
+    with pytest.raises(TypeError, match="setting seed is an int: make it an Int"):
+        type("Settings", (Section,), {"__annotations__": {"seed": int}, "seed": 0, "__module__": "section"})
+
+
 def test_adapters_in_some_blocks_and_in_none_contradict_each_other() -> None:
     for blocks, in_blocks in ((0, False), (2, True)):
         parse({"train": {"adapter": {"blocks": blocks, "in_blocks": in_blocks}}})
