@@ -196,7 +196,7 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
             differences.append(our_draws[name] - their_draws[name])
 
     fall, questions = policy.may_fall, times * len(masks)
-    margins = {"mAP": fall.mAP, "tail": fall.tail, FORMER_TAIL: fall.tail}  # the others are of critical classes
+    margins = {"mAP": fall.mAP, "tail": fall.tail, FORMER_TAIL: fall.tail}
     same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
     return [
         _rule(
@@ -204,7 +204,7 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
             float(ours[name][0]),
             float(theirs[name][0]),
             np.concatenate(drawn[name]),
-            margins.get(name, fall.critical),
+            fall.critical if name.startswith(CRITICAL) else margins[name],
             Evidence.of(rows, mask, questions, same),
         )
         for name, mask in masks.items()

@@ -25,6 +25,7 @@ from capnet.contracts import (
 from capnet.errors import ConfigError, ContractError
 from capnet.promotion.gate import GateScores, gate_scores, gate_verdict, read_gate, write_gate
 from capnet.promotion.policy import Policy, read_policy
+from capnet.yaml_text import read_yaml
 
 Make = Callable[..., dict[str, Path]]
 POLICY = Policy(draws=200)
@@ -216,7 +217,9 @@ def test_the_files_of_an_older_capnet_are_read(make_outputs: Make, tmp_path: Pat
 def test_the_policy_of_the_repository_is_the_usual_one(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read_policy(repository / "mlflow" / "promotion.yaml") == Policy()
+    path = repository / "mlflow" / "promotion.yaml"
+    assert read_policy(path) == Policy()
+    assert read_yaml(path.read_text()) == Policy().model_dump(), "messages say that every key stands there"
     monkeypatch.chdir(tmp_path)
     assert read_policy(Path("mlflow/promotion.yaml")) == Policy()
     with pytest.raises(ConfigError, match="no promotion policy"):
