@@ -80,6 +80,12 @@ def test_the_list_of_presets_fits_the_terminal(columns: str) -> None:
     assert all(heading(name) in words for name in NAMES)
 
 
+def test_every_setting_is_read_somewhere(repository: Path) -> None:
+    code = "".join(path.read_text() for path in sorted((repository / "capnet").rglob("*.py")))
+    keys = {path.rpartition(".")[2] for path in leaves(settings(Params()))}
+    assert [key for key in sorted(keys) if not re.search(rf"\.{key}\b", code)] == [], "no code reads this setting"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_dvc_reads_the_same_values(name: str, tmp_path: Path) -> None:
     from ruamel.yaml import YAML
