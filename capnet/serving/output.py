@@ -203,7 +203,7 @@ def is_output(path: Path) -> bool:
     """Whether this file is a table or MegaDetector's JSON of this program, as far as its beginning says."""
     if path.suffix.lower() == ".parquet":
         try:
-            return bool(pq.read_schema(path).names[:3] == FIRST)
+            return bool(pq.read_schema(path).names[: len(FIRST)] == FIRST)
         except DAMAGED:
             return False
     with open(path, "rb") as file:

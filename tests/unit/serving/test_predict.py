@@ -62,6 +62,7 @@ def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Pa
     table = pd.read_parquet(tmp_path / "out.parquet")
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(table), "Parquet leaves out a column that its schema has not"
     assert [row["path"] for row in rows] == source.names
     assert [row["labels"] for row in rows] == ["|".join(labels) for labels in table["labels"]]
     assert [np.float32(row["score cat"]) for row in rows if not row["fault"]] == table[table["fault"] == ""][
