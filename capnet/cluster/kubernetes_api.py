@@ -111,7 +111,8 @@ class Kubernetes:
             )
         except ClusterError:
             return ""
-        items = sorted(events["items"], key=lambda item: item.get("lastTimestamp") or "")
+        # those of events.k8s.io/v1 have an eventTime alone
+        items = sorted(events["items"], key=lambda item: item.get("lastTimestamp") or item.get("eventTime") or "")
         return " ".join(str(items[-1].get("message", "")).split()) if items else ""
 
     def may(self, account: str, namespace: str, right: tuple[str, str, str, str]) -> bool:

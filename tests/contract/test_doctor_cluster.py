@@ -81,9 +81,9 @@ def pending(cluster: Cluster) -> None:
     cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)["status"] = {"phase": "Pending"}
     cluster.objects["/apis/storage.k8s.io/v1/storageclasses/local"] = {"volumeBindingMode": "Immediate"}
     involved = {"kind": "PersistentVolumeClaim", "name": names.STATE_CLAIM}
-    cluster.events.append(
-        {"involvedObject": involved, "message": "no volume plugin matched", "lastTimestamp": "2026-01-01T00:00:00Z"}
-    )
+    last = {"message": "no volume plugin matched", "lastTimestamp": None, "eventTime": "2026-01-02T00:00:00.000000Z"}
+    first = {"message": "waiting", "lastTimestamp": "2026-01-01T00:00:00Z", "eventTime": None}
+    cluster.events += [{"involvedObject": involved, **event} for event in (last, first)]
 
 
 def without_patch(cluster: Cluster) -> None:
