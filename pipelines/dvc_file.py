@@ -75,7 +75,7 @@ def read_modules(root: Path) -> dict[str, Module]:
 
 def code_of(stage: str, modules: Mapping[str, Module], root: Path) -> list[str]:
     """The files of capnet/ that a stage runs, sorted: its step, all that this imports, the packages around them and
-    the data files that they name.
+    the data files that these name, or that such a file names.
     """
     seen: set[str] = set()
     waiting = [STAGES[stage].module]
@@ -87,9 +87,13 @@ def code_of(stage: str, modules: Mapping[str, Module], root: Path) -> list[str]:
             waiting += [name.rpartition(".")[0]] if "." in name else []
     code = {modules[name].path for name in seen if not modules[name].idle}
     sources = "".join((root / path).read_text() for path in code)
-    for path in (root / "capnet").rglob("*.*"):
-        if path.suffix in DATA_FILES and path.parent.name != "presets" and path.name in sources:
-            code.add(path.relative_to(root).as_posix())
+    data = {
+        path for path in (root / "capnet").rglob("*.*") if path.suffix in DATA_FILES and path.parent.name != "presets"
+    }
+    while named := {path for path in data if path.name in sources}:
+        code |= {path.relative_to(root).as_posix() for path in named}
+        sources = "".join(path.read_text() for path in named)  # a template includes others
+        data -= named
     return sorted(code)
 
 

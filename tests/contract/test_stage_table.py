@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -108,6 +109,14 @@ def test_every_input_is_data_or_an_earlier_output() -> None:
 def test_dvc_depends_on_the_code_that_the_stages_run(repository: Path) -> None:
     text = (repository / "dvc.yaml").read_text()
     assert text == rewritten(text, repository), "run `python -m pipelines.dvc_file`"
+
+
+def test_dvc_depends_on_what_the_report_includes(dvc: dict[str, Any], repository: Path) -> None:
+    """A change of the style sheet alone did not run evaluate again."""
+    folder = Path("capnet/evaluation/report")
+    included = re.findall(r'{% include "(.+?)" %}', (repository / folder / "report.html").read_text())
+    assert included, "no include was found"
+    assert {str(folder / name) for name in ("report.html", *included)} <= set(dvc["stages"]["evaluate"]["deps"])
 
 
 def test_a_dependency_that_is_missing_or_too_much_is_seen(repository: Path) -> None:
