@@ -102,8 +102,8 @@ def choose_thresholds(
             cut = choose_cut(labels[rows, c], scores[rows, c], kind, units if units is None else units[rows])
             if cut.reached:
                 threshold[c], borrowed[c], reached[c] = cut.threshold, False, promised
-        pooled = _pooled_cut(labels, known, scores, calibration, prior, kind, mine, mine & borrowed, units)
         lent = mine & borrowed
+        pooled = _pooled_cut(labels, known, scores, calibration, prior, kind, mine, lent, units)
         threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
         # no promise rests on a class without positives, nor on those of classes that keep their own threshold
         together = bool(can_promise(number, _units(labels & known & lent, units)))
