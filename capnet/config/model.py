@@ -128,6 +128,13 @@ class Graph(Section):
         20.0, gt=0, description="blend: train count at which co-occurrence weighs as much as text"
     )
 
+    @field_validator("top_k")
+    @classmethod
+    def _share_or_count(cls, value: float) -> float:
+        if value > 1.0 and not value.is_integer():
+            raise ValueError("allowed are shares up to 1.0 and whole numbers above")
+        return value
+
     @field_validator("template")
     @classmethod
     def _has_one_slot(cls, value: str) -> str:

@@ -37,6 +37,7 @@ def refused(path: Path, *overrides: str) -> str:
         (b"train: {epochs: true}\n", "not true or false"),
         (b"train: {loss: {alpha: .nan}}\n", "train.loss.alpha"),
         (b"graph: {top_k: .inf}\n", "graph.top_k"),
+        (b"graph: {top_k: 1.5}\n", "shares up to 1.0 and whole numbers above"),
         (b"split: {pareto: {max: 3, min: 9}}\n", "min = 9 is above max = 3"),
     ],
 )
