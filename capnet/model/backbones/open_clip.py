@@ -46,7 +46,7 @@ OPEN_CLIP = BackboneEntry(
         **dict.fromkeys(
             ("laion", "laion2b_", "datacomp_", "commonpool_", "frozen_laion", "mscoco_finetuned_laion"), LAION
         ),
-        **dict.fromkeys(("laion2b", "datacomp1b"), CLIPA),
+        "laion2b": CLIPA,
         "webli": SIGLIP,
         "metaclip": METACLIP,
         "meta": PERCEPTION,
