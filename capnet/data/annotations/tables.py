@@ -197,6 +197,8 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
             if "\0" in head:
                 table.problems.append(Problem("not UTF-8 text: zero bytes, as UTF-16 has them", str(path), SAVE_AS))
                 return
+            if '",' not in head and any(f'"{mark}' in head for mark in ";\t"):
+                head = head.replace('"', "")  # where another mark follows a quote, strict reading fails
             reader = csv.reader(chain([head], lines), strict=True)
             for cells in reader:
                 first, line = line, reader.line_num + 1

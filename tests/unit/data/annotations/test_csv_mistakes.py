@@ -87,6 +87,8 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
         (b"path,labels\n\n , \n", "no rows", "one row an image"),
         (b"path,lables\na.jpg,dog\n", "column 'labels' is missing", "rename column 'lables'"),
         (b"path;labels\na.jpg;dog\n", "not separated by commas", "comma"),
+        (b'"path";"labels"\r\n"a.jpg";"dog"\r\n', "not separated by commas", "comma"),
+        (b'\xef\xbb\xbf"path"\t"labels"\n"a.jpg"\t"grey, small"\n', "not separated by commas", "comma"),
         (b"path,tags\na.jpg,dog\n", "column 'labels' is missing", "rename column 'tags' to 'labels'"),
         (b"path;group;grey, small;dog\na.jpg;1;1;0\n", "not separated by commas", "comma"),
         (b"group\tgrey, small\tpath\n1\t1\ta.jpg\n", "not separated by commas", "comma"),
