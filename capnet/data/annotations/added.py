@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
-from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, read_table
+from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.annotations.tables import open_table
 from capnet.errors import DataError, Problem, Problems
@@ -86,7 +87,8 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
         settings: the section ``ingest``.
 
     Returns:
-        Their paths in the data folder, and a warning for each spreadsheet that is none.
+        Their paths in the data folder, and a warning for each spreadsheet or text file that is none, and for each
+        folder of tables.
     """
     name = settings.added
     if not name or not folder.has(name):
@@ -97,17 +99,23 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
     warnings = [
         f"{name}/{file} is not read: save it as CSV UTF-8 in the spreadsheet program"
         for file in files
-        if file.lower().endswith(SPREADSHEETS)
+        if file.lower().endswith((*SPREADSHEETS, *TEXT_FILES))
     ]
+    for path in (f"{name}/{file}" for file in files):
+        if not folder.leads_out(path) and folder.path(path).is_dir():
+            inside = os.listdir(folder.path(path))
+            if any(file.lower().endswith(TABLES) and not file.startswith(".") for file in inside):
+                warnings.append(f"tables in {path} are not read: move them into {name}")
     return [f"{name}/{file}" for file in files if file.lower().endswith(TABLES)], warnings
 
 
-def tables_elsewhere(folder: DataFolder, settings: Ingest) -> list[str]:
-    """Tables at the top of the data folder that have columns ``path`` and ``labels`` and are not read.
+def tables_elsewhere(folder: DataFolder, settings: Ingest, columns: Sequence[str]) -> list[str]:
+    """Tables at the top of the data folder that have certain columns and are not read.
 
     Args:
         folder: the data folder.
         settings: the section ``ingest``.
+        columns: names of the columns.
     """
     used = {settings.labels, settings.classes, settings.corrections, settings.added}
     names = []
@@ -116,7 +124,7 @@ def tables_elsewhere(folder: DataFolder, settings: Ingest) -> list[str]:
             continue
         with suppress(DataError, OSError):
             header = open_table(folder.path(name), (), ()).header
-            if {"path", "labels"} <= {*header}:
+            if {*columns} <= {*header}:
                 names.append(name)
     return names
 

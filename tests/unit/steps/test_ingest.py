@@ -34,9 +34,13 @@ def test_manifest_holds_sizes_and_hashes_in_the_order_of_the_table(data: Path, t
 
 
 def test_corrections_under_another_name_are_named(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (data / "corrections (1).csv").write_text("path,class,label\n")
+    for name in ("corrections (1).csv", "of anna.csv"):
+        (data / name).write_text("path,class,label\n")
     ingest(data, tmp_path / "manifest")
-    assert "corrections (1).csv is not read: ingest.corrections is corrections.csv" in caplog.text
+    assert [record.getMessage() for record in caplog.records if "is not read" in record.getMessage()] == [
+        "corrections (1).csv is not read: ingest.corrections is corrections.csv",
+        "of anna.csv is not read: corrections of a review belong into ingest.corrections = corrections.csv",
+    ]
 
 
 def test_a_table_of_further_images_in_the_wrong_folder_is_named(

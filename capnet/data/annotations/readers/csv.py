@@ -35,6 +35,7 @@ LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZES)
 TABLES = (".csv", ".csv.gz", ".parquet")
 OTHER_FORMATS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+TEXT_FILES = (".tsv", ".txt")  # as spreadsheet programs call a table with tabs
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 

@@ -168,7 +168,11 @@ def test_tables_that_are_elsewhere_are_known(tmp_path: Path) -> None:
     pd.DataFrame({"path": ["c.jpg"], "labels": [["fox"]]}).to_parquet(tmp_path / "june.parquet")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
     settings = parse({"data": {"format": "csv"}}).ingest
-    assert tables_elsewhere(DataFolder(tmp_path), settings) == ["added.csv", "july.csv", "june.parquet"]
+    data = DataFolder(tmp_path)
+    assert tables_elsewhere(data, settings, ("path", "labels")) == ["added.csv", "july.csv", "june.parquet"]
+    for name in ("anna.csv", "corrections.csv"):
+        (tmp_path / name).write_text("path,class,label,given\nc.jpg,fox,yes,no\n")
+    assert tables_elsewhere(data, settings, ("path", "class", "label")) == ["anna.csv"]
 
 
 def test_without_a_table_nothing_changes(tmp_path: Path) -> None:
@@ -184,6 +188,14 @@ def test_without_a_table_nothing_changes(tmp_path: Path) -> None:
     (tmp_path / "added" / "july.xlsx").touch()
     assert add_images(annotations, data, params.ingest)[0].warnings == [
         "added/july.xlsx is not read: save it as CSV UTF-8 in the spreadsheet program"
+    ]
+    (tmp_path / "added" / "july.xlsx").rename(tmp_path / "added" / "july.tsv")
+    for name in ("anna", "images", "notes.csv.d"):
+        (tmp_path / "added" / name).mkdir()
+        (tmp_path / "added" / name / ("1.CSV" if name == "anna" else "._1.csv")).write_text("path,labels\nc.jpg,fox\n")
+    assert add_images(annotations, data, params.ingest)[0].warnings == [
+        "added/july.tsv is not read: save it as CSV UTF-8 in the spreadsheet program",
+        "tables in added/anna are not read: move them into added",
     ]
     for name in ("2.csv", "3.csv"):
         (tmp_path / "added" / name).symlink_to("nowhere" if name == "3.csv" else tmp_path.parent / "out.csv")
