@@ -50,14 +50,19 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
 
     chosen = load(Path(params), settings)
     data = DataFolder(local_root(chosen.data, Path(chosen.data.root)), chosen.data.links)
-    before, _, problems = read_corrections(data.path(chosen.ingest.corrections))
+    corrections = data.path(chosen.ingest.corrections)
+    before, _, problems = read_corrections(corrections)
     filled_in, _, mistakes = read_corrections(out / TABLE)
     if problems or mistakes:
         raise DataError(problems=[*problems, *mistakes])
-    if new := len(filled_in.keys() - before.keys()):  # of a label in both, that of the data folder counts
-        what = f"{counted(new, 'label')} filled in here would be lost: not in {chosen.ingest.corrections} of the data"
+    new = filled_in.keys() - before.keys()
+    if before and filled_in and (out / TABLE).stat().st_mtime > corrections.stat().st_mtime:
+        new |= {key for key in filled_in.keys() & before.keys() if filled_in[key] != before[key]}
+    if new:  # of a label in both that differs, what was written last counts
+        lost = counted(len(new), "label")
+        what = f"{lost} filled in here would be lost: not in {chosen.ingest.corrections} of the data"
         todo = f"put the table into {chosen.data.root} first, name another folder with --out, or remove the table"
-        raise DataError(what, str(out / TABLE), todo)
+        raise DataError(what, str(out / TABLE), f"{todo} (where you took the label back there)")
     asked = doubts(outputs, before, most, test)
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)

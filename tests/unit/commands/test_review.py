@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_labels_that_people_filled_in_are_not_lost(
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert "1 corrected before" in result.output
     assert table.read_text().splitlines()[1].split(",")[2] == "no"
+    earlier = table.read_text().replace(",no,", ",unknown,", 1)  # an earlier answer, changed in the table
+    table.write_text(earlier)
+    os.utime("data/corrections.csv", (1, 1))
+    with pytest.raises(DataError, match=r"1 label filled in here would be lost: not in corrections\.csv"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert table.read_text() == earlier
 
 
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:
