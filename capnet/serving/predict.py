@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar, track
+from capnet.serving.image_folder import images_below, is_hidden
 from capnet.serving.output import FORMATS, PART_SCHEMA, Writer, is_output, is_part
 from capnet.serving.parts import parts_of
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
 COLUMNS = ("path", "image", "file")  # of a table, the first that exists
-NO_UTF8 = "its name is no UTF-8: rename the file"
 ENDINGS = f"images end in {', '.join(SUFFIXES)}"
 
 
@@ -71,7 +70,8 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     if address.startswith("s3://"):
         source = remote_images((remote or Data()).model_copy(update={"root": address}))
     elif location.is_dir():
-        source = _below(location)
+        names, others, faults = images_below(location)
+        source = Source(names, location, others, faults)
     elif location.is_file() and location.suffix.lower() in (".csv", ".parquet"):
         source = _column(location)
     elif shard_of(location / "image"):
@@ -87,34 +87,6 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     if not source.names:
         raise DataError("; ".join(filter(None, ("there are no images", source.passed_over))), address, ENDINGS)
     return source
-
-
-def _below(folder: Path) -> Source:
-    """Images of a folder; a link to nothing is one that is missing. Of hidden files only images are counted."""
-    names, others, faults = [], Counter[str](), {}
-    try:
-        for path in folder.rglob("*"):
-            if path.is_file() or (path.is_symlink() and not path.exists()):
-                name, ending = path.relative_to(folder), path.suffix.lower()
-                image, hidden = ending in SUFFIXES, is_hidden(name)
-                if image and hidden:
-                    others["hidden"] += 1
-                elif image:
-                    names.append(os.fsencode(name).decode("utf-8", "backslashreplace"))
-                    if names[-1] != str(name):  # bytes that are no UTF-8 cannot be stored as they are
-                        faults[names[-1]] = NO_UTF8
-                elif not hidden:
-                    others[(ending if ending.isprintable() else ascii(ending)) or "without an ending"] += 1
-    except (OSError, RecursionError) as error:  # a thousand folders in each other
-        raise DataError(f"it cannot be listed: {error}", str(folder), "name a folder in it, or move it") from None
-    return Source(sorted(names), folder, others, faults)
-
-
-def is_hidden(path: PurePath) -> bool:
-    """Is it a file, or in a folder, that file managers hide: the ._IMG_1.JPG that macOS writes for every IMG_1.JPG on
-    other disks, or an image in .Trashes?
-    """
-    return any(part.startswith(".") for part in path.parts)
 
 
 def check_out(out: Path, address: str) -> None:

@@ -83,6 +83,33 @@ def test_a_link_in_a_circle_and_one_to_a_folder(folder: Path) -> None:
     assert list_images(str(folder)).names == ["a.JPG", "circle.jpg"]
 
 
+def test_folders_that_are_links_or_may_not_be_listed_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "card").mkdir()
+    (folder / "card" / "b.jpg").write_bytes(b"x")
+    (folder.parent / "2025-04").mkdir()
+    (folder.parent / "2025-04" / "c.jpg").write_bytes(b"x")
+    (folder / "april\x1b[31m").symlink_to("../2025-04")
+    (folder / ".cache").symlink_to("../2025-04")
+    scandir = os.scandir
+
+    def refused(path: str) -> object:  # root may list every folder
+        if str(path).endswith(("card", ".git")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refused)
+    source = list_images(str(folder))
+    assert source.names == ["a.JPG"]
+    assert "1 folder that may not be listed (card)" in source.passed_over
+    assert "1 link to a folder ('april\\x1b[31m')" in source.passed_over
+    assert source.passed_over.startswith("7 files passed over: ")
+
+
+def test_a_linked_folder_itself_is_read(folder: Path) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    assert list_images(str(folder.parent / "link")).names == ["a.JPG"]
+
+
 def test_hidden_images_are_counted_and_not_read(folder: Path) -> None:
     for name in ("._a.JPG", ".Trashes/deleted.jpg", "site 7/._b.jpg", "site 7/b.jpg"):
         (folder / name).parent.mkdir(exist_ok=True)
