@@ -37,6 +37,7 @@ from capnet.promotion.verdict import (
     CRITICAL,
     OTHER_CLASSES,
     Rows,
+    Rule,
     Verdict,
     minimum,
     non_inferiority,
@@ -152,7 +153,14 @@ def gate_verdict(
         candidate, champion = _grouped(candidate, champion)
     candidate, notes = _tested(candidate)
     count = len(candidate.test)
-    rules = minimum(_rows(candidate, np.ones(count, dtype=bool)), _scores(candidate.test), policy) if count else []
+    rules = list[Rule]()
+    if count:
+        rows = _rows(candidate, np.ones(count, dtype=bool))
+        rules = minimum(rows, _scores(candidate.test), policy)
+        unshown = rows.critical & ~(rows.labels & rows.known).any(axis=0)
+        if champion is None and unshown.any():
+            names = some([name for name, is_unshown in zip(rows.names, unshown, strict=True) if is_unshown])
+            notes.append(f"critical classes without a positive test picture: {names}")
     alone = Verdict(tuple(rules), tuple(notes), not count, count)
     if champion is None or measured is None:
         last = NO_CHAMPION if count else "no test picture is left"

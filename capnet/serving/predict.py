@@ -76,8 +76,11 @@ def list_images(address: str, remote: Data | None = None) -> Source:
         source = _column(location)
     elif shard_of(location / "image"):
         raise DataError("a table names the images of a shard", address, "give the labels.csv of the shards")
-    elif location.is_file():
+    elif location.is_file() and location.suffix.lower() in ("", *SUFFIXES):
         source = Source([location.name], location.parent)
+    elif location.is_file():
+        todo = f"{ENDINGS}; a list of images is a .csv or .parquet table with a column path"
+        raise DataError("neither an image nor a table, by its ending", address, todo)
     else:
         raise DataError(
             "neither a folder nor a file",

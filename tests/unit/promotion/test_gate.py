@@ -74,6 +74,20 @@ def test_without_a_champion_only_the_minimum_counts(make_outputs: Make) -> None:
     assert (verdict.colour, [rule.name for rule in verdict.broken]) == ("red", ["minimum mAP"])
 
 
+def test_the_first_champion_s_critical_classes_that_no_test_picture_shows_are_named(make_outputs: Make) -> None:
+    scores = _scores(make_outputs())
+    items = [{**item, "critical": item["name"] in ("épée", "cat")} for item in scores.classes["classes"]]
+    number = scores.names.index("épée")
+    labels = [[label for label in row if label != number] for row in scores.test["labels"]]
+    scores = replace(scores, classes={**scores.classes, "classes": items}, test=scores.test.assign(labels=labels))
+    note = "critical classes without a positive test picture: épée"
+    verdict = gate_verdict(scores, None, POLICY)
+    assert (verdict.colour, verdict.notes[:-1]) == ("green", (note,))
+    compared = gate_verdict(scores, scores, POLICY)
+    assert note not in compared.notes, "a rule says it"
+    assert [rule.note for rule in compared.rules if rule.name == "critical class épée"] == ["no positive test picture"]
+
+
 def test_rows_that_the_champion_has_seen_are_left_out_with_their_groups(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
     hashes = [hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(400)]

@@ -111,11 +111,13 @@ def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.csv").write_text("name\nx\n")
     (tmp_path / "t.parquet").write_text("x")
+    (tmp_path / "list.txt").write_text("a.jpg\n")
     for workspace, text in (
         ("empty", "no images"),
         ("nowhere", "neither a folder nor a file"),
         ("t.csv", "no column path"),
         ("t.parquet", "not a Parquet file"),
+        ("list.txt", "neither an image nor a table(.|\n)*table with a column path"),
     ):
         with pytest.raises(DataError, match=text):
             list_images(str(tmp_path / workspace))
