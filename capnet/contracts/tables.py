@@ -268,7 +268,8 @@ def sampling_units(rows: pd.DataFrame) -> np.ndarray:
     for name in ("sequence", "sha256"):
         if name in rows:
             values = _prefixed(rows, name)
-            keys = keys.fillna(values.map(keys.dropna().groupby(values).first())).fillna(values)
+            for other in (values.map(keys.dropna().groupby(values).first()), values):
+                keys = keys.where(keys.notna(), other)
     return unit_codes(keys)
 
 
