@@ -134,7 +134,7 @@ def _wrong_variable(error: ValueError, doing: str) -> ConfigError:
     """MLflow reads its variables when it is imported and at every request, and checks none."""
     names = ", ".join(sorted(name for name in os.environ if name.startswith("MLFLOW_")))
     todo = "correct or unset the one that holds another kind of value than MLflow's documents name"
-    return ConfigError(f"could not {doing}: {error}", f"the variables {names}", todo)
+    return ConfigError(f"could not {doing}: {error.__cause__ or error}", f"the variables {names}", todo)
 
 
 def experiment_id(client: MlflowClient, settings: Register) -> str:
