@@ -32,13 +32,15 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         Number of checks and of failed ones.
 
     Raises:
+        ConfigError: great_expectations is not installed.
         DataError: there is nothing to train on or to measure with.
         GateError: a critical check failed; all is written before.
     """
-    from capnet.data.checks.expectations import data_docs
+    from capnet.data.checks.expectations import data_docs, need_library
     from capnet.data.checks.gate import check_split
     from capnet.data.checks.page import page
 
+    need_library()  # before images are read
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
     empty = [split for split in ("train", "test") if not (frame["split"] == split).any()]

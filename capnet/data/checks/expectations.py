@@ -16,12 +16,26 @@ import pandas as pd
 
 from capnet.data.checks.groups import linked_groups, some_of_each
 from capnet.data.checks.rules import Check, Rule
+from capnet.errors import ConfigError
 
 OFFENDING = 20  # offending rows kept per check
 OF_A_GROUP = 4  # of these, where there are more groups
 KEYS = ("image_id", "path", "class", "figure", "split")  # columns that say which row it is
 RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"\?d=\d{8}T\d{6}\.\d+Z|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
+
+
+def need_library() -> None:
+    """Import great_expectations, without its analytics.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported
+    try:
+        import great_expectations  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed", "capnet validate", "pip install 'capnet[data]'") from None
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ def check_table(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Checke
     Raises:
         RuntimeError: it could not judge a rule, or counts otherwise than the table: that is never a pass.
     """
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported
+    need_library()
     import great_expectations as gx
     from great_expectations.data_context.types.base import (
         DataContextConfig,

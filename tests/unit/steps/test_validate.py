@@ -17,7 +17,7 @@ from PIL import Image
 from capnet.config import Params, Validate
 from capnet.contracts import make_classes, read_split, sha256_file, write_classes, write_split
 from capnet.contracts.tables import MANIFEST_COLUMNS
-from capnet.errors import ContractError, DataError, GateError
+from capnet.errors import ConfigError, ContractError, DataError, GateError
 from capnet.stages import run
 
 
@@ -83,6 +83,17 @@ def test_a_split_without_rows_to_train_on_or_to_measure_with_is_refused(
     frame = read_split(inputs["split"] / "split.parquet")
     write_split(inputs["split"] / "split.parquet", frame[frame["split"].isin(left)])
     with pytest.raises(DataError, match=f"the split has {message} rows"):
+        run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    assert not (tmp_path / "validation").exists()
+
+
+def test_without_great_expectations_its_package_is_named(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "great_expectations"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "great_expectations", None)
+    with pytest.raises(ConfigError, match=r"great_expectations is not installed[\s\S]*capnet\[data\]"):
         run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
     assert not (tmp_path / "validation").exists()
 
