@@ -133,11 +133,7 @@ def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]] 
     """
     try:
         with _Headers(io.FileIO(shard)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            ranges = _ranges(tar, file)
-            file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # which tarfile takes for the end
-                raise tarfile.ReadError(f"damaged header at byte {tar.offset:,}")
-            return ranges
+            return _ranges(tar, file)
     # sizes of 10^30, numbers of 5,000 digits, headers of headers of headers
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         return f"not an uncompressed tar file: {error}"
@@ -146,8 +142,9 @@ def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]] 
 def _ranges(tar: tarfile.TarFile, file: _Headers) -> dict[str, tuple[int, int]]:
     """Start and length by name; a sparse file, which is not stored as it is read, is left out."""
     ranges: dict[str, tuple[int, int]] = {}
-    number = names = 0
+    number = names = end = 0
     while (entry := tar.next()) is not None:
+        end = tar.offset
         vars(tar)["members"].clear()  # a thousand bytes each
         file.of_entry = 0
         number, names = number + 1, names + len(entry.name)
@@ -159,4 +156,7 @@ def _ranges(tar: tarfile.TarFile, file: _Headers) -> dict[str, tuple[int, int]]:
             raise tarfile.ReadError(f"more than {MOST_SHARED} keys of a header for all entries")
         if entry.isreg() and not entry.issparse():
             ranges[entry.name.removeprefix("./")] = (entry.offset_data, entry.size)
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # a header that tarfile cannot read, which it takes for the end
+        raise tarfile.ReadError(f"damaged header at byte {end:,}")
     return ranges

@@ -27,11 +27,12 @@ def records(number: int) -> bytes:
     return b"".join(b"14 k%06d=ab\n" % n for n in range(number))
 
 
-def refused(path: Path, data: bytes, reason: str) -> None:
+def refused(path: Path, data: bytes, *reasons: str) -> None:
+    """With one of the reasons: releases of Python differ in what they take for a header."""
     path.write_bytes(data + bytes(1024))
     outcome = bounded(lambda: read_bytes(path / "0.jpg"), megabytes=8000)
     assert outcome.kind == "failed", outcome
-    assert f"OSError: not an uncompressed tar file: {reason}" in outcome.text, outcome
+    assert any(f"OSError: not an uncompressed tar file: {reason}" in outcome.text for reason in reasons), outcome
     assert outcome.megabytes < 150, outcome
     assert outcome.seconds < 10, outcome
 
@@ -123,4 +124,4 @@ def test_names_as_tar_writes_those_of_the_folder_it_is_in(tmp_path: Path) -> Non
 
 def test_a_size_below_zero_leads_back_to_no_header(tmp_path: Path) -> None:
     data = plain("1.jpg") + block("p", tarfile.XHDTYPE, b"14 size=-1536\n") + plain("0.jpg")
-    refused(tmp_path / "x.tar", data, "an entry of -1,536 bytes")
+    refused(tmp_path / "x.tar", data, "an entry of -1,536 bytes", "damaged header at byte 1,024")
