@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
-from capnet.data.annotations.added import add_images, tables_elsewhere
+from capnet.data.annotations.added import add_images, headers_elsewhere
 from capnet.data.annotations.corrections import COLUMNS, apply_corrections, other_names
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
@@ -65,13 +65,15 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         for name in other_names(folder.names() or (), file := getattr(settings, setting)):
             log.warning("%s is not read: ingest.%s is %s", name, setting, file)
             unread.append(name)
-    for columns, what, used in (
-        (("path", "labels"), "tables with path and labels of further images belong into ingest.added", settings.added),
-        (COLUMNS, "corrections of a review belong into ingest.corrections", settings.corrections),
-    ):
-        for name in tables_elsewhere(folder, settings, columns):
-            if name not in unread:
-                log.warning("%s is not read: %s = %s", name, what, used)
+    for name, header in headers_elsewhere(folder, settings).items():
+        if name in unread:
+            continue
+        if {"path", "labels"} <= header:
+            what = "%s is not read: tables with path and labels of further images belong into ingest.added = %s"
+            log.warning(what, name, settings.added)
+        elif {*COLUMNS} <= header:
+            what = "%s is not read: corrections of a review belong into ingest.corrections = %s"
+            log.warning(what, name, settings.corrections)
     problems, outside, unlisted = [*annotations.problems, *mistakes], set[int](), list[Problem]()
     # before images are copied: they may take the place of the copies of label files
     lists = {name: _id_list(folder, name, annotations.rows, settings, unlisted) for name in LISTS}

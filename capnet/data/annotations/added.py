@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -109,24 +108,21 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
     return [f"{name}/{file}" for file in files if file.lower().endswith(TABLES)], warnings
 
 
-def tables_elsewhere(folder: DataFolder, settings: Ingest, columns: Sequence[str]) -> list[str]:
-    """Tables at the top of the data folder that have certain columns and are not read.
+def headers_elsewhere(folder: DataFolder, settings: Ingest) -> dict[str, set[str]]:
+    """The columns of tables at the top of the data folder that are not read, by name; none of a table that cannot be read.
 
     Args:
         folder: the data folder.
         settings: the section ``ingest``.
-        columns: names of the columns.
     """
     used = {settings.labels, settings.classes, settings.corrections, settings.added}
-    names = []
+    headers = {}
     for name in folder.names() or ():
         if name in used or name.startswith(".") or not name.lower().endswith(TABLES):
             continue
         with suppress(DataError, OSError):
-            header = open_table(folder.path(name), (), ()).header
-            if {*columns} <= {*header}:
-                names.append(name)
-    return names
+            headers[name] = {*open_table(folder.path(name), (), ()).header}
+    return headers
 
 
 def _named_by_format(rows: pd.DataFrame, first: int, left_out: LeftOut) -> LeftOut:

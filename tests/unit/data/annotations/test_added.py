@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from capnet.config import parse
-from capnet.data.annotations.added import add_images, tables_elsewhere
+from capnet.data.annotations.added import add_images, headers_elsewhere
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations
@@ -168,11 +168,12 @@ def test_tables_that_are_elsewhere_are_known(tmp_path: Path) -> None:
     pd.DataFrame({"path": ["c.jpg"], "labels": [["fox"]]}).to_parquet(tmp_path / "june.parquet")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
     settings = parse({"data": {"format": "csv"}}).ingest
-    data = DataFolder(tmp_path)
-    assert tables_elsewhere(data, settings, ("path", "labels")) == ["added.csv", "july.csv", "june.parquet"]
-    for name in ("anna.csv", "corrections.csv"):
-        (tmp_path / name).write_text("path,class,label,given\nc.jpg,fox,yes,no\n")
-    assert tables_elsewhere(data, settings, ("path", "class", "label")) == ["anna.csv"]
+    headers = headers_elsewhere(DataFolder(tmp_path), settings)
+    labelled = [name for name, header in headers.items() if {"path", "labels"} <= header]
+    assert labelled == ["added.csv", "july.csv", "june.parquet"]
+    assert headers["notes.csv"] == {"path", "weather"}
+    assert headers["damaged.csv"] == headers["nowhere.csv"] == set()
+    assert not {"labels.csv", "corrections.csv", "classes.csv", "out.csv"} & headers.keys()
 
 
 def test_without_a_table_nothing_changes(tmp_path: Path) -> None:
