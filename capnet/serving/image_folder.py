@@ -36,15 +36,16 @@ def images_below(folder: Path) -> tuple[list[str], Counter[str], dict[str, str]]
 
     try:
         for above, folders, files in os.walk(folder, onerror=unlisted):
-            for path in (Path(above, name) for name in (*folders, *files)):
+            for path in (Path(above, name) for name in folders):
+                name = path.relative_to(folder)
+                if path.is_symlink() and not is_hidden(name):
+                    others[f"link to a folder ({_printable(name)})"] += 1
+            for path in (Path(above, name) for name in files):
+                if not path.is_file() and path.exists():
+                    continue  # a pipe or a socket
                 name, ending = path.relative_to(folder), path.suffix.lower()
                 image, hidden = ending in SUFFIXES, is_hidden(name)
-                if path.is_dir():
-                    if path.is_symlink() and not hidden:
-                        others[f"link to a folder ({_printable(name)})"] += 1
-                elif not path.is_file() and path.exists():
-                    continue  # a pipe or a socket
-                elif image and hidden:
+                if image and hidden:
                     others["hidden"] += 1
                 elif image:
                     names.append(os.fsencode(name).decode("utf-8", "backslashreplace"))
