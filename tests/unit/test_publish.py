@@ -14,7 +14,7 @@ import pytest
 
 from capnet.contracts import publish as publishing
 from capnet.contracts.files import remove, replace_file
-from capnet.contracts.publish import prepare, publish, temporary_folder, temporary_path
+from capnet.contracts.publish import all_or_nothing, prepare, publish, temporary_folder, temporary_path
 from capnet.errors import CapnetError, machine_fault, machine_faults
 from capnet.stages import run
 from capnet.state import state_dir
@@ -213,3 +213,16 @@ def test_a_link_to_a_folder_that_is_gone_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")
     with pytest.raises(CapnetError, match="the link to nothing"):
         prepare(tmp_path / "outputs" / "manifest")
+
+
+def test_a_disk_that_fills_up_is_named_and_keeps_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
+            (folder / "half.jpg").write_text("half")
+            Path("/dev/full").write_text("x")
+
+    with pytest.raises(CapnetError, match="cannot be written: No space left on device") as caught:
+        fill()
+    assert caught.value.exit_code == 1
+    assert "make room there" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

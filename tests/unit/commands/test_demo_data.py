@@ -232,19 +232,6 @@ def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_disk_that_fills_up_is_named_and_keeps_nothing(tmp_path: Path) -> None:
-    def fill() -> None:
-        with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
-            (folder / "half.jpg").write_text("half")
-            Path("/dev/full").write_text("x")
-
-    with pytest.raises(CapnetError, match="cannot be written: No space left on device") as caught:
-        fill()
-    assert caught.value.exit_code == 1
-    assert "make room there" in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_wrong_seed_is_a_usage_error(tmp_path: Path) -> None:
     assert capnet(tmp_path, "demo-data", "--seed", "-1").returncode == 2
 
