@@ -32,7 +32,7 @@ def _command_line() -> None:
 
 def _interrupt_in(seconds: float) -> None:
     """The second Ctrl-C, unless the process has ended before: Python waits for each thread, and one that a library's
-    pool had just started when the first Ctrl-C came is never told to end.
+    pool had just started when the first Ctrl-C came never ends.
     """
     import os
     import signal

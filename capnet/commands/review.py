@@ -62,7 +62,8 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
         lost = counted(len(new), "label")
         what = f"{lost} filled in here would be lost: not in {chosen.ingest.corrections} of the data"
         todo = f"put the table into {chosen.data.root} first, name another folder with --out, or remove the table"
-        raise DataError(what, str(out / TABLE), f"{todo} (where you took the label back there)")
+        todo += " (where you took the label back there)"
+        raise DataError(what, str(out / TABLE), todo)
     asked = doubts(outputs, before, most, test)
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)
