@@ -109,7 +109,8 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
 
 
 def headers_elsewhere(folder: DataFolder, settings: Ingest) -> dict[str, set[str]]:
-    """The columns of tables at the top of the data folder that are not read, by name; none of a table that cannot be read.
+    """The columns of tables at the top of the data folder that are not read, by name; none of one that cannot be
+    read.
 
     Args:
         folder: the data folder.
