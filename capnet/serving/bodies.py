@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from time import monotonic
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from capnet.errors import DataError
+from capnet.errors import DataError, one_line
 from capnet.serving.request import ARRIVED, MEGA, VARIABLE, Limits
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -23,6 +24,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
 
 JSON = "application/json"
 PARTS = 1000  # lists, objects and commas of a body for each image that a request may have
@@ -179,6 +182,7 @@ def _letters(content: Any) -> int:
 
 
 async def _answer(refused: Refused, send: Send) -> None:
+    logger.warning("answered with %d: %s", refused.status, one_line(str(refused)))
     content = json.dumps({"error_code": CODES[refused.status], "message": str(refused)}).encode()
     headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(content)).encode())]
     if refused.status == 408:

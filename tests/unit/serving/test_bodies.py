@@ -92,11 +92,14 @@ def test_a_body_of_very_many_parts_is_refused(part: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "", "text/csv", "application/vnd.apache.parquet", "application/jsonx", "\xff"])
-def test_what_is_no_json_is_refused(kind: str | None) -> None:
+def test_what_is_no_json_is_refused(kind: str | None, caplog: pytest.LogCaptureFixture) -> None:
     server = Server([GOOD], kind)
     assert server.run() == 415
     assert not server.got
     assert "Content-Type: application/json" in server.message
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("capnet")]
+    assert line.startswith("answered with 415: a body of type ")
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("other", ["application/vnd.apache.parquet", "text/csv", "text/html"])

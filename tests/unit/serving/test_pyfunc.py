@@ -229,6 +229,22 @@ def test_no_answer_has_the_traceback_of_an_error_of_our_own(monkeypatch: pytest.
     assert caught.value.get_http_status_code() == 503
 
 
+def test_the_log_has_the_reason_of_a_refusal_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever runs the server saw a status 400 or 503 and nothing else."""
+    model = CapnetModel()
+    model._turns, model._served = BoundedSemaphore(1), Mock()
+    for limits, image, words in (
+        (Limits(), "no\nimage", "refused: not a picture (JPEG, "),
+        (Limits(seconds=1e-6), input_example()["image"][0], "had too little time: "),
+    ):
+        model._limits = limits
+        with pytest.raises(MlflowException):
+            model.predict(Mock(), pd.DataFrame({"image": [image]}))
+        assert words in caplog.records[-1].getMessage()
+        assert "\n" not in caplog.records[-1].getMessage()
+        assert caplog.records[-1].levelname == "WARNING"
+
+
 def test_so_many_requests_are_scored_at_once_and_no_more(
     make_outputs: Make, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
