@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from capnet.data.annotations.corrections import COLUMNS
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
 from capnet.data.annotations.rows import Annotations, LeftOut
@@ -49,6 +50,7 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     tables, mistakes = list[Annotations](), list[Problem]()
     for file in names:
         try:
+            _refuse_corrections(folder, file, settings)
             table = read_table(folder.path(file), annotations.classes, settings, listed_in=listed_in, name=file)
         except DataError as error:
             mistakes += error.problems
@@ -76,6 +78,15 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     warnings = list(dict.fromkeys(warnings))
     together = Annotations(rows, annotations.classes, problems, left_out=left_out, warnings=warnings)
     return together, len(added)
+
+
+def _refuse_corrections(folder: DataFolder, file: str, settings: Ingest) -> None:
+    """Raise DataError where a table holds answers of a review: its classes would be taken for labels, also where the
+    answer is no.
+    """
+    if {*COLUMNS} <= {*open_table(folder.path(file), (), (), name=file).header}:
+        todo = f"move it to {settings.corrections or 'the table that ingest.corrections names'}"
+        raise DataError("these are corrections of single labels, no images with all their labels", file, todo)
 
 
 def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[str]]:

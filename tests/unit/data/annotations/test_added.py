@@ -283,3 +283,14 @@ def test_so_does_one_that_the_format_calls_corrupt(tmp_path: Path) -> None:
         ("a/2.jpg", "site 0", "site 0 / 5"),
     ]
     assert [image.path for images in annotations.left_out.values() for image in images] == ["a/3.jpg"]
+
+
+@pytest.mark.parametrize("label", ["no", "yes"])
+def test_answers_of_a_review_are_no_images(tmp_path: Path, label: str) -> None:
+    """The advice was to call the column of classes labels: a no would have become a label."""
+    (tmp_path / "labels.csv").write_text(TABLE)
+    with pytest.raises(DataError, match="corrections of single labels") as caught:
+        read(tmp_path, "path,labels\nc.jpg,fox\n", f"path,class,label\na.jpg,fox,{label}\n")
+    (problem,) = caught.value.problems
+    assert problem.where == "added/2.csv"
+    assert problem.todo == "move it to corrections.csv"
