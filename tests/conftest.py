@@ -20,7 +20,10 @@ SLOW_FIXTURES = {"lit", "client", "database", "no_database", "three_versions", "
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        call = getattr(item, "callspec", None)
+        # a test that is given the name "lit" asks for the fixture itself
+        named = {value for value in call.params.values() if isinstance(value, str)} if call else set()
+        if SLOW_FIXTURES & {*getattr(item, "fixturenames", ()), *({"lit"} & named)}:
             item.add_marker(pytest.mark.slow)
 
 

@@ -44,6 +44,7 @@ def test_an_interrupted_import_ends_with_one_line(repository: Path, module: str)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", STOPPED)
 
 
+@pytest.mark.slow
 def test_a_thread_that_nobody_ends_does_not_keep_an_interrupted_command() -> None:
     command = [sys.executable, "-c", WAITS + IMPORTING, "capnet.config", "capnet.__main__:entry"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -35,6 +35,7 @@ def _write(out: Path, end: float, results: Queue[Counter[str]]) -> None:
     results.put(+seen)
 
 
+@pytest.mark.slow
 def test_processes_that_overlap_take_nothing_from_each_other(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     results: Queue[Counter[str]] = context.Queue()

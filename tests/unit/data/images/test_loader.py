@@ -212,6 +212,7 @@ def test_workers_end_with_their_parent(folder: tuple[Path, list[Item]], reposito
     pytest.fail("a worker outlives its parent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["signal missed", "error swallowed"])
 def test_a_worker_killed_within_a_batch_is_noticed(
     folder: tuple[Path, list[Item]], monkeypatch: pytest.MonkeyPatch, way: str
