@@ -14,27 +14,40 @@ from capnet.config.data import READERS
 OPENS = {"_root", "Path", "open", "read_text", "read_bytes"}
 LEADS_ON = {"parent", "parents", "joinpath", "with_name", "glob", "rglob", "iterdir"}
 # of NumPy, pandas, pyarrow and parsers: they take the name of any file; one that open_plain has opened is called file
-OF_LIBRARIES = re.compile("read_(csv|table|json|parquet|excel|feather|hdf|xml|fwf|pickle)|parse|load(txt)?|genfromtxt")
-# the folder's name in front of a path: the text of a path that nobody checked
-WITH_FOLDER = re.compile(r"[{(]folder[})]+(/| \+)")
+OF_LIBRARIES = re.compile(
+    r"(read|scan)_\w+|(iter)?parse|load(txt|mat)?|genfromtxt|fromfile|memmap|connect|(Zip|Tar|Parquet|ORC)?File|Dataset"
+)
+ASKED = re.compile(r"\w+\.path\(")
+OWN = "from capnet.data.annotations.plain_files import read_list\nread_list(folder.path(name), 'a list', '')"
 OF_THE_SYSTEM = {"os", "io", "pathlib", "shutil", "subprocess", "importlib"}
 
 
 def paths_of_its_own(program: str) -> set[str]:
     """Where a reader makes a path by itself or opens one: lines of its text."""
-    made = set()
-    for node in ast.walk(ast.parse(program)):
+    made, nodes = set(), list(ast.walk(ast.parse(program)))
+    imported = {
+        item.asname or item.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("capnet")
+        for item in node.names
+    }
+    assigned = [node for node in nodes if isinstance(node, ast.Assign) and ASKED.match(ast.unparse(node.value))]
+    asked = "|".join(re.escape(ast.unparse(target)) for node in assigned for target in node.targets)
+    # a folder in front of a path: the text of a path that nobody checked
+    with_folder = re.compile(rf"[{{(](folder|{asked or 'folder'}|{ASKED.pattern}.*?\))[}})]+(/| \+)")
+    for node in nodes:
         name = ""
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             opened = [ast.unparse(item) for item in node.args[:1]] == ["file"]
-            library = isinstance(node.func, ast.Attribute) and OF_LIBRARIES.fullmatch(name) and not opened
+            foreign = isinstance(node.func, ast.Attribute) or name in imported
+            library = foreign and OF_LIBRARIES.fullmatch(name) and not opened
             name = name if library or name in OPENS | LEADS_ON | {"__import__", "import_module"} else ""
         elif isinstance(node, ast.Attribute) and node.attr in {"_root"} | LEADS_ON:
             name = node.attr
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             name = "/"
-        elif isinstance(node, ast.JoinedStr | ast.BinOp) and WITH_FOLDER.search(ast.unparse(node)):
+        elif isinstance(node, ast.JoinedStr | ast.BinOp) and with_folder.search(ast.unparse(node)):
             name = ast.unparse(node)
         elif isinstance(node, ast.Import):
             name = next((item.name for item in node.names if item.name.partition(".")[0] in OF_THE_SYSTEM), "")
@@ -67,11 +80,17 @@ def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
         "ElementTree.parse(name)",
         'read_lines(f"{folder}/{name}")',
         "sqlite3.connect(str(folder) + '/' + name)",
+        "zipfile.ZipFile(name)",
+        "from zipfile import ZipFile\nZipFile(name)",
+        "ElementTree.iterparse(name)",
+        'opened_by_a_library(f"{folder.path(images)}/{name}")',
+        'images = folder.path(where)\nopened_by_a_library(f"{images}/{name}")',
+        "images = folder.path(where)\nopened_by_a_library(str(images) + '/' + name)",
         "import os",
         "from os import path",
     ],
 )
 def test_a_reader_that_makes_its_own_paths_is_seen(line: str) -> None:
     assert paths_of_its_own(line)
-    for allowed in ("from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))", "json.load(file)"):
+    for allowed in ("from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))", "json.load(file)", OWN):
         assert not paths_of_its_own(allowed)
