@@ -46,7 +46,8 @@ class NoRandomWeights(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        return result.fill_(torch.nan) if function.overloadpacket.__name__ in ("normal_", "uniform_") else result
+        random = function.overloadpacket.__name__.removesuffix("_").removesuffix("_like")
+        return result.fill_(torch.nan) if random in ("normal", "uniform", "randn", "rand") else result
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,16 @@ def test_a_packed_image_tower_is_built_again_without_the_backbones_files(name, l
     size = towers.preprocess.size
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     assert torch.equal(image.project(image.pooled(images)), towers.image.project(towers.image.pooled(images)))
+
+
+def test_random_numbers_are_seen():
+    """open_clip's transformers begin with torch.randn, most other layers with an initialiser."""
+    with NoRandomWeights():
+        made = [torch.randn(2), torch.rand(2), torch.randn_like(torch.ones(2)), torch.normal(0.0, 1.0, (2,))]
+        made += [torch.nn.Linear(2, 2).weight, torch.nn.init.trunc_normal_(torch.empty(2))]
+        given = torch.ones(2)
+    assert all(tensor.isnan().all() for tensor in made)
+    assert given.isfinite().all()
 
 
 @pytest.mark.slow
