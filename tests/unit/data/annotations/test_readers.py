@@ -78,6 +78,13 @@ def test_a_reader_has_its_function_and_imports_nothing_heavy(name: str) -> None:
     assert not at_import & HEAVY, "import inside functions: the settings import every reader"
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_has_a_test_of_its_own(name: str) -> None:
+    """No other one sees that it leaves images out or numbers classes in another order."""
+    path = Path(__file__).with_name(f"test_{name}.py")
+    assert path.is_file(), f"compare its rows and classes with labels counted by hand, in {path.name}"
+
+
 @pytest.mark.parametrize(("name", "kind"), SECTIONS)
 def test_every_setting_of_a_reader_has_a_help_text(name: str, kind: type[Section]) -> None:
     assert [field for field, info in kind.model_fields.items() if not info.description] == []
