@@ -153,6 +153,18 @@ def test_classes_in_no_or_every_image_and_large_logits_stay_finite(name):
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("known", [[True, True], [False, False]])
+def test_an_image_without_a_label_or_without_a_known_one_stays_finite(name, known):
+    """A mean over the positive or the known entries of each image divides by zero there."""
+    logits = torch.tensor([[0.5, -0.5], [1.0, -2.0]], requires_grad=True)
+    masks = torch.tensor([[True, True], known])
+    loss = multilabel_loss(logits, torch.tensor([[1, 0], [0, 0]]), torch.tensor([3, 2]), 9, LOSSES[name](), masks)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
     logits = torch.tensor([[-200.0, 200.0, -200.0]], requires_grad=True)
