@@ -150,9 +150,9 @@ def test_random_numbers_are_seen():
     with NoRandomWeights():
         made = [torch.randn(2), torch.rand(2), torch.randn_like(torch.ones(2)), torch.normal(0.0, 1.0, (2,))]
         made += [torch.nn.Linear(2, 2).weight, torch.nn.init.trunc_normal_(torch.empty(2))]
-        given = torch.ones(2)
+        ones = torch.ones(2)
     assert all(tensor.isnan().all() for tensor in made)
-    assert given.isfinite().all()
+    assert ones.isfinite().all()
 
 
 @pytest.mark.slow
