@@ -72,6 +72,31 @@ def test_boxes_of_yolo_without_an_image_are_not_passed_over(tmp_path: Path) -> N
         labels_of(tmp_path, "YOLO")
 
 
+def test_captions_of_datumaro_are_no_labels(tmp_path: Path) -> None:
+    annotations = [{"type": "caption", "caption": "hello"}, {"type": "label", "label_id": 0}]
+    items = [{"id": "a", "annotations": annotations, "image": {"path": "a.jpg"}}]
+    content = {"categories": {"label": {"labels": [{"name": "fox", "parent": ""}]}}, "items": items}
+    put(tmp_path, "annotations/default.json", json.dumps(content))
+    assert labels_of(tmp_path, "Datumaro") == {"images/default/a.jpg": "fox"}
+
+
+def test_voc_in_the_folder_that_most_tools_write(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "")
+    put(tmp_path, "Annotations/a.xml", "<annotation><object><name>fox</name></object></annotation>")
+    assert labels_of(tmp_path, "Pascal VOC") == {"images/a.png": "fox"}
+
+
+def test_roboflow_without_a_folder_for_validation(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("test", "b")):
+        put(tmp_path, f"{split}/_classes.csv", f"filename, fox, bear\n{name}.jpg, 1, 0\n")
+    run(next(recipe for recipe in RECIPES if recipe.startswith("# Roboflow")), tmp_path)
+    assert (tmp_path / "labels.csv").read_text().splitlines() == [
+        "path,split,fox,bear",
+        "train/a.jpg,train,1,0",
+        "test/b.jpg,test,1,0",
+    ]
+
+
 def test_a_name_with_the_separator_does_not_become_two_labels(tmp_path: Path) -> None:
     put(tmp_path, "metadata.jsonl", json.dumps({"file_name": "a.jpg", "labels": ["fox", "deer|doe"]}))
     with pytest.raises(AssertionError, match=r"ingest\.separator: {'deer\|doe'}"):
