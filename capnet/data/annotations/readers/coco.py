@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from capnet.config import Ingest
 
 TODO = "unpack COCO's annotations below data.root, or correct ingest.coco"
-PUBLISHED = "use the published annotations"
+MEND = "correct a file of your own; of a benchmark, use the published file"
 INSTANCES = "use instances_*.json; files called image_info, captions or panoptic have no labels that are read"
 BOXES = "where the boxes are not in pixels, or are empty, set ingest.coco.box_filter: false"
 Images = dict[Any, tuple[str, int | None, int | None, set[int]]]  # name, width, height and categories, by id
@@ -102,7 +102,7 @@ def _images(file: CocoJson, problems: list[Problem]) -> Images:
             todo = traps if "location" in item or isinstance(number, str) else TODO
             problems.append(Problem(what, file.path.name, todo))
         elif number in images:
-            problems.append(Problem(f"image {number} appears twice", file.path.name, PUBLISHED))
+            problems.append(Problem(f"image {number} appears twice", file.path.name, MEND))
         else:
             images[number] = (name, pixels(item.get("width")), pixels(item.get("height")), set())
     if not images and not problems:
@@ -133,13 +133,13 @@ def _mark_boxes(
                 problems.append(Problem(what, file.path.name, INSTANCES))
             elif unknown:
                 what = f"annotation {item.get('id')} names {unknown}, which does not exist"
-                problems.append(Problem(what, file.path.name, PUBLISHED))
+                problems.append(Problem(what, file.path.name, MEND))
             elif counts(item, settings):
                 images[number][3].add(int(category))  # 1.0 is 1, too
             elif not item.get("ignore") and (settings.crowd or not item.get("iscrowd")):
                 filtered.add((number, int(category)))
         except (TypeError, ValueError):
-            problems.append(Problem(f"annotation {str(item)[:80]} is damaged", file.path.name, PUBLISHED))
+            problems.append(Problem(f"annotation {str(item)[:80]} is damaged", file.path.name, MEND))
     if not seen:
         what = "there are no annotations, so nothing says what is on the images"
         problems.append(Problem(what, str(file.path), INSTANCES))

@@ -163,6 +163,10 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     todos = [problem.todo for problem in result.problems if problem.what == "annotation None has no category_id"]
     assert len(todos) == 1
     assert "panoptic have no labels" in todos[0]
+    todos = [
+        problem.todo for problem in result.problems if problem.what.endswith("names category 5, which does not exist")
+    ]
+    assert todos == ["correct a file of your own; of a benchmark, use the published file"]
     todo = "where images have a location, or texts as ids, set data.format: camera_traps"
     assert [problem.todo for problem in result.problems[1:3]] == [todo, todo]
 
