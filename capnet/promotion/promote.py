@@ -119,7 +119,7 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
     if verdict.needs_reason and not reason.strip():
         few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""
         worse = "this version is probably worse than what is allowed" if verdict.likely else ""
-        why = " and ".join(filter(None, (worse, few))) or "nothing compares this version with a champion"
+        why = " and ".join(filter(None, (worse, few))) or "a person must answer for this version"
         raise GateError(problems=[*undecided, Problem(f"{why}, which needs --reason", where, verdict.advice)])
     if verdict.colour == "inconclusive" and not confirm(verdict):
         todo = "look at both reports, then confirm with --yes, or measure on more test pictures"
