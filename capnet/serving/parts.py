@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from capnet.contracts.files import named_faults
 from capnet.errors import CapnetError
 
 LOCK = "lock"
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -33,6 +36,8 @@ def parts_of(out: Path, key: str) -> Iterator[Path]:
         with suppress(CapnetError):
             earlier = read_json(folder / "key.json")
         if earlier != key:
+            if any(folder.glob("*.parquet")):
+                log.warning("%s: images or model differ from those of the interrupted call: all are scored again", out)
             _empty(folder)
         write_json(folder / "key.json", key)
         with named_faults(out):

@@ -61,3 +61,19 @@ def test_a_full_disk_is_named_by_the_output(tmp_path: Path) -> None:
     with pytest.raises(CapnetError) as refusal, machine_faults(), parts_of(tmp_path / "out.csv", "key"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert refusal.value.problems[0].where == f"{tmp_path}/out.csv"
+
+
+def _interrupted(out: Path, key: str) -> None:
+    with parts_of(out, key) as folder:
+        (folder / "000000000000.parquet").write_bytes(b"x")
+        raise KeyboardInterrupt
+
+
+def test_parts_that_are_thrown_away_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for key in ("one", "one", "other"):
+        assert caplog.messages == []
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted(tmp_path / "out.csv", key)
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "images or model differ from those of the interrupted call: all are scored again"
+    ]
