@@ -88,6 +88,9 @@ def command(
     called, runs = name or kserve.service_name(version.name), image or kserve.serve_image(Path(LOCK))
     deployment = kserve.Deployment(called, runs, **pods)
     kserve.check_form(deployment)
+    target = Path(out or f"deploy/kserve/{deployment.name}.yaml")
+    if out != "-":
+        kserve.check_out(target, version.name)
     text = kserve.render(kserve.manifest(version, storage, deployment))
     if version.tags.get(FORM) != PACKED:
         click.echo(
@@ -103,7 +106,6 @@ def command(
     if out == "-":
         click.echo(text, nl=False)
         return
-    target = Path(out or f"deploy/kserve/{deployment.name}.yaml")
     replace_file(target, text)
     click.echo(f"deploy: {version.name} version {version.version} from {storage}, in {target}")
     click.echo(f"next: {_apply(deployment, target)}")

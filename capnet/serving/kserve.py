@@ -35,6 +35,7 @@ STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "pvc://")
 AZURE = re.compile(r"https://[^/]+\.blob\.core\.windows\.net/.+")
 SKIPPED = "kubeflow"  # has the label control-plane in a full Kubeflow, and KServe's webhook skips such namespaces
 PROXIED = "mlflow-artifacts:"
+HEAD = "# Written by `capnet deploy`: "  # begins a manifest; then the version that it serves
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
 NUMBER = r"[0-9]+(\.[0-9]+)?([mkMGTPE]|[KMGTPE]i|[eE][0-9]+)?"
@@ -79,6 +80,25 @@ def check_form(deployment: Deployment) -> None:
     ]
     if problems:
         raise ConfigError(problems=problems)
+
+
+def check_out(path: Path, model: str) -> None:
+    """A manifest replaces an earlier one of the same registered model, and nothing else.
+
+    Args:
+        path: of the manifest.
+        model: the registered model's name.
+
+    Raises:
+        ConfigError: another file is there, or the manifest of another model.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    start = f"{HEAD}{model} version ".encode()
+    with open(path, "rb") as file:
+        if file.read(len(start)) != start:
+            what = f"there is a file that is no manifest of {model}"
+            raise ConfigError(what, str(path), "give another --out or --name, or move the file")
 
 
 def storage_address(client: MlflowClient, version: ModelVersion, behind: str) -> str:
@@ -236,10 +256,7 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
 def render(content: Mapping[str, Any]) -> str:
     """The manifest as YAML with a line that says what it serves; equal versions give equal bytes."""
     notes = content["metadata"]["annotations"]
-    head = (
-        f"# Written by `capnet deploy`: {notes['capnet/model']}. KServe follows no alias: write it again after a"
-        " promotion.\n"
-    )
+    head = f"{HEAD}{notes['capnet/model']}. KServe follows no alias: write it again after a promotion.\n"
     return head + yaml.safe_dump(dict(content), sort_keys=False, width=1000, allow_unicode=True)
 
 

@@ -276,3 +276,19 @@ def test_names_and_labels_are_ones_that_kubernetes_takes(name: str) -> None:
     assert len(service_name(name)) <= 40
     assert re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", label(name))
     assert len(label(name)) <= 63
+
+
+def test_a_file_that_is_no_manifest_of_the_model_stays(client: MlflowClient) -> None:
+    verdict(client)
+    assert deploy().exit_code == 0
+    file = Path("deploy/kserve/capnet-demo.yaml")
+    assert deploy().exit_code == 0, "its own manifest is replaced"
+    # another model's, whose service has the same name
+    file.write_text(text := file.read_text().replace("capnet demo version", "capnet-demo version"))
+    for out in (str(file), "params.yaml"):
+        before = Path(out).read_text()
+        assert "there is a file that is no manifest of capnet demo" in error(deploy("--out", out))
+        assert Path(out).read_text() == before
+    assert "no manifest of capnet demo" in error(deploy())
+    assert file.read_text() == text
+    assert deploy("--name", "other").exit_code == 0
