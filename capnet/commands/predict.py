@@ -71,8 +71,7 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None
         done = prediction.predict(served, key, source, out, drift)
-    file = out.with_name(f"{out.name}.drift.json")
-    file.unlink(missing_ok=True)  # an earlier call's, which is of other predictions
+    file = prediction.drift_file(out)
     for path, fault in done.faults:
         click.echo(shown(f"not read: {path or '(no path)'}: {fault}"), err=True)
     labelled = counted(done.images - done.not_read, "image")

@@ -218,8 +218,14 @@ def predict(
                 temporary.replace(paths[number])
         saved, table = track(map(pd.read_parquet, paths), "writing", len(paths)), folder / out.name
         result = write(table, writer, saved, served, model_key, drift)
+        drift_file(out).unlink(missing_ok=True)  # an earlier call's, which is of other predictions
         table.replace(out)
     return result
+
+
+def drift_file(out: Path) -> Path:
+    """Where the report of drift lies that belongs to an output."""
+    return out.with_name(f"{out.name}.drift.json")
 
 
 def _key(identity: str, source: Source, part: int) -> str:

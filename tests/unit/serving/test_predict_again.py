@@ -269,3 +269,25 @@ def test_a_damaged_part_is_scored_again(
     (tmp_path / ".out.csv.parts" / "000000000000.parquet").write_bytes(content)
     predict(served, "m", source, tmp_path / "out.csv", part=2)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_no_report_of_drift_lies_beside_predictions_that_it_is_not_of(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the process dies as soon as the output is written."""
+    out = tmp_path / "out.csv"
+    report = tmp_path / "out.csv.drift.json"
+    report.write_text("{}")
+    original = Path.replace
+
+    def last(path: Path, target: Path) -> Path:
+        result = original(path, target)
+        if target == out:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Path, "replace", last)
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", list_images(str(folder)), out)
+    assert out.exists()
+    assert not report.exists()
