@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from capnet.contracts import read_json, remove, write_json
+from capnet.contracts import remove
 from capnet.contracts.files import named_faults
 from capnet.errors import CapnetError
 
 LOCK = "lock"
 
-log = logging.getLogger(__name__)
-
 
 @contextmanager
-def parts_of(out: Path, key: str) -> Iterator[Path]:
+def parts_of(out: Path) -> Iterator[Path]:
     """The folder in which parts lie until their output is written; it is removed where the block ends well.
 
     Args:
         out: the output.
-        key: parts of an earlier call are there only if it had the same.
 
     Raises:
         CapnetError: another process writes this output.
     """
     folder = out.with_name(f".{out.name}.parts")
     with _locked(folder, out):
-        earlier = None
-        with suppress(CapnetError):
-            earlier = read_json(folder / "key.json")
-        if earlier != key:
-            if any(folder.glob("*.parquet")):
-                log.warning("%s: images or model differ from those of the interrupted call: all are scored again", out)
-            _empty(folder)
-        write_json(folder / "key.json", key)
         with named_faults(out):
             yield folder
-        _empty(folder)
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                remove(path)
         (folder / LOCK).unlink()  # last: from here on another process may lock a file of its own in this folder
         with suppress(OSError):
             folder.rmdir()
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != LOCK:
-            remove(path)
 
 
 def _locked(folder: Path, out: Path) -> IO[str]:

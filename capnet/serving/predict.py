@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -22,12 +23,14 @@ from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar, track
 from capnet.serving.image_folder import images_below, is_hidden
-from capnet.serving.output import FORMATS, PART_SCHEMA, Writer, is_output, is_part
+from capnet.serving.output import FORMATS, Writer, is_output, is_part, write_part
 from capnet.serving.parts import parts_of
 
 if TYPE_CHECKING:
     from capnet.serving.drift import Drift
     from capnet.serving.engine import ScoredPart, Served
+
+log = logging.getLogger(__name__)
 
 SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
@@ -187,8 +190,8 @@ def predict(
 ) -> Predicted:
     """Score what an interrupted call has not, then write the output, both some images at a time.
 
-    Parts lie in the output's folder until it is written. They are used again only for the same model, root, list and
-    files.
+    Parts lie in the output's folder until it is written. A part is used again only for the same model, root, list of
+    images and files.
 
     Args:
         served: the model.
@@ -203,19 +206,20 @@ def predict(
         CapnetError: another process is writing ``out``.
     """
     writer = format_of(out)
-    with parts_of(out, _key(served.identity, source, part)) as folder:
-        paths = [folder / f"{start:012}.parquet" for start in range(0, len(source.names), part)]
-        every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
-        missing = [n for n, path in enumerate(paths) if not is_part(path, every[n], len(served.names))]
+    every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
+    keys = [_key(served.identity, source.root, names) for names in every]
+    with parts_of(out) as folder:
+        paths = [folder / f"{part * number:012}.parquet" for number in range(len(every))]
+        missing = [n for n, path in enumerate(paths) if not is_part(path, keys[n], every[n], len(served.names))]
+        if changed := sum(paths[number].exists() for number in missing):
+            what = "%s: of the interrupted call %s not used, because images or the model changed"
+            log.warning(what, out, counted(changed, "part is", "parts are"))
         images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
             advance(len(source.names) - len(images))
             rows = _rows(served.stream(images, source.root, len(images)), source.faults, advance)
             for number in missing:
-                temporary = paths[number].with_suffix(".tmp")
-                frame = pd.DataFrame([next(rows) for _ in every[number]], columns=PART_SCHEMA.names)
-                frame.to_parquet(temporary, schema=PART_SCHEMA)
-                temporary.replace(paths[number])
+                write_part(paths[number], keys[number], [next(rows) for _ in every[number]])
         saved, table = track(map(pd.read_parquet, paths), "writing", len(paths)), folder / out.name
         result = write(table, writer, saved, served, model_key, drift)
         drift_file(out).unlink(missing_ok=True)  # an earlier call's, which is of other predictions
@@ -228,13 +232,13 @@ def drift_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.drift.json")
 
 
-def _key(identity: str, source: Source, part: int) -> str:
+def _key(identity: str, root: Path, names: Sequence[str]) -> str:
     """Of the model's content, root, list, files and who may read them: cameras number alike, cards go into one slot."""
-    digest = hashlib.sha256(json.dumps([identity, str(source.root.absolute()), part]).encode())
-    for name in source.names:
+    digest = hashlib.sha256(json.dumps([identity, str(root.absolute())]).encode())
+    for name in names:
         about: list[str | int] = [name]
         with suppress(OSError, ValueError):  # not there, or no name of a file
-            stat = os.stat(path := shard_of(source.root / name) or source.root / name)
+            stat = os.stat(path := shard_of(root / name) or root / name)
             about += [stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()

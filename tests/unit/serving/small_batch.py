@@ -1,14 +1,16 @@
-"""A model to predict with, and a folder of pictures for it."""
+"""A model to predict with, a folder of pictures for it, and what an interrupted prediction leaves."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from unit.stores import Make
 
+from capnet.serving import predict as prediction
 from capnet.serving.engine import Served, load_served
 
 
@@ -33,3 +35,11 @@ def folder(tmp_path: Path) -> Path:
     broken.write_bytes(broken.read_bytes()[:500])
     (workspace / "notes.txt").write_text("x")
     return workspace
+
+
+def leave_all_parts(served: Served, source: prediction.Source, out: Path, part: int = prediction.PART) -> None:
+    """What there is after a call that was interrupted just before it wrote its output."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "write", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prediction.predict(served, "m", source, out, part=part)

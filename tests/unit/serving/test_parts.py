@@ -22,7 +22,7 @@ def _write(out: Path, end: float, results: Queue[Counter[str]]) -> None:
     seen = Counter[str]()
     while time.monotonic() < end:
         try:
-            with parts_of(out, "key") as folder:
+            with parts_of(out) as folder:
                 paths = [folder / f"{number:012}.parquet" for number in range(PARTS)]
                 for path in paths:
                     path.write_bytes(b"x")
@@ -52,28 +52,12 @@ def test_processes_that_overlap_take_nothing_from_each_other(tmp_path: Path) -> 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / ".out.csv.parts").write_text("x")
-    with pytest.raises(CapnetError) as refusal, machine_faults(), parts_of(tmp_path / "out.csv", "key"):
+    with pytest.raises(CapnetError) as refusal, machine_faults(), parts_of(tmp_path / "out.csv"):
         pass
     assert refusal.value.problems[0].where == f"{tmp_path}/.out.csv.parts/lock"
 
 
 def test_a_full_disk_is_named_by_the_output(tmp_path: Path) -> None:
-    with pytest.raises(CapnetError) as refusal, machine_faults(), parts_of(tmp_path / "out.csv", "key"):
+    with pytest.raises(CapnetError) as refusal, machine_faults(), parts_of(tmp_path / "out.csv"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert refusal.value.problems[0].where == f"{tmp_path}/out.csv"
-
-
-def _interrupted(out: Path, key: str) -> None:
-    with parts_of(out, key) as folder:
-        (folder / "000000000000.parquet").write_bytes(b"x")
-        raise KeyboardInterrupt
-
-
-def test_parts_that_are_thrown_away_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for key in ("one", "one", "other"):
-        assert caplog.messages == []
-        with pytest.raises(KeyboardInterrupt):
-            _interrupted(tmp_path / "out.csv", key)
-    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
-        "images or model differ from those of the interrupted call: all are scored again"
-    ]

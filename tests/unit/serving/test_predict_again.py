@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -15,11 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 from unit.serving import small_batch
+from unit.serving.small_batch import leave_all_parts
 
 from capnet.config import Runtime
 from capnet.contracts import read_tensors, write_tensors
-from capnet.serving import predict as prediction
 from capnet.serving.engine import ScoredPart, Served, load_served
+from capnet.serving.output import write_part
 from capnet.serving.predict import list_images, predict
 
 pytestmark = pytest.mark.slow
@@ -109,27 +109,22 @@ def test_a_killed_process_is_continued_without_a_lost_or_doubled_row(
     assert not parts.exists()
 
 
-def test_parts_of_another_model_are_not_used(
-    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_of_another_model_are_not_used(served: Served, folder: Path, tmp_path: Path) -> None:
     source = list_images(str(folder))
     parts = tmp_path / ".out.csv.parts"
     parts.mkdir()
-    (parts / "key.json").write_text("{")
-    (parts / f"{0:012}.parquet").write_bytes(b"scores of another model")
+    write_part(parts / f"{0:012}.parquet", "another", [(name, "no scores", None) for name in source.names])
     predict(served, "m", source, tmp_path / "out.csv")
+    assert "no scores" not in (tmp_path / "out.csv").read_text()
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
 
 
 def test_parts_of_a_model_that_was_trained_again_in_the_same_folder_are_not_used(
-    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Served, folder: Path, tmp_path: Path
 ) -> None:
     source, out = list_images(str(folder)), tmp_path / "out.csv"
     predict(served, "m", source, tmp_path / "whole.csv", part=2)
-    with monkeypatch.context() as patch:
-        patch.setattr("capnet.serving.predict.write", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            predict(served, "m", source, out, part=2)
+    leave_all_parts(served, source, out, part=2)
     assert list((tmp_path / ".out.csv.parts").glob("*.parquet"))
     model, path = tmp_path / "outputs" / "model", tmp_path / "outputs" / "evaluation" / "thresholds.json"
     tensors, metadata = read_tensors(model / "model.safetensors")
@@ -147,7 +142,7 @@ def test_a_model_in_another_precision_is_another_one(served: Served, tmp_path: P
 
 @pytest.mark.parametrize("same_slot", [False, True])
 def test_parts_of_other_images_with_the_same_names_are_not_used(
-    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_slot: bool
+    served: Served, folder: Path, tmp_path: Path, same_slot: bool
 ) -> None:
     """Two memory cards of cameras that both number from 1."""
     other = tmp_path / "other"
@@ -155,10 +150,7 @@ def test_parts_of_other_images_with_the_same_names_are_not_used(
         (other / path.name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 50), (200, 0, 0)).save(other / path.name, format="JPEG")
     predict(served, "m", list_images(str(other)), tmp_path / "expected.csv")
-    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
-    with pytest.raises(KeyboardInterrupt):
-        predict(served, "m", list_images(str(folder / "camera 0")), tmp_path / "out.csv")
-    monkeypatch.undo()
+    leave_all_parts(served, list_images(str(folder / "camera 0")), tmp_path / "out.csv")
     if same_slot:
         (folder / "camera 0").rename(tmp_path / "first card")
         other = other.rename(folder / "camera 0")
@@ -166,18 +158,13 @@ def test_parts_of_other_images_with_the_same_names_are_not_used(
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
-def test_parts_with_an_image_that_was_written_over_are_not_used(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_with_an_image_that_was_written_over_are_not_used(served: Served, tmp_path: Path) -> None:
     """In a folder that is called as shards are, and does not change itself."""
     image = tmp_path / "cards" / "first.tar" / "1.png"
     image.parent.mkdir(parents=True)
     Image.new("RGB", (40, 50), (0, 0, 200)).save(image)
     source = list_images(str(tmp_path / "cards"))
-    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
-    with pytest.raises(KeyboardInterrupt):
-        predict(served, "m", source, tmp_path / "out.csv")
-    monkeypatch.undo()
+    leave_all_parts(served, source, tmp_path / "out.csv")
     Image.new("RGB", (40, 60), (200, 0, 0)).save(image)
     predict(served, "m", source, tmp_path / "expected.csv")
     predict(served, "m", source, tmp_path / "out.csv")
@@ -199,9 +186,7 @@ def test_parts_with_an_image_whose_rights_were_mended_are_not_used(
 
     monkeypatch.setattr(Served, "stream", refused)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != image and may_read(path, mode))
-    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
-    with pytest.raises(KeyboardInterrupt):
-        predict(served, "m", source, tmp_path / "out.csv")
+    leave_all_parts(served, source, tmp_path / "out.csv")
     monkeypatch.undo()
     predict(served, "m", source, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
@@ -231,44 +216,6 @@ def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
     monkeypatch.undo()
     predict(served, "m", list_images(str(folder / "camera 1")), out, part=2)
     assert sorted(path.name for path in tmp_path.glob("*out.csv*")) == ["out.csv"]
-
-
-def table(**columns: object) -> bytes:
-    return pd.DataFrame(columns).to_parquet()
-
-
-DAMAGED_PARTS = {
-    "no bytes": b"",
-    "a beginning": b"PAR1",
-    "other columns": table(a=[1, 2]),
-    "other images": table(path=["x", "y"], fault=["", ""], scores=[[0.1] * 4] * 2),
-    "scores of other classes": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1], [0.1]]),
-    "scores beyond 1": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1] * 4, [0.1] * 3 + [1e30]]),
-    "scores that are none": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1] * 4, [0.1] * 3 + [float("nan")]]),
-    "scores of text": table(path=["{0}", "{1}"], fault=["", ""], scores=[["x"] * 4] * 2),
-    "faults that are numbers": table(path=["{0}", "{1}"], fault=[1, 2], scores=[[0.1] * 4] * 2),
-    "a bomb": table(path=["x" * 1000] * 1_000_000, fault=[""] * 1_000_000, scores=[None] * 1_000_000),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGED_PARTS)
-def test_a_damaged_part_is_scored_again(
-    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    source = list_images(str(folder))
-    predict(served, "m", source, tmp_path / "whole.csv", part=2)
-    first, second = source.names[:2]
-    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        predict(served, "m", source, tmp_path / "out.csv", part=2)
-    monkeypatch.undo()
-    content = DAMAGED_PARTS[name]
-    if b"{0}" in content:
-        frame = pd.read_parquet(io.BytesIO(content))
-        content = frame.assign(path=[first, second]).to_parquet()
-    (tmp_path / ".out.csv.parts" / "000000000000.parquet").write_bytes(content)
-    predict(served, "m", source, tmp_path / "out.csv", part=2)
-    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 def test_no_report_of_drift_lies_beside_predictions_that_it_is_not_of(
