@@ -212,8 +212,8 @@ def predict(
         paths = [folder / f"{part * number:012}.parquet" for number in range(len(every))]
         missing = [n for n, path in enumerate(paths) if not is_part(path, keys[n], every[n], len(served.names))]
         if changed := sum(paths[number].exists() for number in missing):
-            what = "%s: of the interrupted call %s not used, because images or the model changed"
-            log.warning(what, out, counted(changed, "part is", "parts are"))
+            what = "%s: %s of the interrupted call to score again: images or the model changed, or the file is damaged"
+            log.warning(what, out, counted(changed, "part"))
         images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
             advance(len(source.names) - len(images))

@@ -83,6 +83,6 @@ def test_only_parts_that_changed_are_scored_again(
         patch.setattr(Served, "stream", watched)
         predict(served, "m", source, tmp_path / "out.csv", part=2)
     assert len(read) == again
-    assert any("not used, because images or the model changed" in line for line in caplog.messages) == (again > 0)
+    assert any("of the interrupted call to score again" in line for line in caplog.messages) == (again > 0)
     predict(served, "m", source, tmp_path / "whole.csv", part=2)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
