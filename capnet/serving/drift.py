@@ -25,7 +25,7 @@ def reference_document(names: list[str], label_rates: Floats, scores: Floats, li
     Args:
         names: of the classes.
         label_rates: share of the training rows that have the class, [class].
-        scores: served scores of the test rows, [image, class].
+        scores: served scores of the test rows, at least one, [image, class].
         limits: thresholds, [class].
 
     Returns:
@@ -33,17 +33,17 @@ def reference_document(names: list[str], label_rates: Floats, scores: Floats, li
     """
     classes = []
     for c, name in enumerate(names):
-        edges = np.unique(np.quantile(scores[:, c], np.linspace(0, 1, BINS + 1)[1:-1])) if len(scores) else np.empty(0)
+        edges = np.unique(np.quantile(scores[:, c], np.linspace(0, 1, BINS + 1)[1:-1]))
         classes.append(
             {
                 "name": name,
                 "label_rate": float(label_rates[c]),
-                "decided_rate": float((scores[:, c] >= limits[c]).mean()) if len(scores) else 0.0,
-                "edges": [float(edge) for edge in edges],
-                "counts": [int(count) for count in _histogram(scores[:, c], edges)],
+                "decided_rate": float((scores[:, c] >= limits[c]).mean()),
+                "edges": edges.tolist(),
+                "counts": _histogram(scores[:, c], edges).tolist(),
             }
         )
-    labels = (scores >= limits).sum(axis=1) if len(scores) else np.zeros(1)
+    labels = (scores >= limits).sum(axis=1)
     whole = {"labels_per_picture": float(labels.mean()), "without_labels": float((labels == 0).mean())}
     return {"schema": SCHEMA, "source": "test", "rows": len(scores), "whole": whole, "classes": classes}
 
