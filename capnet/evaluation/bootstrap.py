@@ -226,9 +226,10 @@ def compare_variants(
             point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
             drawn_difference = {key: samples[one][key] - samples[other][key] for key in shared}
             paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, resting, of="difference")
-            for key in [key for key in shared if without and key in paired]:
-                left = np.nan_to_num(without[one][key] - without[other][key])  # without its only positives: nothing
-                paired[f"{key}_without_one"] = float(left.min() if paired[key] > 0 else left.max())
+            for key in shared:
+                if without and key in paired:
+                    left = np.nan_to_num(without[one][key] - without[other][key])  # without its only positives: nothing
+                    paired[f"{key}_without_one"] = float(left.min() if paired[key] > 0 else left.max())
     low, high = np.full((2, labels.shape[1]), np.nan)
     for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
         low[c], high[c] = interval(

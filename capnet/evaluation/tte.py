@@ -108,7 +108,9 @@ class Scorer:
         """
         model = self.loaded.model
         if model.tower_is_frozen:
-            yield from ((plain[start : start + BATCH],) * 2 for start in range(0, len(rows), BATCH))
+            for start in range(0, len(rows), BATCH):
+                some = plain[start : start + BATCH]
+                yield some, some
             return
         items = self.transform.items(rows)
         parts = stream(model.pooled, items, root, self.transform, self.machine, self.threads, len(rows))

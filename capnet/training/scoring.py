@@ -82,7 +82,9 @@ def _features(
     """Features [row, view, pooled] of some rows after the other: of the tower as it is, and without its adapters."""
     if model.tower_is_frozen:
         assert plain is not None
-        yield from ((plain[start : start + BATCH],) * 2 for start in range(0, len(rows), BATCH))
+        for start in range(0, len(rows), BATCH):
+            some = plain[start : start + BATCH]
+            yield some, some
         return
     both = plain is None and model.needs_plain_features
     if model.blocks_behind_tokens and not both:

@@ -22,14 +22,17 @@ def decisions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     Args:
         metrics: the content of evaluation.json.
     """
-    measured = metrics.get("decisions", {})
-    return [
-        {"title": title, "true": whole(rates["true"]), "predicted": whole(rates["predicted"])}
-        | {key: {"text": percent(rates.get(key)), "interval": interval(rates, key)} for key in ("recall", "precision")}
-        for name, title in TITLES.items()
-        for rates in [measured.get(name)]
-        if rates
-    ]
+    measured, rows = metrics.get("decisions", {}), []
+    for name, title in TITLES.items():
+        if rates := measured.get(name):
+            shares = {
+                key: {"text": percent(rates.get(key)), "interval": interval(rates, key)}
+                for key in ("recall", "precision")
+            }
+            rows.append(
+                {"title": title, "true": whole(rates["true"]), "predicted": whole(rates["predicted"]), **shares}
+            )
+    return rows
 
 
 def promises(metrics: Mapping[str, Any]) -> list[str]:

@@ -130,12 +130,12 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     if len(shares) > 1 and max(shares.values()) - min(shares.values()) < 0.005:
         listed = f"{', '.join(shares)}, in equal shares"
     sentence = f"What is served averages logits: {listed}. The shares were chosen on {where}"
-    gains = [
-        f"{points(item.get('gain'))}{f' ({span})' if span else ''} over {MEMBER_NAMES.get(name, name)}"
-        for name, item in blend.get("gains", {}).items()
-        if weights.get(name) != 1
-        for span in [interval({"x_low": item.get("low"), "x_high": item.get("high")}, "x", signed=True)]
-    ]
+    gains = []
+    for name, item in blend.get("gains", {}).items():
+        if weights.get(name) != 1:
+            span = interval({f"gain_{end}": item.get(end) for end in ("low", "high")}, "gain", signed=True)
+            gained = points(item.get("gain")) + (f" ({span})" if span else "")
+            gains.append(f"{gained} over {MEMBER_NAMES.get(name, name)}")
     return [sentence + (f", where they gained, in points of mAP: {'; '.join(gains)}." if gains else ".")]
 
 
