@@ -40,12 +40,8 @@ def doubtful_labels(labels: Bools, known: Bools, probabilities: Floats, most: in
         enough = other.sum(axis=0) > 0
         average = (sure * other).sum(axis=0) / np.maximum(1, other.sum(axis=0))
         rows, columns = np.nonzero(known & (labels == labelled) & enough & (sure >= average))
-        order = np.lexsort((columns, rows, -sure[rows, columns]))
-        kinds.append(
-            [
-                Doubt(int(rows[i]), int(columns[i]), labelled, float(probabilities[rows[i], columns[i]]))
-                for i in order[:most]
-            ]
-        )
+        order = np.lexsort((columns, rows, -sure[rows, columns]))[:most]
+        entries = zip(rows[order].tolist(), columns[order].tolist(), strict=True)
+        kinds.append([Doubt(row, column, labelled, float(probabilities[row, column])) for row, column in entries])
     turns = chain.from_iterable(zip_longest(*kinds))
     return [doubt for doubt in turns if doubt is not None][:most]

@@ -216,8 +216,8 @@ def thresholds_document(
         "source": source,
         "classes": entries,
         "calibration": {
-            "temperature": [float(value) for value in thresholds.calibration.temperature],
-            "shift": [float(value) for value in thresholds.calibration.shift],
+            "temperature": thresholds.calibration.temperature.tolist(),
+            "shift": thresholds.calibration.shift.tolist(),
         },
     }
 
