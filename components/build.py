@@ -79,7 +79,7 @@ def build(revision: str, torch: str = "cpu", options: tuple[str, ...] = ()) -> d
     return tags
 
 
-def push(revision: str, registry: str, torch: str = "cpu", lock: Path = LOCK) -> dict[str, tuple[str, str]]:
+def push(revision: str, registry: str, torch: str, lock: Path) -> dict[str, tuple[str, str]]:
     """Push the built images below ``registry`` and write ``lock`` with the digests that the registry gives."""
     pushed = {}
     for target in TARGETS:

@@ -32,7 +32,7 @@ class Images:
         return {DATA: self.data, TRAIN: self.train}[name]
 
 
-def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
+def read_lock(path: Path, allow_tags: bool = False) -> Images:
     """The images of a lock file, by digest; by tag where ``allow_tags``.
 
     Raises ConfigError without the file, ContractError where it holds no digest: a tag can move, and then KFP's cache

@@ -110,9 +110,9 @@ def subprocess_runner() -> Any:
     return local.SubprocessRunner(use_venv=False)
 
 
-def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any:
+def docker_runner(state: Path, pictures: str, network: str) -> Any:
     """Tasks are containers that run as this user; ``state`` stands for the state volume, a folder ``pictures`` for the
-    volume with images.
+    volume with images ("": there is none).
 
     Raises ConfigError where Docker does not answer.
     """

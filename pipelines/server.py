@@ -90,7 +90,7 @@ class Server:
         experiment: str,
         arguments: Mapping[str, Any],
         cron: str,
-        service_account: str = "",
+        service_account: str,
     ) -> tuple[str, list[str]]:
         """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its
         id, and the names of the experiment's other schedules.

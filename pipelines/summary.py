@@ -13,7 +13,7 @@ from pipelines.console import figures, shortest
 SHOWN = 10  # drifted classes
 
 
-def summary(run: Path, settings: Sequence[str] = ()) -> list[str]:
+def summary(run: Path, settings: Sequence[str]) -> list[str]:
     """Lines about a finished run.
 
     Args:

@@ -22,10 +22,10 @@ class Pod:
     name: str
     node: int
     phase: str
-    why: str = ""
-    exit_code: int | None = None
-    ended: str = ""
-    restarts: int = 0
+    why: str
+    exit_code: int | None
+    ended: str
+    restarts: int
 
     @property
     def broke(self) -> bool:
@@ -43,9 +43,9 @@ class Seen:
 
     pods: tuple[Pod, ...]
     nodes: int
-    complete: bool = False
-    failed: str = ""  # why
-    suspended: str = ""
+    complete: bool
+    failed: str  # why
+    suspended: str  # why
 
     @property
     def started(self) -> bool:
@@ -117,10 +117,9 @@ def pod_of(item: Mapping[str, Any]) -> Pod:
         ),
         None,
     )
-    why = _reason(status) or _reason(now.get("waiting")) or _reason(unplaced)
-    if not why and end.get("exitCode"):
-        why = f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"
-    code = end.get("exitCode")
+    why, code = _reason(status) or _reason(now.get("waiting")) or _reason(unplaced), end.get("exitCode")
+    if not why and code:
+        why = f"{end.get('reason') or 'Error'}, exit code {code}"
     return Pod(
         meta["name"],
         node,

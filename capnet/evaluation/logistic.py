@@ -63,7 +63,7 @@ def fit_logistic(
     labels: Bools,
     known: Bools,
     tolerance: float,
-    advance: Callable[[int], None] = lambda steps: None,
+    advance: Callable[[int], None],
 ) -> Floats:
     """Solve one binary problem a class, all at once.
 

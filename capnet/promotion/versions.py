@@ -86,7 +86,7 @@ def current_number(client: MlflowClient, name: str) -> str:
     return str(champion.version) if champion else ""
 
 
-def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> ModelVersion:
+def candidate_of(client: MlflowClient, settings: Register, number: str) -> ModelVersion:
     """The version that is asked for promotion.
 
     Args:

@@ -54,7 +54,7 @@ class Served:
     scorer: Scorer
     names: list[str]
     thresholds: Mapping[str, Any]
-    identity: str = ""
+    identity: str
 
     @property
     def limits(self) -> np.ndarray:

@@ -40,7 +40,7 @@ def out_of_fold_logits(
     views: Features | None,
     plain: Features | None,
     folder: Path,
-    last_epoch: int | None = None,
+    last_epoch: int | None,
 ) -> dict[str, Tensor]:
     """Train one model for each fold on all other folds, and score the fold with it.
 

@@ -84,7 +84,7 @@ def assemble(
     preprocess: Preprocess,
     weight_hash: str,
     architecture: Mapping[str, Any],
-    stages: bool = False,
+    stages: bool,
 ) -> Towers:
     """Towers around a model that open_clip built, with weights in it; widths are measured with one black image.
 
