@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -121,8 +122,7 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
                 "--artifacts",
                 "give the store behind the server, what its --artifacts-destination says, e.g. --artifacts s3://mlflow",
             )
-        path = address.removeprefix(PROXIED).lstrip("/")  # a form with //host has the host in front of the path
-        address = f"{behind.rstrip('/')}/{path.partition('/')[2] if address.startswith(f'{PROXIED}//') else path}"
+        address = f"{behind.rstrip('/')}/{urlsplit(address).path.lstrip('/')}"  # without the host of //host/path
     if not address.startswith(STORES) and not AZURE.fullmatch(address):
         raise ConfigError(
             f"KServe cannot read a folder from {address}",

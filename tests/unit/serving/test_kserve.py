@@ -227,6 +227,7 @@ def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> No
         ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow", "s3://mlflow/1/models/m-1/artifacts"),
         ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow/deep/", "s3://mlflow/deep/1/models/m-1/artifacts"),
         ("mlflow-artifacts://mlflow.example.org:5000/1/models/m-1", "s3://mlflow", "s3://mlflow/1/models/m-1"),
+        ("mlflow-artifacts:///1/models/m-1", "s3://mlflow", "s3://mlflow/1/models/m-1"),
     ],
 )
 def test_where_kserve_fetches(client: MlflowClient, source: str, behind: str, expected: str) -> None:
