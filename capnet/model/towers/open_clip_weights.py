@@ -59,7 +59,7 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
                         weights_only=True,
                     )
     except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
-        raise weights_error(settings, _is_local(settings.pretrained), error) from None
+        raise weights_error(settings, error) from None
     model.requires_grad_(False).eval()
     used = [item for item in model.named_parameters() if not item[0].startswith("text_decoder.")]  # CoCa's captions
     broken = [part for part, tensor in used if not tensor.isfinite().all()]
@@ -121,10 +121,6 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
     if open_clip.get_pretrained_cfg(name, source).get("quick_gelu", False):
         _require_quick_gelu(name, f"tag {source}")
     return name, source, ""
-
-
-def _is_local(source: str) -> bool:
-    return source.startswith(FOLDER) or is_weight_file(source)
 
 
 def _check_file(path: Path, name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from capnet.config import Backbone
 from capnet.errors import DataError
+from capnet.model.backbones.entry import is_weight_file
 
 FOLDER = "local-dir:"
 TEXT_TOWER = (
@@ -63,17 +64,16 @@ LAYOUTS = (  # what a loader's error holds, what that says of a file, and what t
 )
 
 
-def weights_error(settings: Backbone, is_local: bool, error: Exception) -> DataError:
+def weights_error(settings: Backbone, error: Exception) -> DataError:
     """Say why weights could not be loaded.
 
     Args:
         settings: model and weights.
-        is_local: whether the weights are a file or a folder, and no tag.
         error: as it was raised.
     """
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of a KeyError the text says nothing
     weights = f"weights of {settings.name}"
-    if is_local:
+    if settings.pretrained.startswith(FOLDER) or is_weight_file(settings.pretrained):
         what, todo = _layout(str(error), Path(settings.pretrained)) or (
             reason,
             "use the weight file that belongs to this model, its tensors, at its top or in state_dict, under"
