@@ -106,10 +106,17 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
     visual.requires_grad_(False).eval()
     saved: dict[str, Any] = metadata["preprocess"]
     preprocess = Preprocess(saved["size"], tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"])
-    text = TextTower(_no_text)
-    widths, stage_dim = (metadata["embed_dim"], metadata["pooled_dim"]), metadata.get("stage_dim", 0)
-    image, weight_hash = ImageTower(visual, stages=stage_dim > 0), metadata["weight_hash"]
-    towers = Towers(image, text, preprocess, *widths, weight_hash, metadata["architecture"], stage_dim=stage_dim)
+    stage_dim = metadata.get("stage_dim", 0)
+    towers = Towers(
+        ImageTower(visual, stages=stage_dim > 0),
+        TextTower(_no_text),
+        preprocess,
+        embed_dim=metadata["embed_dim"],
+        pooled_dim=metadata["pooled_dim"],
+        weight_hash=metadata["weight_hash"],
+        architecture=metadata["architecture"],
+        stage_dim=stage_dim,
+    )
     return PackedCapNet(towers, ClassFeatures(tensors[REFINED], tensors[ZERO_SHOT]), settings)
 
 
