@@ -93,7 +93,6 @@ def command(
     from capnet.promotion import promote as promotion
     from capnet.promotion.copies import copy
     from capnet.promotion.policy import read_policy
-    from capnet.promotion.versions import candidate_of
     from capnet.serving.engine import rescorer
     from capnet.tracking.store import store
 
@@ -113,7 +112,8 @@ def command(
         if rollback:
             show_move(promotion.rollback(client, register.name, force, reason), " again")
             return
-        version = candidate_of(client, register, number or "")
+        number = number or client.get_model_version_by_alias(register.name, register.alias).version
+        version = client.get_model_version(register.name, number)
         if target and target != register.name:
             version = copy(client, version, target)
         rescore = None if not data else lambda champion: rescorer(champion, loaded.runtime, Path(data), Path(split))

@@ -1,4 +1,4 @@
-"""Finding versions of a registered model: the champion, whom a version is measured against, and the candidate."""
+"""Finding versions of a registered model: the champion, and whom a version is measured against; and their files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from capnet.config import Register
 from capnet.errors import ContractError
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, identity, refusal, without_files
@@ -84,22 +83,6 @@ def current_number(client: MlflowClient, name: str) -> str:
     """The champion's number as text, "" where there is none."""
     champion = champion_of(client, name)
     return str(champion.version) if champion else ""
-
-
-def candidate_of(client: MlflowClient, settings: Register, number: str) -> ModelVersion:
-    """The version that is asked for promotion.
-
-    Args:
-        client: of the registry.
-        settings: the section ``register``, with the names of model and alias.
-        number: of the version; "" for the one under the alias (`challenger`).
-
-    Raises:
-        MlflowException: there is no such version.
-    """
-    if not number:
-        number = client.get_model_version_by_alias(settings.name, settings.alias).version
-    return client.get_model_version(settings.name, number)
 
 
 def same_content(client: MlflowClient, name: str, content_hash: str) -> list[ModelVersion]:
