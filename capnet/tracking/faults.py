@@ -61,10 +61,11 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
         uri: of the store; a message hides its password.
         doing: what did not work, such as register the model.
     """
-    password, cause = urlsplit(uri).password, _innermost(error)
-    own_keys = any(map(is_of_s3, _causes(error))) or "artifacts from s3://" in str(error)
-    first = isinstance(cause, OSError | sqlite3.Error) and not own_keys
-    reason = " ".join(str(cause if first else error).split())
+    password, causes = urlsplit(uri).password, list(_causes(error))
+    own_keys = any(map(is_of_s3, causes)) or "artifacts from s3://" in str(error)
+    # 'Connection refused', where mlflow's own message is ten lines about retries
+    tells_more = isinstance(causes[-1], OSError | sqlite3.Error) and not own_keys
+    reason = " ".join(str(causes[-1] if tells_more else error).split())
     if password:
         reason = reason.replace(password if len(password) >= SHORTEST_PASSWORD else f":{password}@", "***")
     status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
@@ -130,9 +131,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while following is not None:
         yield following
         following = following.__cause__ or following.__context__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """What went wrong first: 'Connection refused', where mlflow's own message is ten lines about retries."""
-    *_, first = _causes(error)
-    return first
