@@ -69,20 +69,6 @@ class Nodes(BaseModel):
         """Of one node: one for each of its GPUs, and one without any."""
         return self.processes_per_node or max(1, self.accelerator_count)
 
-    def check_batch(self, batch_size: int) -> None:
-        """Raise ConfigError where there are more processes than images in a batch."""
-        processes = self.nodes * self.processes
-        if processes > batch_size:
-            what = (
-                f"{processes} processes ({self.nodes} nodes with {self.processes} each) for batches of {batch_size}"
-                " images"
-            )
-            raise ConfigError(
-                what,
-                "train.batch_size, --nodes",
-                "raise train.batch_size, which is that of all processes together, or ask for fewer nodes",
-            )
-
 
 @dataclass(frozen=True)
 class Here:
@@ -123,7 +109,14 @@ def settings_of(values: Mapping[str, Any], params: Params) -> Nodes:
         nodes = Nodes.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(problems=problems_of(error, "options of the pipeline")) from None
-    nodes.check_batch(params.train.batch_size)
+    processes, batch_size = nodes.nodes * nodes.processes, params.train.batch_size
+    if processes > batch_size:
+        raise ConfigError(
+            f"{processes} processes ({nodes.nodes} nodes with {nodes.processes} each) for batches of {batch_size}"
+            " images",
+            "train.batch_size, --nodes",
+            "raise train.batch_size, which is that of all processes together, or ask for fewer nodes",
+        )
     return nodes
 
 
