@@ -91,6 +91,5 @@ def write_lock(path: Path, revision: str, images: Mapping[str, tuple[str, str]])
 
 def repository(tag: str) -> str:
     """registry:5000/team/name of registry:5000/team/name:tag."""
-    head, _, last = tag.rpartition("/")
-    name = last.partition(":")[0]
-    return f"{head}/{name}" if head else name
+    head, slash, last = tag.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"

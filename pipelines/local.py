@@ -17,7 +17,7 @@ import psutil
 
 from capnet.cluster.names import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, STATE
 from capnet.errors import ConfigError
-from pipelines.console import Console, shortest
+from pipelines.console import COLOUR, Console, shortest
 from pipelines.errors import RunFailed
 
 INNER = re.compile(r"Inner task failed: '([^']+)'")
@@ -87,7 +87,7 @@ def shown(console: Console) -> Iterator[None]:
 def failure(console: Console, message: str) -> RunFailed:
     """Which task ended the run, and why as far as it is known."""
     task = console.failed[0] if console.failed else None
-    inner = INNER.search(message.replace("\x1b[96m", "").replace("\x1b[0m", ""))
+    inner = INNER.search(COLOUR.sub("", message))
     if task is None or inner is None:
         return RunFailed(
             " ".join(message.split()),

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from scipy.special import logit
 
 from capnet.contracts import BUCKETS
 from capnet.evaluation.report.charts import LONG_NAME
@@ -42,7 +43,7 @@ def wrongness(labels: np.ndarray, known: np.ndarray, scores: np.ndarray, thresho
     clipped, cut = (
         np.clip(np.asarray(part, dtype=np.float64), SMALLEST, 1 - SMALLEST) for part in (scores, thresholds)
     )
-    above = np.log(clipped / (1 - clipped)) - np.log(cut / (1 - cut))
+    above = logit(clipped) - logit(cut)
     return np.where(known, np.where(labels, -above, above), -np.inf)
 
 
