@@ -19,8 +19,6 @@ from capnet.data.images.views import to_tensor
 from capnet.model.capnet import CapNet
 from capnet.runtime import Machine
 
-REDUCED = 1.5  # shorter side of an image before it is cut for a trained tower, as a multiple of the tower's input
-
 
 class TrainingImages(Protocol):
     """Augmented training images, as the features that the model starts from."""

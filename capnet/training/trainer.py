@@ -27,11 +27,13 @@ from capnet.runtime import Machine
 from capnet.training.checkpoint import Checkpoint, Progress, lock
 from capnet.training.class_steps import ClassSteps
 from capnet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from capnet.training.images import REDUCED, CachedFeatures, DecodedImages, TrainingImages
+from capnet.training.images import CachedFeatures, DecodedImages, TrainingImages
 from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches
 from capnet.training.tower_features import TowerFeatures
+
+REDUCED = 1.5  # shorter side of an image before it is cut for a trained tower, as a multiple of the tower's input
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[CapNet], dict[str, float]]
