@@ -23,7 +23,7 @@ from capnet.errors import CapnetError, Problem, exits, some
 from components.build import docker
 
 ROOT = Path(__file__).parents[1]
-# of a database that answered: known, judged, and why it stays
+# vulnerabilities that were looked at, and why each is accepted
 ACCEPTED = {
     "CVE-2025-69872": "diskcache reads pickles from its folder and has no fix: DVC's caches are private (SECURITY.md)"
 }

@@ -23,7 +23,7 @@ CLAIMS = ("state_claim", "data_claim")
 SCRATCH = tuple(f"{name}-scratch" for name in ("gcs", "s3", "minio", "dot-local", "dot-cache", "dot-config"))
 TAKEN = ("tmp", "shm", "state", "kfp-launcher", "var-run-argo", "tmp-dir-argo", *SCRATCH)  # by other volumes of a task
 MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one variable of a process, which holds 131,072
-# and what stands there where nobody has chosen
+# options that only several nodes use, with their defaults
 OF_NODES = {"processes_per_node": 0, "training_runtime": RUNTIME, "start_minutes": 30.0}
 OF_PREDICTION = ("pictures", "model", "shards")
 MOST_SHARDS = 100  # Argo hands the list of all parts to task merge in one variable: 928 bytes a part, of 131,072

@@ -34,7 +34,9 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Way:
-    """How the server is reached; ``token`` is never shown. ``token_file`` has it, also after it was renewed."""
+    """How the server is reached; ``token`` is never shown. ``token_file``: where it was read from, and where a renewed
+    one is written later; "" for none.
+    """
 
     kind: str
     host: str

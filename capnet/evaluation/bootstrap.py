@@ -148,8 +148,8 @@ def outside(positives: int | None) -> float:
 
 
 def unseen(positives: int, chance: float = UNSEEN) -> float:
-    """The share of positives that a model may lose although it lost none of these: more would have shown but for this
-    chance.
+    """Upper bound of the share of positives that a model loses where it lost none of these (Clopper-Pearson): if it
+    lost a larger share, none would be lost here with a probability below ``chance``. 1 without positives.
     """
     return float(1 - chance ** (1 / positives)) if positives else 1.0
 

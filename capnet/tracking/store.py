@@ -210,7 +210,7 @@ def local_path(location: str) -> Path | None:
 def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[None]:
     """Set variables that are unset (or all, with ``replace``) for a while: mlflow reads them at every request.
 
-    One that is left as it is stays as it is at the end, too: a thread may have set it, and taken it back meanwhile.
+    One that is set already is not put back at the end either: another thread may have set it, and removed it meanwhile.
     """
     before = {name: os.environ.get(name) for name in values if replace or name not in os.environ}
     os.environ.update({name: values[name] for name in before})
