@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LONGEST_DIGEST = 36  # that MLflow keeps of a data set
 PROCESS = "registered_by"  # tag of a run: machine and id of the process that registers
+RUNNING = "attributes.status = 'RUNNING'"
 
 
 def run_tags(candidate: Candidate) -> dict[str, str]:
@@ -51,17 +52,10 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
     """
     if given_run():
         return given_run()
-    experiment = client.get_experiment_by_name(settings.experiment)
-    if experiment is None:
-        return ""
     tags = run_tags(candidate)
     model = tags.pop(MODEL_TAG)
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
-    runs = [
-        run
-        for run in client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])
-        if _is_open(run, candidate.content_hash)
-    ]
+    runs = [run for run in _runs(client, settings, query) if _is_open(run, candidate.content_hash)]
     # first those that no registration has completed, and of them those that are surely of this model
     for run in sorted(runs, key=lambda run: ("content_hash" in run.data.tags, MODEL_TAG not in run.data.tags)):
         tag = run.data.tags.get(MODEL_TAG)
@@ -111,7 +105,7 @@ def died_here(client: MlflowClient, settings: Register) -> set[str]:
         Their ids.
     """
     form = re.compile(rf"{re.escape(host())}\.(\d+)")
-    runs = _running(client, settings, f"tags.{PROCESS} LIKE '{host()}.%'")
+    runs = _runs(client, settings, f"tags.{PROCESS} LIKE '{host()}.%' and {RUNNING}")
     processes = {str(run.info.run_id): form.fullmatch(run.data.tags[PROCESS]) for run in runs}
     return {run_id for run_id, match in processes.items() if match and not is_alive(int(match[1]))}
 
@@ -127,14 +121,16 @@ def registering(client: MlflowClient, settings: Register, content_hash: str) -> 
     Returns:
         Their ids.
     """
-    runs = _running(client, settings, f"tags.content_hash = '{content_hash}'")
+    runs = _runs(client, settings, f"tags.content_hash = '{content_hash}' and {RUNNING}")
     return {str(run.info.run_id) for run in runs if PROCESS in run.data.tags}
 
 
-def _running(client: MlflowClient, settings: Register, condition: str) -> list[Run]:
+def _runs(client: MlflowClient, settings: Register, query: str) -> list[Run]:
+    """The runs of the experiment that a query finds, the newest first; none where there is no such experiment."""
     experiment = client.get_experiment_by_name(settings.experiment)
-    query = f"{condition} and attributes.status = 'RUNNING'"
-    return list(client.search_runs([experiment.experiment_id], query)) if experiment else []
+    if experiment is None:
+        return []
+    return client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])
 
 
 def end_killed(client: MlflowClient, run_ids: Iterable[str]) -> None:
