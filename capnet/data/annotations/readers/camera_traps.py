@@ -174,14 +174,14 @@ def _images(annotations: CocoJson, traps: Settings) -> _File:
         if item.get("corrupt") is True:
             file.corrupt[image] = frame
             continue
-        fault, todo = path_fault(path), TODO_PATH
-        if not fault:
-            todo = "correct the file"
-        if not fault and (strange := [key for key in BURST if not _is_name(item.get(key))]):
+        todo = "correct the file"
+        if fault := path_fault(path):
+            todo = TODO_PATH
+        elif strange := [key for key in BURST if not _is_name(item.get(key))]:
             fault = f"{strange[0]} {str(item[strange[0]])[:80]!r} is neither text nor a whole number"
-        if not fault and image in file.frames:
+        elif image in file.frames:
             fault = f"image {image} appears twice"
-        elif not fault and normal_path(path) in paths:
+        elif normal_path(path) in paths:
             fault = f"path {path!r} appears twice, first in image {paths[normal_path(path)]}"
             todo = "keep one of the two images, with the annotations of both"
         if fault:
