@@ -153,7 +153,7 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
 
 
 class _Cells:
-    """Cells of the table into rows; ``tokens`` are labels by the code that stands for them."""
+    """Cells of the table into rows; ``tokens`` has the code of each different label text."""
 
     def __init__(self, table: Table, settings: Ingest, class_columns: list[str]) -> None:
         self.table, self.settings, self.class_columns = table, settings, class_columns
@@ -196,8 +196,6 @@ class _Cells:
 
     def _codes(self, cell: Any) -> list[int]:
         """Codes of a cell of labels: text with separators, or a list or a number as Parquet has them."""
-        if not cell and (cell is None or isinstance(cell, str)):
-            return []
         parts = cell if isinstance(cell, list) else cell_text(cell).split(self.settings.separator)
         tokens = (cell_text(part).strip() for part in parts)
         return [self.tokens.setdefault(token, len(self.tokens)) for token in tokens if token]
