@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CLASS_COLUMNS = ("name", "prompt_name", "critical")
 NUMBERS = {"id", "index", "idx", "number", "code", "class", "class_id", "label", "label_id", "category_id", "target"}
-DIGITS = 9  # of a number of a class
+DIGITS = 9  # of a number that stands for a class
 YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
 MOST_CLASSES = 2**15 - 1  # class indices are int16
 

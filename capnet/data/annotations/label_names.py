@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
-from capnet.data.annotations.class_list import MOST_CLASSES
+from capnet.data.annotations.class_list import DIGITS, MOST_CLASSES
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.rows import RowList
 from capnet.data.annotations.tables import Table
@@ -26,7 +26,6 @@ A_LIST = re.compile(r"""[\[({]\s*(['"].*['"],?)?\s*[\])}]|\[.*[,:].*\]|\{.*\}"""
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
 SEVERAL = 5  # labels made of other labels with a space between them
-DIGITS = 9  # of an index
 NUMBERS = re.compile(r"\d+")
 COMPARED = 1000  # labels whose spelling is compared
 # a label of at most so many images may be another one misspelt that so many times as many have
