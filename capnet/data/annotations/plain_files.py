@@ -18,7 +18,6 @@ MOST_LINES = 10_000_000  # of a list
 MOST_LISTED = 1_000_000  # lines of a published list, which is kept whole; NUS-WIDE's largest has 161,789
 LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
 EXPORTS = "docs/data-formats.md, Exports of other tools, has the lines that make labels.csv from other formats"
-MOST_XML = 2**20  # of the annotations of one image; a tree of it takes a hundred times as much
 
 
 def open_plain(path: Path, most: int = MOST_BYTES) -> BinaryIO:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.plain_files import EXPORTS, MOST_XML, open_plain, read_list
+from capnet.data.annotations.plain_files import EXPORTS, open_plain, read_list
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
@@ -24,6 +24,7 @@ _NAMES = (
 )
 CLASSES = tuple(_NAMES.split())
 KIT = "VOCdevkit"
+MOST_XML = 2**20  # bytes of the annotations of one image; a tree of it takes a hundred times as much
 TODO = "unpack the VOC archive so that data.root holds VOCdevkit/VOC2012 or VOC2012, or correct ingest.voc"
 
 
