@@ -115,7 +115,8 @@ class FeatureStore:
         """The features of images none of which is ``missing``; their segments count as used now."""
         positions = self._locate(hashes)
         assert (positions >= 0).all()
-        ends = np.cumsum([len(segment.hashes) for segment in self._segments], dtype=np.int64)
+        lengths = np.array([len(segment.hashes) for segment in self._segments], dtype=np.int64)
+        ends = np.cumsum(lengths)
         numbers = np.searchsorted(ends, positions, side="right")
         used, position = np.unique(numbers, return_inverse=True)
         segments = [self._segments[number] for number in used]
@@ -123,7 +124,7 @@ class FeatureStore:
             # where somebody emptied the state folder, or another account owns it, the map is still good
             with suppress(OSError):
                 os.utime(segment.path)
-        rows = positions - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
+        rows = positions - (ends - lengths)[numbers]
         return StoredFeatures([StoredViews([(item.features, item.mapped) for item in segments], position, rows)])
 
     def _locate(self, hashes: Sequence[str]) -> np.ndarray:
