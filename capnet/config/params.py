@@ -40,7 +40,7 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     register_: Register = Field(Register(), alias="register")
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     def section(self, name: str) -> Section:
         """The section called ``name`` in params.yaml."""
