@@ -21,9 +21,9 @@ class Threshold(Section):
     def _known(cls, value: str, info: ValidationInfo) -> str:
         if value == "f1" or (not value and info.field_name == "critical_objective"):
             return value
-        name, mark, number = value.partition(">=")
+        name, _, number = value.partition(">=")
         try:
-            fine = name in ("recall", "precision") and mark == ">=" and 0 < float(number) <= 1
+            fine = name in ("recall", "precision") and 0 < float(number) <= 1
         except ValueError:
             fine = False
         if not fine:
