@@ -1,5 +1,5 @@
-"""What the rows of a manifest or a split must hold together: ingest refuses the same in annotations, and whoever edits
-the table in between could have it lead out of the data folder.
+"""Checks of the rows of a manifest or a split, and sums over their lists of labels. Ingest refuses the same mistakes in
+annotations; a table that was edited afterwards could lead out of the data folder.
 """
 
 from __future__ import annotations

@@ -79,7 +79,9 @@ def _further_values(path: Path) -> int:
 
 
 def _letters(column: pa.Array) -> int:
-    """Bytes of text in a column, or in its lists, that a dictionary holds once."""
+    """Bytes of text that a column, or its lists, will take without the dictionary that holds each text once; 0 where it
+    has none.
+    """
     coded = pc.list_flatten(column) if is_list(column.type) else column
     if not types.is_dictionary(coded.type) or not _is_text(coded.type.value_type):
         return 0

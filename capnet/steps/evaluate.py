@@ -232,7 +232,6 @@ def thresholds(
     Returns:
         Thresholds by variant, without variants that have no scores on those rows; and val, out_of_fold or none.
     """
-
     settings = config.threshold
     critical = settings.critical_objective or settings.objective
     objectives = [critical if item.critical else settings.objective for item in classes.items]

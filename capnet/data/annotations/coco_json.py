@@ -24,10 +24,10 @@ NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class CocoJson:
-    """A JSON file of lists of objects, of which no parser gets what it would not take in little memory."""
+    """A JSON file of lists of objects, refused where a parser would need much memory for it."""
 
     def __init__(self, path: Path, todo: str) -> None:
-        """Look the file through.
+        """Look for such faults in all of the file.
 
         Args:
             path: of the JSON file.
@@ -76,7 +76,7 @@ class CocoJson:
 
 def _fault(file: BinaryIO, start: int) -> str:
     """What is wrong with how deep JSON is nested, or with the length of a text, number or object in it; empty where a
-    parser takes it in little memory. One that keeps where it is takes gigabytes a hundred thousand levels down.
+    parser takes it in little memory. A parser keeps the path to where it is: gigabytes at a hundred thousand levels.
     """
     import numpy as np
 

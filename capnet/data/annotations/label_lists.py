@@ -70,7 +70,7 @@ def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr
     from scipy.sparse import csr_array
 
     columns, lengths = flat(lists)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)  # with int64 all indices would be
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)  # int64 would make all indices so
     matrix = csr_array((np.ones(len(columns), dtype=bool), columns, ends), shape=(len(lists), n_classes))
     matrix.sum_duplicates()
     return matrix

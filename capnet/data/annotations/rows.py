@@ -23,7 +23,7 @@ TEXT_COLUMNS = ("given_split", "group", "slice")
 OPTIONAL_COLUMNS = ("sequence", "width", "height", "sha256")
 SIZES = ("width", "height")
 LONGEST_NAME = 1000  # letters of a class
-TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # what follows, right to left or back
+TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # set the direction of what follows
 
 
 class LeftOutImage(NamedTuple):
@@ -192,8 +192,7 @@ def make_rows(
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     if "sequence" in frame:
         frame["group"] = pd.Series(map(group_of, frame["group"], frame["sequence"]), dtype=object)
-    names = list(_strange_names(classes.names))
-    problems = [*problems, *names, *rows.problems, *mistakes]
+    problems = [*problems, *_strange_names(classes.names), *rows.problems, *mistakes]
     return Annotations(frame, classes, problems, rows.source, left_out or {}, warnings)
 
 

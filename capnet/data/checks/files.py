@@ -120,7 +120,9 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 
 
 def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> Iterator[B]:
-    """Each item in a process of its own kind: only the item at which that process dies gets ``crashed``."""
+    """One process computes the items in turn, and another takes its place where it dies: only the item at which it died
+    gets ``crashed``.
+    """
     done = 0
     while done < len(items):
         with _pool(1) as pool:

@@ -39,10 +39,10 @@ BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white
 SHALLOW = {"L;2": 85, "L;4": 17}  # grey pixels of a PNG with 2 and 4 bits, and what Pillow multiplies them by
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value in scans and X-rays: 0 is white
 
-# what is too large is said below. Last of all filters, so that one of the user's counts; a filter for a while
-# (catch_warnings) would be one for all threads, too
+# images that are too large are refused below, without Pillow's warning. Appended behind the filters of the user, which
+# count first; catch_warnings would change the filters of all threads, too
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
-# of damaged EXIF data, one for each entry: 12 MB of text for one image
+# Pillow warns of each damaged entry of EXIF data: 12 MB of text for one image
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.", append=True)
 
 

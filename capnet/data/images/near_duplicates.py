@@ -18,7 +18,7 @@ COARSE, FINE = 8, 16  # cells a side
 # bits in which look-alikes may differ: copies saved again differ in 0 to 7, unrelated photos in 11 and more
 COARSE_DISTANCE = 7
 FINE_DISTANCE = 56  # the same for the fine bits: frames of a burst differ in 10 to 56, unrelated photos in 65 and more
-LEAST_STRUCTURE = 8  # coarse bits of the rarer kind that a look needs: nearly flat pictures all look the same
+LEAST_STRUCTURE = 8  # coarse bits of the rarer kind that a hash needs: those of nearly flat pictures are all alike
 NEIGHBOURS = 8  # files before and after in which frames of a burst are looked for
 BANDS, BAND_BITS = 4, 16
 PAIRS = 1 << 21  # pairs compared at once

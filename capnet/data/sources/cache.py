@@ -182,7 +182,7 @@ class Cache:
         done = 0
         doing = f"fetching {megabytes(sum(entries[path].size for path in stale))}"
         try:
-            # no name for what the threads do, so that Ctrl-C ends them at once
+            # the iterator of the threads has no name here, so that Ctrl-C closes it, and ends them, at once
             for path, size, content in track(
                 in_threads(stale, one, self.connections, 4 * self.connections), doing, len(stale)
             ):
