@@ -74,7 +74,7 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
 
 def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[str], list[str]]:
     """The published id lists that ingest kept, train and test; raises ConfigError where there is none, DataError for
-    unknown ids.
+    unknown ids, ContractError where a list is damaged.
     """
     from capnet.data.splits.long_tail import LISTS, read_kept_list
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from capnet.contracts import replace_file
+from capnet.contracts import reading, replace_file
 from capnet.data.annotations.plain_files import read_lines
 from capnet.errors import MOST, SHOWN, Problem
 
@@ -155,9 +155,12 @@ def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:
 
 
 def read_kept_list(folder: Path, split: str) -> list[str]:
-    """The list that ingest kept; empty where there is none."""
+    """The list that ingest kept; empty where there is none. Raises ContractError where it is damaged."""
     path = folder / f"{split}_list.txt"
-    return list(read_lines(path)) if path.is_file() else []
+    if not path.is_file():
+        return []
+    with reading(path):
+        return list(read_lines(path))
 
 
 def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[str], list[Problem]]:

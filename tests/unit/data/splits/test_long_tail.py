@@ -21,6 +21,7 @@ from capnet.data.splits.long_tail import (
     reference_curve,
     write_id_list,
 )
+from capnet.errors import ContractError
 
 
 def read_labels(path: Path, n_classes: int) -> tuple[list[str], np.ndarray]:
@@ -132,6 +133,12 @@ def test_letters_that_unicode_ends_lines_at_may_be_in_an_id(tmp_path: Path, lett
     write_id_list(tmp_path, "train", known)
     assert read_kept_list(tmp_path, "train") == known
     assert read_id_list(tmp_path / "train_list.txt", known, "ingest.train_list") == (known, [])
+
+
+def test_a_damaged_list_beside_the_manifest_is_an_error_of_its_stage(tmp_path: Path) -> None:
+    (tmp_path / "train_list.txt").write_bytes(b"a1\xff\n")
+    with pytest.raises(ContractError, match=r"damaged.*byte 0xff in position 2[^$]*train_list\.txt"):
+        read_kept_list(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
