@@ -1,11 +1,12 @@
 """Runs on this machine with KFP's own runner: what the terminal shows, what fails how, what is tried again."""
 
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,16 @@ def pipeline(retries: int = 0) -> Any:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Path]:
+def run(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)  # that of capnet, set by an earlier test, changes colours
     def start(how: str, retries: int = 0) -> Path:
         return run_here(
             pipeline(retries), {"how": how, "folder": str(tmp_path)}, subprocess_runner(), tmp_path / "runs"
         )
 
-    return start
+    yield start
+    logging.setLogRecordFactory(factory)
 
 
 def test_a_run_is_a_line_a_task_and_the_log_has_the_rest(
