@@ -74,6 +74,7 @@ def pipeline(retries: int = 0) -> Any:
 def run(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     factory = logging.getLogRecordFactory()
     logging.setLogRecordFactory(logging.LogRecord)  # that of capnet, set by an earlier test, changes colours
+
     def start(how: str, retries: int = 0) -> Path:
         return run_here(
             pipeline(retries), {"how": how, "folder": str(tmp_path)}, subprocess_runner(), tmp_path / "runs"
