@@ -23,6 +23,7 @@ from capnet.contracts import (
     replace_file,
     sampling_units,
     sha256_file,
+    sha256_files,
     write_json,
     write_predictions,
 )
@@ -44,6 +45,7 @@ from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
+CODE = Path(__file__).parents[1]
 MANY_ON_A_CPU = 3_000  # images times epochs
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
@@ -197,14 +199,15 @@ def _trainer(
 
 
 def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
-    """Of this training's checkpoints: no other settings, data or weights lead to it, nor another device or precision
-    that is ``auto``, but for settings that change no result, so that a training goes on with fewer workers.
+    """Of this training's checkpoints: no other settings, data, weights or code lead to it, nor another device or
+    precision that is ``auto``, but for settings that change no result, so that a training goes on with fewer workers.
     """
     contents = {
         "split": sha256_file(inputs["split"] / "split.parquet"),
         "buckets": trainer.classes.buckets,
         "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
         "weights": trainer.towers.weight_hash,
+        "code": sha256_files({path.relative_to(CODE).as_posix(): path for path in CODE.rglob("*.py")}),
     }
     settings = trainer.params.subset(("backbone", "train", "tte"))
     settings["runtime"] = resolved(trainer.params.runtime).with_effect()

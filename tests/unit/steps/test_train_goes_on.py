@@ -1,9 +1,12 @@
 """Which training goes on from the checkpoint of one that was killed, and which begins anew."""
 
+import shutil
+
 import pytest
 import torch
 
 from capnet.contracts import read_classes, write_classes
+from capnet.steps import train
 from tests.unit.steps import small_training
 from tests.unit.steps.small_training import run_both, stop_after, write_inputs
 
@@ -48,6 +51,17 @@ def test_a_training_does_not_go_on_where_auto_is_another_precision(fast, left, m
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
     run_both(folder, tiny_backbone, {"precision": "auto"}, **SETTINGS)
     assert len(epochs) == left
+
+
+@pytest.mark.parametrize(("change", "left"), [("", STEPS - DONE), ("FOLDS = 2\n", STEPS)])
+def test_a_training_does_not_go_on_under_other_code(change, left, steps, made, tiny_backbone, monkeypatch, tmp_path):
+    """As after a pull: the folds were drawn otherwise, and a model of an old fold had seen rows of the new one."""
+    shutil.copytree(train.CODE, tmp_path / "code")
+    with (tmp_path / "code" / "training" / "out_of_fold.py").open("a") as file:
+        file.write(change)
+    monkeypatch.setattr(train, "CODE", tmp_path / "code")
+    run_both(made[0], tiny_backbone, **SETTINGS)
+    assert len(steps) == left
 
 
 def test_means_of_other_buckets_do_not_get_into_one_history(steps, made, tiny_backbone):
