@@ -103,7 +103,8 @@ def _unknown_hint(loc: tuple[str | int, ...]) -> str:
     names = [field.alias or name for name, field in _fields(loc[:-1]).items()]
     near = get_close_matches(str(loc[-1]), names, n=1)
     guess = f"did you mean {'.'.join(map(str, (*loc[:-1], *near)))}? Else " if near else ""
-    return f"{guess}remove it, or look up the name: `capnet preset own` prints every setting"
+    listed = "`capnet preset own` prints every setting, and CHANGELOG.md says which were renamed"
+    return f"{guess}remove it, or look up the name: {listed}"
 
 
 def _problem(item: Mapping[str, Any], where: str) -> Problem:

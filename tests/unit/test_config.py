@@ -230,3 +230,8 @@ def test_adapters_in_a_text_tower_that_is_not_run_are_refused() -> None:
     parse({"train": {"adapter": {"towers": "image+text"}}})
     with pytest.raises(ConfigError, match=r"image\+text with prompt.enabled = false"):
         parse({"train": {"adapter": {"towers": "image+text"}, "prompt": {"enabled": False}}})
+
+
+def test_a_setting_that_was_renamed_is_looked_up_where_renamed_ones_stand():
+    with pytest.raises(ConfigError, match=r"CHANGELOG\.md says which were renamed"):
+        parse({"ingest": {"pictures": "header"}})
