@@ -46,6 +46,7 @@ from capnet.training.scoring import member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
 CODE = Path(__file__).parents[1]
+ROOMS = ("contracts", "data", "evaluation", "model", "steps", "training")  # whose code the trained tensors depend on
 MANY_ON_A_CPU = 3_000  # images times epochs
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
@@ -202,12 +203,13 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
     """Of this training's checkpoints: no other settings, data, weights or code lead to it, nor another device or
     precision that is ``auto``, but for settings that change no result, so that a training goes on with fewer workers.
     """
+    code = {path.relative_to(CODE).as_posix(): path for room in ROOMS for path in (CODE / room).rglob("*.py")}
     contents = {
         "split": sha256_file(inputs["split"] / "split.parquet"),
         "buckets": trainer.classes.buckets,
         "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
         "weights": trainer.towers.weight_hash,
-        "code": sha256_files({path.relative_to(CODE).as_posix(): path for path in CODE.rglob("*.py")}),
+        "code": sha256_files(code),
     }
     settings = trainer.params.subset(("backbone", "train", "tte"))
     settings["runtime"] = resolved(trainer.params.runtime).with_effect()

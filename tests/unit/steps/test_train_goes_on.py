@@ -53,12 +53,16 @@ def test_a_training_does_not_go_on_where_auto_is_another_precision(fast, left, m
     assert len(epochs) == left
 
 
-@pytest.mark.parametrize(("change", "left"), [("", STEPS - DONE), ("FOLDS = 2\n", STEPS)])
-def test_a_training_does_not_go_on_under_other_code(change, left, steps, made, tiny_backbone, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "left"),
+    [("training/out_of_fold.py", STEPS), ("serving/engine.py", STEPS - DONE)],
+    ids=["training", "other"],
+)
+def test_a_training_does_not_go_on_under_other_code(file, left, steps, made, tiny_backbone, monkeypatch, tmp_path):
     """As after a pull: the folds were drawn otherwise, and a model of an old fold had seen rows of the new one."""
     shutil.copytree(train.CODE, tmp_path / "code")
-    with (tmp_path / "code" / "training" / "out_of_fold.py").open("a") as file:
-        file.write(change)
+    with (tmp_path / "code" / file).open("a") as changed:
+        changed.write("FOLDS = 2\n")
     monkeypatch.setattr(train, "CODE", tmp_path / "code")
     run_both(made[0], tiny_backbone, **SETTINGS)
     assert len(steps) == left
