@@ -33,11 +33,14 @@ DECISIONS = ("picture", "class", "score", "probability", "threshold", "decision"
 
 @dataclass(frozen=True)
 class ScoredPart:
-    """Some images: ``faults`` is empty for those that were scored, ``scores`` float32 [image, class] are theirs."""
+    """Some images: ``faults`` is empty for those that were scored, ``scores`` float32 [image, class] and ``brightest``
+    (the largest value of a file of 16 bits, None for others) are theirs.
+    """
 
     names: list[str]
     faults: list[str]
     scores: np.ndarray
+    brightest: list[int | None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Served:
                 average = scorer.loaded.tte.average
                 served, _ = model.ensemble(views[:, :, 0], scorer.class_features, average, views[:, :, -1])
                 scores = served.numpy(force=True)
-            yield ScoredPart([item.path for item in part.items], part.faults, scores)
+            yield ScoredPart([item.path for item in part.items], part.faults, scores, part.brightest)
 
     def scores(self, paths: Sequence[Path]) -> np.ndarray:
         """Scores of images.

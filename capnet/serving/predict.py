@@ -18,6 +18,7 @@ import pandas as pd
 
 from capnet.config import Data
 from capnet.data.annotations.tables import open_table
+from capnet.data.images.dark import Dark
 from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
@@ -188,7 +189,8 @@ class Predicted:
 def predict(
     served: Served, model_key: str, source: Source, out: Path, drift: Drift | None = None, part: int = PART
 ) -> Predicted:
-    """Score what an interrupted call has not, then write the output, both some images at a time.
+    """Score what an interrupted call has not, then write the output, both some images at a time. Of what is scored,
+    images of 16 bits that use fewer are pointed out.
 
     Parts lie in the output's folder until it is written. A part is used again only for the same model, root, list of
     images and files.
@@ -205,7 +207,7 @@ def predict(
         ConfigError: ``out`` has an unknown ending.
         CapnetError: another process is writing ``out``.
     """
-    writer = format_of(out)
+    writer, dark = format_of(out), Dark()
     every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
     keys = [_key(served.identity, source.root, names) for names in every]
     with parts_of(out) as folder:
@@ -217,9 +219,11 @@ def predict(
         images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
             advance(len(source.names) - len(images))
-            rows = _rows(served.stream(images, source.root, len(images)), source.faults, advance)
+            rows = _rows(served.stream(images, source.root, len(images)), source.faults, advance, dark)
             for number in missing:
                 write_part(paths[number], keys[number], [next(rows) for _ in every[number]])
+        if dark.warning:
+            log.warning(dark.warning)
         saved, table = track(map(pd.read_parquet, paths), "writing", len(paths)), folder / out.name
         result = write(table, writer, saved, served, model_key, drift)
         drift_file(out).unlink(missing_ok=True)  # an earlier call's, which is of other predictions
@@ -245,13 +249,17 @@ def _key(identity: str, root: Path, names: Sequence[str]) -> str:
 
 
 def _rows(
-    parts: Iterable[ScoredPart], faults: Mapping[str, str], advance: Advance
+    parts: Iterable[ScoredPart], faults: Mapping[str, str], advance: Advance, dark: Dark
 ) -> Iterator[tuple[str, str, np.ndarray | None]]:
-    """Path, fault ("" for none) and scores (float32 [class]; None with a fault) of every image."""
+    """Path, fault ("" for none) and scores (float32 [class]; None with a fault) of every image; those with
+    scores are added to ``dark``.
+    """
     for part in parts:
         advance(len(part.names))
-        scores = iter(part.scores)
+        scores, values = iter(part.scores), iter(part.brightest)
         for name, fault in zip(part.names, part.faults, strict=True):
+            if not fault:
+                dark.add(name, next(values))
             yield name, fault and faults.get(name, fault), None if fault else next(scores)
 
 

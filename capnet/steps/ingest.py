@@ -35,7 +35,6 @@ NAMED = 3  # reasons named in a warning, and images of each; left_out.csv has al
 Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
 BYTES = re.compile(r" \(\d+ bytes not processed\)")  # how Pillow ends the fault of a truncated image
 CONVERTED = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".nii", ".nii.gz")  # formats not read
-DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -119,6 +118,7 @@ def _images(
     """
     import pandas as pd
 
+    from capnet.data.images.dark import Dark
     from capnet.data.images.image_files import AHEAD, ImageFile, inspect_image
 
     rows = annotations.rows
@@ -142,22 +142,12 @@ def _images(
             faults.append((row, image.fault, problem))
     for name in ("width", "height", "sha256"):
         rows[name] = [getattr(image, name) for image in images]
-    _name_dark([(str(path), image.brightest) for path, image in zip(rows["path"], images, strict=True)])
+    dark = Dark()
+    for path, image in zip(rows["path"], images, strict=True):
+        dark.add(path, image.brightest)
+    if dark.warning:
+        log.warning(dark.warning)
     return rows, faults
-
-
-def _name_dark(images: Sequence[tuple[str, int | None]]) -> None:
-    """Warn of images of 16 bits that are nearly black; of each image its path and largest value, None for 8 bits."""
-    values = [(path, brightest) for path, brightest in images if brightest is not None]
-    dark = [(path, brightest) for path, brightest in values if 0 < brightest < DARK]
-    if dark:
-        log.warning(
-            "%d of %d images of 16 bits are nearly black: in %r no value is above %d of 65535. Where a camera or"
-            " scanner uses fewer bits, scale the values to 0 to 65535 first: 16 bits are divided by 257",
-            len(dark),
-            len(values),
-            *dark[0],
-        )
 
 
 def _leads_out(path: str, where: str) -> Problem:

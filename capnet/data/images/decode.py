@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from capnet.data.images.dark import brightest
 from capnet.data.images.headers import has_scan_each, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
@@ -175,7 +176,7 @@ def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
 
 
 def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | None = None) -> Image.Image:
-    """Decode a picture, of a file or in a shard, as ``to_rgb`` says.
+    """Decode a picture, of a file or in a shard, as ``to_rgb`` says; its info has ``brightest``.
 
     Args:
         path: of the picture.
@@ -190,7 +191,9 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
             width, height = needed(image.size)
             if 2 * width <= image.width and 2 * height <= image.height:  # a decoder's scale is chosen once
                 image.draft(None, (width, height))
-        return to_rgb(image)
+        rgb = to_rgb(image)
+        rgb.info["brightest"] = brightest(image)  # in place of a text that a file may have by this name
+        return rgb
 
 
 def check_sha256(path: Path, sha256: str) -> None:

@@ -6,8 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from capnet.data.images.dark import brightest
 from capnet.data.images.decode import Unusable, decoder_faults, file_faults, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
@@ -41,13 +40,13 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
             data = read_bytes(path)
         with decoder_faults(), open_image(data) as image:
             width, height = image.size
-            brightest = None
+            value = None
             if decode:
                 # JPEG: all bytes are still read, pixels cost less
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
-                brightest = int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
+                value = brightest(image)
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
         return ImageFile(fault=str(error))
-    return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=brightest)
+    return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=value)

@@ -25,11 +25,14 @@ Output = tuple[Tensor, Batch | None]
 
 @dataclass(frozen=True)
 class Part:
-    """Some images: ``features`` float [image, view, ...] on the CPU of those without a fault, ``faults`` of all."""
+    """Some images: ``features`` float [image, view, ...] on the CPU and ``brightest`` (see Canvas) of those without a
+    fault, ``faults`` of all.
+    """
 
     items: Sequence[Item]
     faults: list[str]
     features: Tensor
+    brightest: list[int | None]
 
 
 def stream(
@@ -102,7 +105,8 @@ def encode_batches(
         done.append(output)
         if batch is not None:
             features = torch.cat(done)
-            yield Part(batch.items, batch.faults, features.view(-1, transform.views, *features.shape[1:]))
+            by_image = features.view(-1, transform.views, *features.shape[1:])
+            yield Part(batch.items, batch.faults, by_image, [canvas.brightest for canvas in batch.canvases])
             done = []
 
 

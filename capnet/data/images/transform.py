@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -65,8 +65,10 @@ class Transform:
         if item.sha256:
             check_sha256(root / item.path, item.sha256)
         image = read_rgb(root / item.path, self._needed if self.decode == "scaled" else None)
+        brightest = image.info["brightest"]
         if self.tte is not None:
-            return test_canvas(image, self.size, self.views, self.tte.expand, self.interpolation, self.resize)
+            canvas = test_canvas(image, self.size, self.views, self.tte.expand, self.interpolation, self.resize)
+            return replace(canvas, brightest=brightest)
         scale = self.reduce * self.size / min(image.size)
         if 0 < scale < 1:
             reduced = round(image.width * scale), round(image.height * scale)

@@ -32,11 +32,14 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class Canvas:
-    """Pixels uint8 [height, width, 3] of an image, and the ``cuts`` of ``size`` px that are its views."""
+    """Pixels uint8 [height, width, 3] of an image, and the ``cuts`` of ``size`` px that are its views; ``brightest``:
+    the largest value of a file of 16 bits, None for others and for random views.
+    """
 
     pixels: np.ndarray
     cuts: tuple[Cut, ...]
     size: int
+    brightest: int | None = None
 
     def views(self, pixels: Tensor) -> list[Tensor]:
         """Each view, uint8 [size, size, 3], of the canvas's pixels wherever these lie."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from faults.bounded import bounded
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from unit.serving import small_batch
 
 from capnet.config import Runtime
@@ -220,3 +222,23 @@ def test_how_far_the_table_is_written_is_shown(
     monkeypatch.setattr(prediction, "track", track)
     done = predict(served, "a model", list_images(str(folder)), tmp_path / "out.csv", part=2)
     assert shown == [("writing", -(-done.images // 2))]
+
+
+def test_images_of_16_bits_that_use_fewer_are_named(
+    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = PngInfo()
+    text.add_text("brightest", "of all")
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), "red").save(folder / "a.png", pnginfo=text)
+    (folder / "broken.png").write_bytes(b"no image")
+    for name, white in (("dark", 4095), ("scaled", 65535)):
+        values = np.linspace(0, white, 1200).astype("<u2").reshape(30, 40)
+        Image.fromarray(values).save(folder / f"{name}.png")
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        done = predict(served, "m", list_images(str(folder)), tmp_path / "out.csv")
+    assert (done.images, done.not_read) == (4, 1)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("1 of 2 images of 16 bits are nearly black")
+    assert "'dark.png' no value is above 4095 of 65535" in record.getMessage()

@@ -182,7 +182,8 @@ def test_parts_with_an_image_whose_rights_were_mended_are_not_used(
     def refused(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
         (part,) = original(served, names, root, total)
         kept = [name != image.name for name in part.names]
-        yield ScoredPart(part.names, ["" if good else "Permission denied" for good in kept], part.scores[kept])
+        faults = ["" if good else "Permission denied" for good in kept]
+        yield ScoredPart(part.names, faults, part.scores[kept], [None] * sum(kept))
 
     monkeypatch.setattr(Served, "stream", refused)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != image and may_read(path, mode))

@@ -54,8 +54,9 @@ def test_pictures_of_16_bits_that_are_nearly_black_are_named(
         ingest(data, tmp_path / "manifest")
         (record,) = caplog.records
         assert record.getMessage() == (
-            "1 of 3 images of 16 bits are nearly black: in 'images/dark.tif' no value is above 4095 of 65535. Where a"
-            " camera or scanner uses fewer bits, scale the values to 0 to 65535 first: 16 bits are divided by 257"
+            "1 of 3 images of 16 bits are nearly black, or nearly white where 0 is white: in 'images/dark.tif' no value"
+            " is above 4095 of 65535. Where a camera or scanner uses fewer bits, scale the values to 0 to 65535 first:"
+            " 16 bits are divided by 257"
         )
         ingest(data, tmp_path / "unread", images="header")
     assert len(caplog.records) == 1, "no pixel was read"

@@ -1,0 +1,47 @@
+"""Images of 16 bits whose values use fewer, as many X-ray machines store them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
+BAND = 1024  # rows that are read at a time: whole copies need memory
+
+
+def brightest(image: Image.Image) -> int | None:
+    """The largest value of a decoded image of 16 bits, None for another one."""
+    if not image.mode.startswith("I;16"):
+        return None
+    bands = ((0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND))
+    return max(int(np.asarray(image.crop(band)).max()) for band in bands)
+
+
+@dataclass
+class Dark:
+    """How many of ``images`` of 16 bits are ``dark``, and the first of these with its largest value."""
+
+    images: int = 0
+    dark: int = 0
+    first: tuple[str, int] = ("", 0)
+
+    def add(self, path: str, value: int | None) -> None:
+        """Count an image, by its path and what ``brightest`` gave."""
+        self.images += value is not None
+        if value is not None and 0 < value < DARK:
+            self.first = self.first if self.dark else (path, value)
+            self.dark += 1
+
+    @property
+    def warning(self) -> str:
+        """What to do about them; "" where none is dark."""
+        path, value = self.first
+        if not self.dark:
+            return ""
+        return (
+            f"{self.dark} of {self.images} images of 16 bits are nearly black, or nearly white where 0 is white: in"
+            f" {path!r} no value is above {value} of 65535. Where a camera or scanner uses fewer bits, scale the values"
+            " to 0 to 65535 first: 16 bits are divided by 257"
+        )
