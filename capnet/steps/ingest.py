@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 NAMED = 3  # reasons named in a warning, and images of each; left_out.csv has all
 Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
 BYTES = re.compile(r" \(\d+ bytes not processed\)")  # how Pillow ends the fault of a truncated image
-CONVERTED = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".nii", ".nii.gz")  # formats not read
+CONVERTED = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".dicom", ".nii", ".nii.gz")  # formats not read
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:

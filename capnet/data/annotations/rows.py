@@ -247,7 +247,7 @@ def _both_states(frame: pd.DataFrame, rows: RowList, classes: Classes) -> Iterab
 
 def _repetitions(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
     advice = {
-        "path": "keep one row an image, with all its labels",
+        "path": "keep one row an image, with all its labels; what several people disagree about is unknown",
         "image_id": "rename one of the files, or give every image of labels.csv an id of its own, in a column image_id;"
         " without one it is the path without its suffix",
     }

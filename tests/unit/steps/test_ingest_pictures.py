@@ -188,7 +188,7 @@ def test_images_below_a_folder_that_a_setting_names_are_one_mistake(
     assert f"image '{folder.format(0)}gone.png': missing" in gone
 
 
-@pytest.mark.parametrize("name", ["a.HEIC", "scan.dcm", "scan.nii.gz", "a.jp2"])
+@pytest.mark.parametrize("name", ["a.HEIC", "scan.dcm", "scan.dicom", "scan.nii.gz", "a.jp2"])
 def test_a_picture_in_a_format_that_is_not_read_is_to_be_converted(data: Path, tmp_path: Path, name: str) -> None:
     (data / "images" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
     (data / "labels.csv").write_text(f"path,labels\nimages/{name},cat\nimages/b.png,cat\n")

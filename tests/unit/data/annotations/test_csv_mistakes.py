@@ -238,3 +238,9 @@ def test_what_is_no_sha256_is_refused_where_it_is_written(tmp_path: Path, value:
     problems = problems_of(table, Ingest(images="listed"))
     assert [(problem.what, problem.where) for problem in problems] == [(f"sha256 = {value!r}", "labels.csv row 2")]
     assert "64 hexadecimal digits" in problems[0].todo
+
+
+def test_rows_of_several_people_about_one_image_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,labels\na.jpg,fox\na.jpg,\nb.jpg,owl\n")
+    (problem,) = problems_of(tmp_path)
+    assert problem.todo == "keep one row an image, with all its labels; what several people disagree about is unknown"

@@ -16,6 +16,7 @@ from unit.data.annotations.csv_tables import accept
 DOCUMENT = Path(__file__).parents[4] / "docs" / "data-formats.md"
 LABELS = {"001": ["cat", "traffic light"], "002": ["dog"], "003": []}
 CLASSES = ["cat", "dog", "traffic light"]
+UNKNOWN = {"001": ["dog"], "002": ["traffic light"], "003": ["cat", "traffic light"]}
 SPLITS = {"001": "train", "002": "valid", "003": "test"}
 LAST = 'pd.DataFrame([(path, "|".join('
 RECIPES = [
@@ -153,6 +154,16 @@ def chestxray14(root: Path) -> None:
     put(root, "Data_Entry_2017.csv", "\n".join([f"{header},{size}", *rows]))
 
 
+def vindr(root: Path) -> None:
+    rows = ["image_id,rad_id," + ",".join([*CLASSES, "No finding"])]
+    for name, labels in LABELS.items():
+        cells = [int(label in labels) for label in CLASSES]
+        third = [1 if label in UNKNOWN.get(name, []) else cell for label, cell in zip(CLASSES, cells, strict=True)]
+        for rater, said in (("R8", cells), ("R9", cells), ("R10", third)):
+            rows.append(",".join(map(str, [name, rater, *said, int(not any(said))])))
+    put(root, "image_labels_train.csv", "\n".join(rows))
+
+
 def labelme(root: Path) -> None:
     for name, labels in LABELS.items():
         shapes = [{"label": label, "points": [[1, 2], [3, 4]], "shape_type": "rectangle"} for label in labels[:1]]
@@ -185,6 +196,7 @@ EXPORTS = {
     "Kaggle": kaggle,
     "Open Images": open_images,
     "ChestX-ray14": chestxray14,
+    "VinDr-CXR": vindr,
 }
 
 
@@ -210,9 +222,7 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
     names = table.classes.names
     assert names == CLASSES
     assert {image: sorted(names[c] for c in row["labels"]) for image, row in rows.items()} == LABELS
-    unknown = (
-        {"001": ["dog"], "002": ["traffic light"], "003": ["cat", "traffic light"]} if name == "Open Images" else {}
-    )
+    unknown = UNKNOWN if name in ("Open Images", "VinDr-CXR") else {}
     assert {image: [names[c] for c in row["unknown"]] for image, row in rows.items() if row["unknown"]} == unknown
     if name in ("YOLO", "COCO", "Datumaro", "Roboflow"):
         assert {image: row["given_split"] for image, row in rows.items()} == {
