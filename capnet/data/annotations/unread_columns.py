@@ -12,6 +12,7 @@ STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "
 STATE_WORDS = {"", *STATES}
 # in names of columns and folders that often are groups
 TOGETHER = ("patient", "subject", "lesion", "slide", "camera", "station", "deployment", "location")
+ATTRIBUTES = ("sex", "gender", " age", "_age", "patientage")  # endings of columns that many patients share
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
 SHOWN = 20
@@ -53,7 +54,9 @@ class UnreadColumns:
             f"column {name!r} is not read. If images with the same value belong together, call it 'group': else they"
             " get into two splits, and the figures flatter"
             for name in self.column
-            if not self.has_group and any(word in name.casefold() for word in TOGETHER)
+            if not self.has_group
+            and any(word in name.casefold() for word in TOGETHER)
+            and not name.casefold().endswith(ATTRIBUTES)
         ]
         warnings += [
             f"column {name!r} is not read. If it says which split an image is in, call it 'split', with train, val and"

@@ -22,6 +22,11 @@ def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path:
     assert not accept(write(tmp_path, f"path,{name}\na.jpg,1\n")).warnings, "a class"
 
 
+@pytest.mark.parametrize("name", ["Patient Age", "Patient Gender", "PatientSex", "patient_age"])
+def test_an_attribute_of_patients_is_no_group(tmp_path: Path, name: str) -> None:
+    assert not accept(write(tmp_path, f"path,labels,{name}\na.jpg,dog,F\n")).warnings
+
+
 def test_columns_without_a_name_at_the_end_as_spreadsheets_write_them(tmp_path: Path) -> None:
     rows = accept(write(tmp_path, "path,labels,group,,\na.jpg,dog,7,,\nb.jpg,,8,,\n")).rows
     assert (rows["path"].tolist(), rows["group"].tolist()) == (["a.jpg", "b.jpg"], ["7", "8"])
