@@ -140,22 +140,23 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
-    """What thresholds do not reach: classes not shown to reach their objective, those that F1 hardly ever recognises
-    or gives rightly, and critical ones whose held-out images reach less than those that share a threshold do together.
+    """What thresholds do not reach: classes not shown to reach their objective, those hardly ever recognised or, with
+    F1, rightly given, and critical ones whose held-out images reach less than those that share a threshold do together.
 
     Args:
         content: thresholds.json.
     """
     if content.get("source") == "none":
         return []
-    notes, shortfalls, never, wrong, unseen = [], dict[str, list[Mapping[str, Any]]](), [], [], []
+    notes, wrong, unseen = [], [], []
+    shortfalls, never = dict[str, list[Mapping[str, Any]]](), dict[str, list[str]]()
     for item in content["classes"]:
         objective = _objective(content, item)
         kind, _, share = objective.partition(">=")
         if not item.get("reached", True) and share:
             shortfalls.setdefault(objective, []).append(item)
-        elif not share and as_float(item.get("recall")) < SELDOM:
-            never.append(str(item["name"]))
+        elif kind != "recall" and as_float(item.get("recall")) < SELDOM:
+            never.setdefault(objective, []).append(str(item["name"]))
         elif not share and as_float(item.get("precision")) < RARELY_RIGHT:
             if item["positives"]:
                 wrong.append(f"{item['name']} ({percent(item['precision'])} % right)")
@@ -176,13 +177,15 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
             more = f"; {setting}: f1 gives more labels" if objective.startswith("precision") else ""
             note += f" Hardly ever recognised: {some(silent)}{more}."
         notes.append(note)
-    whom, setting = _classes_with(content, "f1") if never or wrong or unseen else ("", "")
-    if never:
-        are, need = ("is", "It needs") if len(never) == 1 else ("are", "They need")
+    for objective, silent in never.items():
+        whom, setting = _classes_with(content, objective)
+        are, need = ("is", "It needs") if len(silent) == 1 else ("are", "They need")
+        other = "recall>=0.9" if objective == "f1" else "f1"
         notes.append(
-            f"{len(never)} of {whom} {are} hardly ever recognised on held-out pictures: {some(never)}. {need} more"
-            f" labelled pictures; {setting}: recall>=0.9 gives more labels, and more wrong ones."
+            f"{len(silent)} of {whom} {are} hardly ever recognised on held-out pictures: {some(silent)}. {need} more"
+            f" labelled pictures; {setting}: {other} gives more labels, and more wrong ones."
         )
+    whom, setting = _classes_with(content, "f1") if wrong or unseen else ("", "")
     if wrong:
         note = f"Labels of {len(wrong)} of {whom} are nearly always wrong on held-out pictures: {some(wrong)}."
         notes.append(f"{note} {setting}: precision>=0.5 gives fewer labels.")

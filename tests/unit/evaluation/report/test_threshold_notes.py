@@ -46,6 +46,16 @@ def test_classes_are_counted_among_those_with_their_objective() -> None:
     assert "It needs more labelled pictures; evaluate.threshold.objective: recall>=0.9" in note
 
 
+def test_classes_that_reach_a_precision_because_they_are_hardly_ever_given_are_named() -> None:
+    """A borrowed threshold may reach its precision by the labels of other classes alone."""
+    silent = {"borrowed": True, "precision": 0.0, "recall": 0.0}
+    (note,) = threshold_notes(content("precision>=0.9", silent, silent, {}, {"objective": "recall>=0.9"}))
+    assert note.startswith(
+        "2 of 3 classes that are not critical are hardly ever recognised on held-out pictures: class 0, class 1."
+    )
+    assert "They need more labelled pictures; evaluate.threshold.objective: f1 gives more labels" in note
+
+
 def test_f1_is_no_advice_for_more_labels_than_a_recall_gives() -> None:
     (note,) = threshold_notes(content("recall>=0.9", {"reached": False, "recall": 0.0}, {}))
     assert note.endswith("Hardly ever recognised: class 0.")
