@@ -140,7 +140,7 @@ def request_files(model_input: pd.DataFrame, folder: Path, clock: Clock) -> list
             content = _content(value)
         fault, todo = (NO_IMAGE, SEND) if content is None else _fault(content, path, limits, left)
         if fault:
-            problems.append(Problem(f"{fault}: {_shown(value)}", f"row {number}", todo))
+            problems.append(Problem(f"{fault}: {_shown(value if content is None else content)}", f"row {number}", todo))
         else:
             left -= path.stat().st_size
         paths.append(path.absolute())
@@ -164,7 +164,8 @@ def _fault(content: bytes, path: Path, limits: Limits, left: int) -> tuple[str, 
     except Unusable as error:
         fault = str(error)
     if "pixels" in fault:  # too many, of a strange kind, or in too long a strip
-        return fault, f"make it smaller (at most {limits.megapixels:g} million pixels), or save it anew as JPEG or PNG"
+        most = f"at most {limits.megapixels:g} million pixels"
+        return fault, f"crop it, make it smaller ({most}), or save it anew as JPEG or PNG"
     return fault, WHOLE if "does not decode" in fault else SEND
 
 

@@ -149,7 +149,7 @@ def test_a_request_beyond_a_limit_is_refused_with_its_name(
     [
         (png(101, 100), "send a smaller image; the limit is CAPNET_SERVE_MEGAPIXELS of the server"),
         (png(90, 90) + bytes(3000), "send fewer or smaller images; the limit is CAPNET_SERVE_MEGABYTES of the server"),
-        (png(2000, 2), "make it smaller (at most 0.01 million pixels), or save it anew as JPEG or PNG"),
+        (png(2000, 2), "crop it, make it smaller (at most 0.01 million pixels), or save it anew as JPEG or PNG"),
         (png()[:-30], "send the whole file: this one is cut or damaged"),
         (b"no image", "send the bytes of an image file or their base64"),
         ("a.jpg", "send the bytes of an image file or their base64"),
@@ -158,6 +158,15 @@ def test_a_request_beyond_a_limit_is_refused_with_its_name(
 def test_each_fault_says_what_helps(folder: Path, value: object, todo: str) -> None:
     text = refusal(value, folder, Limits(megapixels=0.01, megabytes=0.003))
     assert text.splitlines()[-1] == f"  to do: {todo}"
+
+
+@pytest.mark.parametrize("content", [b"not for the log", png()[:-30], png(2000, 2)])
+def test_of_base64_a_refusal_says_the_size_alone(folder: Path, content: bytes) -> None:
+    """The server's log keeps it."""
+    for kind in ("", "data:image/png;base64,"):
+        text = refusal(kind + base64.b64encode(content).decode(), folder)
+        assert f": {len(content)} bytes\n" in text
+        assert base64.b64encode(content[:15]).decode() not in text
 
 
 def test_a_name_that_is_base64_as_well_says_the_same_with_and_without_a_file(hidden: Path, folder: Path) -> None:
