@@ -159,8 +159,8 @@ def vindr(root: Path) -> None:
     for name, labels in LABELS.items():
         cells = [int(label in labels) for label in CLASSES]
         third = [1 if label in UNKNOWN.get(name, []) else cell for label, cell in zip(CLASSES, cells, strict=True)]
-        for rater, said in (("R8", cells), ("R9", cells), ("R10", third)):
-            rows.append(",".join(map(str, [name, rater, *said, int(not any(said))])))
+        for rater, answers in (("R8", cells), ("R9", cells), ("R10", third)):
+            rows.append(",".join(map(str, [name, rater, *answers, int(not any(answers))])))
     put(root, "image_labels_train.csv", "\n".join(rows))
 
 
