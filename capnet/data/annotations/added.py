@@ -50,10 +50,9 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     tables, mistakes = list[Annotations](), list[Problem]()
     for file in names:
         try:
-            _refuse_corrections(folder, file, settings)
             table = read_table(folder.path(file), annotations.classes, settings, listed_in=listed_in, name=file)
         except DataError as error:
-            mistakes += error.problems
+            mistakes += _as_corrections(folder, file, settings) or error.problems
             continue
         tables.append(table)
     if mistakes:
@@ -80,13 +79,15 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     return together, len(added)
 
 
-def _refuse_corrections(folder: DataFolder, file: str, settings: Ingest) -> None:
-    """Raise DataError where a table holds answers of a review: its classes would be taken for labels, also where the
-    answer is no.
+def _as_corrections(folder: DataFolder, file: str, settings: Ingest) -> list[Problem]:
+    """What to do with answers of a review; none of another table. The advice for a table without labels, to rename a
+    column, would make a label of each answer, also of a no.
     """
-    if {*COLUMNS} <= {*open_table(folder.path(file), (), (), name=file).header}:
-        todo = f"move it to {settings.corrections or 'the table that ingest.corrections names'}"
-        raise DataError("these are corrections of single labels, no images with all their labels", file, todo)
+    todo = f"move it to {settings.corrections or 'the table that ingest.corrections names'}"
+    with suppress(DataError, OSError):  # it cannot be read at all
+        if {*COLUMNS} <= {*open_table(folder.path(file), (), ()).header}:
+            return [Problem("these are corrections of single labels, no images with all their labels", file, todo)]
+    return []
 
 
 def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[str]]:
