@@ -11,7 +11,7 @@ import click
 
 from capnet.cluster import names
 from capnet.commands.options import secret_options, settings_options
-from capnet.errors import DataError
+from capnet.errors import CapnetError, DataError
 
 
 @click.command(context_settings={"show_default": True})
@@ -57,4 +57,7 @@ def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any)
         from capnet.commands.doctor.data import DEADLINE, data_checks
         from capnet.commands.doctor.machine import machine_checks
 
-        report(examine({**data_checks(data), **machine_checks(loaded.register_)}, DEADLINE), DataError)
+        of_machine = machine_checks(loaded.register_)
+        findings = examine({**data_checks(data), **of_machine}, DEADLINE)
+        faulty = {item.about for item in findings if item.problem}
+        report(findings, CapnetError if faulty <= of_machine.keys() else DataError)

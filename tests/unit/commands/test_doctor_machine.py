@@ -15,7 +15,7 @@ from capnet.cli import main
 from capnet.commands.doctor.findings import Finding, examine
 from capnet.commands.doctor.machine import machine_checks
 from capnet.config import Register
-from capnet.errors import DataError
+from capnet.errors import CapnetError, DataError
 
 
 @pytest.fixture
@@ -91,6 +91,10 @@ def test_the_command_reports_both(project: Path) -> None:
     (project / "params.yaml").write_text("data:\n  root: data\n")
     (project / ".capnet").write_text("x")
     result = CliRunner().invoke(main, ["doctor"])
-    assert isinstance(result.exception, DataError)
+    assert type(result.exception) is CapnetError, "the machine's fault ends with exit code 1, and the data's with 3"
     assert [problem.where for problem in result.exception.problems] == [f"{project}/.capnet"]
     assert f"ok     mlflow: {project}/mlflow.db does not exist yet" in result.output
+    (project / "data").rmdir()
+    result = CliRunner().invoke(main, ["doctor"])
+    assert isinstance(result.exception, DataError)
+    assert [problem.where for problem in result.exception.problems] == ["data.root", f"{project}/.capnet"]
