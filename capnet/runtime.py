@@ -100,7 +100,8 @@ def cores() -> int:
 
 
 def _has_bf16(device: str) -> bool:
-    """True on the kinds of hardware where bf16 autocast was measured to be faster (docs/performance.md).
+    """True on CPUs for which bf16 autocast was measured to be faster (docs/performance.md), and on GPUs that have it
+    in hardware, of which none was measured.
 
     Nothing is timed here: that would choose another precision on a busy day.
     """

@@ -84,10 +84,10 @@ def command(
 
     The gate compares it with the present champion on the same test images: each rule passes, fails or cannot be
     decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
-    --reason must say why a version may serve that is probably worse than what is allowed, that is compared on too few
-    of the champion's test images, that is the first champion of another registered model (--to), or whose former
-    champions were all deleted. A policy that asks for less than the one that the champion passed counts as a failed
-    rule.
+    --reason must say why a version may serve that is probably worse than what is allowed; that is compared on too few
+    of the champion's test images, or not at all: its classes are others, the champion's scores are gone, it is the
+    first champion of another registered model (--to), or all former champions were deleted; or that comes back by
+    another policy. A policy that asks for less than the one that the champion passed counts as a failed rule.
     """
     from capnet.config import load
     from capnet.promotion import promote as promotion

@@ -138,7 +138,7 @@ class Validation(Section):
 
 class RequirePositives(Section):
     train: Int = Field(1, ge=0, description="fewest positives of a class among the training rows")
-    val: Int = Field(0, ge=0, description="fewest positives of a class among the validation rows")
+    val: Int = Field(0, ge=0, description="fewest positives of a class among the validation rows; given ones only warn")
     test: Int = Field(
         0, ge=0, description="fewest positives of a class among the test rows; a given test set only warns"
     )

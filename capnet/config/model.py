@@ -91,7 +91,10 @@ class Runtime(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="precision of the towers; auto: bf16 autocast where GPU or CPU have it in hardware, else fp32",
+        description=(
+            "precision of the towers; auto: bf16 autocast on CPUs with avx512_bf16 and on GPUs of compute capability"
+            " 8.0 or more, else fp32"
+        ),
     )
     compile: bool = Field(
         False, description="let torch.compile make kernels for the towers' blocks in training: for long runs on a GPU"
