@@ -27,7 +27,7 @@ LAST_ANSWERS = 25  # seconds between SIGTERM and the end; Kubernetes kills after
 @click.command()
 @click.option("--model", required=True, help="A folder, or models:/NAME@ALIAS.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8080, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 def main(model: str, host: str, port: int) -> None:
     """Serve a model until SIGTERM; requests that are under way get their answers."""
     # process 1 gets no signal that it does not handle; uvicorn hands it on after the last answers, and threads that
@@ -54,16 +54,24 @@ def main(model: str, host: str, port: int) -> None:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raise CapnetError where another process has the address, before the model is loaded: uvicorn ends with code 3."""
+    """Raise CapnetError where nothing can listen, before the model is loaded: uvicorn ends with code 3."""
+    failed = []
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as listener:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(address)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            try:
+                with socket.socket(family, kind, protocol) as listener:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    listener.bind(address)
+            except OSError as error:
+                failed.append(error)  # the machine may lack one family of addresses
+        for failure in failed:
+            if failure.errno == errno.EADDRINUSE or len(failed) == len(addresses):
+                raise failure
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            return  # uvicorn says more, and does without a family of addresses that the machine lacks
-        todo = "end the server that has it, or choose another --host or --port"
+        todo = "choose another --host or --port"
+        if error.errno == errno.EADDRINUSE:
+            todo = f"end the server that has it, or {todo}"
         raise CapnetError(f"cannot listen: {error.strerror}", f"{host}:{port}", todo) from None
 
 

@@ -183,8 +183,8 @@ def test_what_is_scored_for_nobody_does_not_delay_the_end(model: str, port: int,
         assert all(isinstance(answer.exception(), OSError) for answer in answers)
 
 
-def failure(model: str, status: int = 1, port: int = 0, **variables: str) -> str:
-    command = [sys.executable, "-m", "capnet.serving.server", "--model", model, "--port", str(port)]
+def failure(model: str, status: int = 1, port: int = 0, host: str = "127.0.0.1", **variables: str) -> str:
+    command = [sys.executable, "-m", "capnet.serving.server", "--model", model, "--host", host, "--port", str(port)]
     environment = os.environ | variables
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status
@@ -223,3 +223,13 @@ def test_a_port_that_is_taken_is_named_before_the_model_is_loaded(port: int, tmp
         text = failure(str(tmp_path / "gone"), 1, port=port)
     assert "cannot listen: Address already in use" in text
     assert f"where: 127.0.0.1:{port}" in text
+
+
+def test_an_address_that_is_none_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
+    """It loaded the model, and then ended with 3, the code of data, or with a traceback."""
+    model = str(tmp_path / "gone")
+    text = failure(model, 1, host="nowhere.invalid")
+    assert "cannot listen: " in text
+    assert "where: nowhere.invalid:0" in text
+    assert "cannot listen: Cannot assign requested address" in failure(model, 1, host="192.0.2.1")
+    assert "80999 is not in the range 0<=x<=65535" in failure(model, 2, port=80999)
