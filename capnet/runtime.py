@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ class Machine:
         import torch
 
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def need_docstrings() -> None:
+    """Raise ConfigError under `python -OO`: transformers and great_expectations cannot be imported there."""
+    if sys.flags.optimize > 1:
+        todo = "run it without -OO, and with PYTHONOPTIMIZE unset or 1"
+        raise ConfigError("libraries need their docstrings, which are left out", "options of Python", todo)
 
 
 def prepare(settings: Runtime) -> Machine:

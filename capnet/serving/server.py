@@ -37,6 +37,7 @@ def main(model: str, host: str, port: int) -> None:
 
     from capnet.errors import exits, machine_faults
     from capnet.progress import open_closed_streams
+    from capnet.runtime import need_docstrings
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits
     from capnet.state import use_own_temporary_folder
@@ -44,6 +45,7 @@ def main(model: str, host: str, port: int) -> None:
     open_closed_streams()
     use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command
     with exits("server"), machine_faults():
+        need_docstrings()
         limits = read_limits()
         _check_free(host, port)
         app, served = _application(model)

@@ -1,5 +1,8 @@
 """What `precision: auto` means follows from the kind of hardware, never from a timing."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -36,3 +39,12 @@ def test_fp32_is_fp32_and_a_slow_precision_is_said(monkeypatch, caplog) -> None:
     assert caplog.text == ""
     assert prepare(Runtime(device="cpu", threads=1, precision="bf16")).bf16
     assert "bf16 is slow on this cpu" in caplog.text
+
+
+def test_python_without_docstrings_is_named() -> None:
+    """Stages graph and validate ended with a traceback of a library."""
+    command = [sys.executable, "-OO", "-m", "capnet", "split"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "PYTHONOPTIMIZE unset or 1" in done.stderr

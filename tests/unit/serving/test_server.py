@@ -233,3 +233,8 @@ def test_an_address_that_is_none_is_named_before_the_model_is_loaded(tmp_path: P
     assert "where: nowhere.invalid:0" in text
     assert "cannot listen: Cannot assign requested address" in failure(model, 1, host="192.0.2.1")
     assert "80999 is not in the range 0<=x<=65535" in failure(model, 2, port=80999)
+
+
+def test_python_without_docstrings_is_named(tmp_path: Path) -> None:
+    """The server, and stages graph and validate, ended with a traceback of a library."""
+    assert "PYTHONOPTIMIZE unset or 1" in failure(str(tmp_path / "gone"), 2, PYTHONOPTIMIZE="2")
