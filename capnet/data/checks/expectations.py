@@ -32,6 +32,8 @@ def need_library() -> None:
         ConfigError: it is not installed.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/"  # it cannot be imported without a home
     try:
         import great_expectations  # noqa: F401
     except ModuleNotFoundError as error:

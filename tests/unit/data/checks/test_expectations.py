@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -15,6 +17,16 @@ from capnet.data.checks.rules import Rule
 
 def rule(column: str, **more: object) -> Rule:
     return Rule(f"rule on {column}", column, "demands <this>", "says", "todo", **more)
+
+
+def test_an_account_without_a_home_can_import_it() -> None:
+    """That of a container's user that no list of accounts names."""
+    script = (
+        "import os, pwd; os.environ.pop('HOME', None); pwd.getpwuid = {}.__getitem__\n"
+        "from capnet.data.checks.expectations import need_library; need_library()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_rule_that_cannot_be_judged_is_never_a_pass() -> None:
