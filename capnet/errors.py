@@ -211,7 +211,7 @@ def machine_faults(where: Path | str = "", doing: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, OSError, RuntimeError) as error:
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
         fault = machine_fault(error, str(where), doing)
         if fault is None:
             raise
@@ -238,6 +238,9 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
         return CapnetError(f"{head}this torch has no kernels for this GPU", where or "this process", todo)
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)
+    if "failed to map segment" in str(error):  # an ImportError of a library in C, without a number
+        todo = "give the task more memory, or install the libraries where the file system is not mounted noexec"
+        return CapnetError(f"{head}{error}", where or "this process", todo)
     if not isinstance(error, OSError):
         return None
     number = error.errno or next((n for n in MACHINE if os.strerror(n) in str(error)), 0)

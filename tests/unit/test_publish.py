@@ -166,6 +166,10 @@ def test_what_the_machine_refuses_has_three_parts(number: int) -> None:
     with pytest.raises(ZeroDivisionError), machine_faults():
         raise ZeroDivisionError
     assert machine_fault(RuntimeError("no kernel")) is None
+    with pytest.raises(CapnetError, match="give the task more memory"), machine_faults():
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    with pytest.raises(ImportError), machine_faults():
+        raise ImportError("cannot import name 'x'")
     for words in ("DefaultCPUAllocator: can't allocate memory: you tried", "could not create a primitive"):
         assert "not enough memory" in str(machine_fault(RuntimeError(words)))
 
