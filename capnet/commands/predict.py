@@ -96,6 +96,8 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
     none).
     """
     from capnet.contracts import read_json
+    from capnet.contracts.stage_json import read_evaluation
+    from capnet.evaluation.split_rows import require_measured
     from capnet.serving.engine import fetch_version, load_served
 
     address = address or f"models:/{params.register_.name}@champion"
@@ -106,7 +108,10 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
             if (folder / "config.json").is_file():
                 todo = f"name the folder that it is in, which has its thresholds, too: {folder.parent}"
             raise ContractError("no model is in this folder", address, todo)
-        yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
+        evaluation = folder / "evaluation"
+        if (evaluation / "evaluation.json").is_file():
+            require_measured(read_evaluation(evaluation), folder / "model", evaluation / "evaluation.json")
+        yield load_served(folder / "model", evaluation / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:
         artifacts, name = fetch_version(params.register_, address, Path(temporary))

@@ -47,6 +47,7 @@ class Evaluation(TypedDict, total=False):
     decisions: dict[str, Means]
     test_rows: Count
     val_rows: Count
+    model_md5: str  # DVC's, of the model's folder
 
 
 class Gain(TypedDict, total=False):

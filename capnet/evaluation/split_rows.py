@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import Classes, fitted_rows_hash, known_labels, read_predictions
+from capnet.contracts import Classes, fitted_rows_hash, known_labels, read_predictions, tree_hash
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.metrics import Bools, Floats
 
@@ -144,6 +144,22 @@ def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Pa
     if config.get("fitted_rows", own) != own:
         what = "the model was trained or chosen on other rows than those of this split, and some may be test rows here"
         raise ContractError(what, str(path), "run `capnet train` again after `capnet split`")
+
+
+def require_measured(evaluation: Mapping[str, Any], model: Path, path: Path) -> None:
+    """Figures and thresholds hold for the model that they were measured with.
+
+    Args:
+        evaluation: evaluation.json; of one from before it had ``model_md5``, nothing is asked.
+        model: folder of the model that is to be registered or used.
+        path: of evaluation.json.
+
+    Raises:
+        ContractError: another model was evaluated.
+    """
+    if evaluation.get("model_md5") not in (None, tree_hash(model)):
+        what = f"this was measured with another model than that in {model}"
+        raise ContractError(what, str(path), "run `capnet evaluate` after `capnet train`, or `dvc repro`")
 
 
 def require_positives(test: SplitRows) -> None:

@@ -29,7 +29,7 @@ from capnet.contracts.stage_json import read_evaluation, read_findings, read_mod
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import leaves
-from capnet.evaluation.split_rows import make_split
+from capnet.evaluation.split_rows import make_split, require_measured
 from capnet.evaluation.thresholds import limits_of, made_for, other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.serving.drift import reference_document
@@ -126,6 +126,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
+    require_measured(metrics, model, evaluation / "evaluation.json")
     history = read_csv_rows(model / "history.csv", ("epoch",))
     with reading(model / "history.csv"):
         for row in history:

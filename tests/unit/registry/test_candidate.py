@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from capnet.contracts import make_classes
+from capnet.commands.predict import model
+from capnet.config import Params
+from capnet.contracts import make_classes, tree_hash
 from capnet.errors import ContractError
 from capnet.registry.candidate import content_hash, curves, figures, flat_params, read_candidate
 from capnet.registry.cards import description
@@ -53,6 +55,18 @@ def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(
     assert len(seen) == 1 + 5 + 3
     (paths["model"] / "history.csv").rename(paths["model"] / "past.csv")
     assert content_hash(paths["model"], paths["evaluation"]) not in seen
+
+
+def test_the_figures_of_another_model_are_refused(make_outputs: Make) -> None:
+    """A model that was trained again, and not evaluated, was registered with the figures of the one before."""
+    paths = make_outputs()
+    _edit(paths["evaluation"] / "evaluation.json", model_md5=tree_hash(paths["model"]))
+    read_candidate(**paths)
+    _edit(paths["model"] / "config.json", selected_epoch=2)
+    with pytest.raises(ContractError, match=r"measured with another model[\s\S]*evaluation.json[\s\S]*capnet evaluate"):
+        read_candidate(**paths)
+    with pytest.raises(ContractError, match="measured with another model"), model(str(paths["model"].parent), Params()):
+        pass
 
 
 def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:

@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
 from capnet.config import Evaluate, Params
-from capnet.contracts import read_classes, read_json, read_predictions, sha256_file, write_split
+from capnet.contracts import read_classes, read_json, read_predictions, sha256_file, tree_hash, write_split
 from capnet.contracts.stage_json import read_evaluation
 from capnet.stages import run
 from capnet.steps.evaluate import write_results
@@ -186,6 +186,7 @@ def test_the_whole_stage_with_a_tiny_model(
     assert metrics["mAP"] == content["capnet"]["mAP"]
     assert {"zero_shot_mAP", "linear_probe_mAP"} <= set(metrics)
     assert set(content["slices"]) == {"a", "b"}
+    assert content["model_md5"] == tree_hash(paths["model"])
     assert read_json(first / "thresholds.json")["class_fingerprint"] == classes.fingerprint
     assert read_json(first / "thresholds.json")["views"] == read_json(paths["model"] / "config.json")["tte"]
     assert "<html" in (first / "report.html").read_text().lower()
