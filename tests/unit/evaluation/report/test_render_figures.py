@@ -13,6 +13,7 @@ from unit.evaluation.made_run import MadeRun, make_run
 from unit.evaluation.report.page import Page, html_of, percent
 
 from capnet import contracts
+from capnet.evaluation.bootstrap import interval, unseen
 from capnet.evaluation.report.curves import mean_precision
 
 
@@ -63,6 +64,14 @@ def test_bars_are_as_long_as_the_average_precision(run: MadeRun, html: str) -> N
     np.testing.assert_allclose(widths, expected, atol=0.006)
     tips = re.findall(r'<path class="bar (?:head|medium|tail)(?: unsure)?" d="[^"]*"><title>', table)
     assert len(tips) == len(expected)
+
+
+def test_the_page_explains_intervals_as_they_are_made(page: Page) -> None:
+    low, high = interval(np.ones(100), 1.0, positives=5, least=unseen(5))
+    assert high - low > 0.5, "five positives that are all ranked first"
+    assert "the interval of a value then has the width of an exact one" in page.text
+    assert interval(np.zeros(100), 0.0, (-1.0, 1.0), 5) == (0.0, 0.0)
+    assert "that of a difference has no width" in page.text
 
 
 def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
