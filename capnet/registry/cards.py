@@ -190,11 +190,13 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     borrowed = set(borrowers(candidate.thresholds))
     any_chosen = candidate.thresholds.get("source") != "none"
     unreached = {item["name"] for item in chosen if any_chosen and item.get("reached") is False}
+    # a refit also learns from the held-out pictures, which positives are counted on
+    refitted = {item["name"] for item in chosen if candidate.config.get("refit_rows") and item.get("positives")}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     weak = []
     for row in candidate.per_class:
         name, ap, positives, reasons = row["class"], number(row.get("ap")), number(row.get("positives")), []
-        if number(row.get("train_count")) == 0:
+        if number(row.get("train_count")) == 0 and name not in refitted:
             reasons.append("never learned: no positive training picture")
         if ap is None or name in left_out:
             reasons.append("not measured: no positive test picture")

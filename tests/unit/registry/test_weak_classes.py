@@ -42,9 +42,18 @@ def test_each_weakness_has_its_reason(make_outputs: Callable[..., dict[str, Path
     assert listed["cat"] == ["critical, and most of its pictures are missed: recall 0.0 %"], "it gives no label"
     never = [dict(row) | {"train_count": "0"} for row in candidate.per_class if row["class"] == "épée"]
     marked = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
-    assert weak_classes(marked)[0][2] == [
+    reasons = [
         "never learned: no positive training picture",
         "not measured: no positive test picture",
         "no threshold of its own, most often for want of positives",
         "recall>=0.9 is not reached",
     ]
+    assert weak_classes(marked)[0][2] == reasons
+    for positives, expected in ((0, reasons), (1, reasons[1:])):
+        chosen = [dict(item) | {"positives": positives} for item in marked.thresholds["classes"]]
+        refitted = replace(
+            marked,
+            config=dict(marked.config) | {"refit_rows": 12},
+            thresholds=dict(marked.thresholds) | {"classes": chosen},
+        )
+        assert weak_classes(refitted)[0][2] == expected, "validation images are learned from, too"
