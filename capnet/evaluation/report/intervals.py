@@ -28,7 +28,8 @@ def intervals_in_words(metrics: Mapping[str, Any]) -> str:
     if is_of_one_group(metrics):
         return "no intervals, because all test pictures are of one group"
     units = counted(int(bootstrap["units"]), bootstrap["unit"])
-    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}"
+    alone = ", where a picture without a group counts as one" if is_grouped(metrics) else ""
+    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}{alone}"
 
 
 def group_notes(metrics: Mapping[str, Any]) -> list[str]:

@@ -190,7 +190,11 @@ def test_cards_of_a_model_without_chosen_thresholds_say_so(make_outputs: Make) -
 @pytest.mark.parametrize(
     ("bootstrap", "words"),
     [
-        ({"draws": 1000, "unit": "group", "units": 12}, "95 % intervals from 1,000 bootstrap draws of 12 groups"),
+        (
+            {"draws": 1000, "unit": "group", "units": 12},
+            "95 % intervals from 1,000 bootstrap draws of 12 groups, where a picture without a group counts as one",
+        ),
+        ({"draws": 1000, "unit": "picture", "units": 12}, "95 % intervals from 1,000 bootstrap draws of 12 pictures"),
         ({"draws": 1000, "unit": "group", "units": 1}, "no intervals, because all test pictures are of one group"),
     ],
 )
