@@ -65,7 +65,7 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
         "data_card.md",
         pictures=len(frame),
         classes=len(classes),
-        ratio=f"{train.max() / train.min():.3g} to 1" if len(train) else "",
+        ratio=f"{train.max() / train.min():,.1f}".removesuffix(".0") + " to 1" if len(train) else "",
         buckets=buckets_in_words(classes),
         data_md5=data_md5,
         location=location,
@@ -76,7 +76,7 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
         checks=len(candidate.checks) - len(skipped),
         skipped=[code(check["name"]) for check in skipped],
         failed=failed,
-        findings=table(["check", "severity", "finding", "rows"], findings),
+        findings=table(["check", "severity", "finding", "how many"], findings),
         labels=class_table(["class", "bucket", *SPLITS, "unknown"], labels),
     )
 

@@ -154,6 +154,7 @@ def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path)
         [name, str(count)] for name, count in sorted(frame["slice"].value_counts().items())
     ]
     assert tables.headed("check") == [["near_duplicates", "warning", "copies | on two sides", "3 of 430"]]
+    assert "| finding | how many |" in text, "some checks count classes and figures, not rows"
     assert "2 checks, 1 with findings. Not made: `pictures_decode`." in text, "a check that was left out saw nothing"
     assert "s3://bucket/files/md5/01/23.dir" in text
     assert "b" not in tables.tags, "a licence file is quoted, not rendered"
@@ -219,6 +220,11 @@ def test_the_data_card_claims_no_long_tail_of_balanced_data(make_outputs: Make) 
     text = data_card(read_candidate(**paths), "", "", "")
     assert "most of the labels" not in text
     assert "the most common class to the rarest that has labels is 1 to 1" in text
+    names = [str(number) for number in range(1235)]
+    frame = frame.iloc[[0] * 1235].assign(split="train", image_id=names, path=names)
+    frame["labels"] = [[0, 1], *([0] for _ in range(1234))]
+    write_split(paths["split"] / "split.parquet", frame)
+    assert "that has labels is 1,235 to 1" in data_card(read_candidate(**paths), "", "", "")
 
 
 def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
