@@ -136,7 +136,7 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
             span = interval({f"gain_{end}": item.get(end) for end in ("low", "high")}, "gain", signed=True)
             gained = points(item.get("gain")) + (f" ({span})" if span else "")
             gains.append(f"{gained} over {MEMBER_NAMES.get(name, name)}")
-    return [sentence + (f", where they gained, in points of mAP: {'; '.join(gains)}." if gains else ".")]
+    return [sentence + (f", where the difference is, in points of mAP: {'; '.join(gains)}." if gains else ".")]
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
