@@ -72,7 +72,7 @@ def train(
         Selected epoch, its validation mAP, and the last loss.
 
     Raises:
-        ConfigError: a blend has no rows to be chosen on.
+        ConfigError: a blend has no rows to be chosen on, or adapters are asked for in blocks that the tower lacks.
         ContractError: graph and classes do not belong together.
         DataError: there are no training rows, or no class has a positive validation row.
     """
@@ -192,6 +192,10 @@ def _trainer(
     graph = read_graph(path, classes)
     towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     check_graph(graph, classes, towers, str(path))
+    adapter = params.train.adapter
+    if adapter.enabled and adapter.blocks and not towers.image.blocks:  # not in the model: older ones are to load
+        what = f"train.adapter.blocks = {adapter.blocks}, and the image tower of {params.backbone.name} has no blocks"
+        raise ConfigError(what, "train.adapter.blocks", "set it to 0, or choose a ViT in backbone.name")
     if towers.resize not in ("", params.tte.resize) and group.is_main_process:
         what = "the weights of %s were trained on images resized as tte.resize: %s does, and tte.resize is %s"
         logger.warning(what, params.backbone.name, towers.resize, params.tte.resize)

@@ -11,11 +11,12 @@ from safetensors import safe_open
 
 from capnet.config import parse
 from capnet.contracts import make_classes, read_graph, write_classes, write_manifest
-from capnet.errors import CapnetError, ContractError, DataError
+from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.registry.candidate import flat_params
 from capnet.stages import run
 from capnet.steps import train as train_stage
+from tests.unit.model import tiny
 from tests.unit.steps import small_training
 from tests.unit.steps.small_training import NAMES, run_both, write_inputs
 
@@ -36,6 +37,16 @@ def test_validation_rows_without_a_positive_are_refused_before_an_epoch_is_train
     with pytest.raises(DataError, match="no class has a positive validation row"):
         run_both(folder, tiny_backbone)
     assert not steps
+
+
+def test_a_number_of_blocks_is_refused_where_the_tower_has_none(made):
+    folder, frame = made
+    write_inputs(folder, frame)
+    tiny.register("tiny-resnet", folder / "configs")
+    with pytest.raises(ConfigError, match="blocks = 2, and the image tower of tiny-resnet has no blocks"):
+        run_both(folder, "tiny-resnet", adapter={"blocks": 2})
+    assert not (folder / "model").exists()
+    run_both(folder, "tiny-resnet", adapter={"blocks": 2, "enabled": False})
 
 
 @pytest.mark.parametrize("mended", ["a positive", "empty"])
