@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capnet.commands.label_page import NAMED, chosen_rows, common_classes, page, stem_of, suggestions
+from capnet.commands.label_page import NAMED, chosen_rows, common_classes, page, row_of, stem_of, suggestions
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ConfigError, DataError, counted, shown, some
 
@@ -122,15 +122,17 @@ def command(
         item |= {"source": thumbnail(image, SIDE), "link": link_to(image, out)}
         path = prefix + item["path"]
         name = folder_group(item["path"], prefix) if group_from_folder else group
-        has_group = bool(name) or path in before.located
-        item |= {"path": path, "group": name, "split": "train" if suspect and not has_group else ""}
+        item |= row_of(path, name, suspect, before.located)
     stem = stem_of(prefix)
     not_in_model = [name for name in before.classes if name not in common]
     replace_file(out / PAGE, page(items, before.classes, not_in_model, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
     if not_in_model:
         click.echo(shown(f"The model does not know {some(not_in_model, NAMED)}: type them where you see them."))
-    _print_groups([item["group"] for item in items if item["path"] not in before.located], before.groups)
+    others = [item["group"] for item in items if item["path"] not in before.located]
+    if (group or group_from_folder) and (kept := len(items) - len(others)):
+        click.echo(f"label: {counted(kept, 'image')} with the group that the annotations have, whatever --group says")
+    _print_groups(others, before.groups)
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
@@ -88,6 +88,20 @@ def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str
         what = f"no class {suspect!r} in both the model and the annotations"
         raise ConfigError(what, "--class", f"in both are {some(common, NAMED)}")
     return set(common)
+
+
+def row_of(path: str, group: str, suspect: str, located: Set[str]) -> dict[str, str]:
+    """Path, group and split of an image in the table that the page saves.
+
+    Args:
+        path: of the image in the data folder.
+        group: what the options say.
+        suspect: the class whose images are asked for, or "".
+        located: paths of images whose group the annotations have: ingest gives them that one where the table has none.
+    """
+    is_located = path in located
+    split = "train" if suspect and not group and not is_located else ""
+    return {"path": path, "group": "" if is_located else group, "split": split}
 
 
 def stem_of(prefix: str) -> str:

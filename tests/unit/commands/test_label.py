@@ -15,7 +15,7 @@ from capnet.commands.label import (
     prefix_of,
     unlabelled,
 )
-from capnet.commands.label_page import common_classes, stem_of
+from capnet.commands.label_page import common_classes, row_of, stem_of
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
@@ -59,6 +59,15 @@ def test_paths_begin_as_the_folder_is_called(data: Path, folder: str, prefix: st
 )
 def test_all_images_of_a_camera_s_folder_are_one_group(name: str, prefix: str, group: str) -> None:
     assert folder_group(name, prefix) == group
+
+
+def test_an_image_that_the_annotations_locate_keeps_its_camera() -> None:
+    """The name of its folder was a second group of one camera, which then could be in two splits."""
+    located = {"cam07/1.jpg"}
+    assert row_of("cam07/1.jpg", "cam07", "", located) == {"path": "cam07/1.jpg", "group": "", "split": ""}
+    assert row_of("cam07/1.jpg", "", "lynx", located) == {"path": "cam07/1.jpg", "group": "", "split": ""}
+    assert row_of("july/1.jpg", "cam07", "lynx", located) == {"path": "july/1.jpg", "group": "cam07", "split": ""}
+    assert row_of("july/1.jpg", "", "lynx", located) == {"path": "july/1.jpg", "group": "", "split": "train"}
 
 
 @pytest.mark.parametrize(
