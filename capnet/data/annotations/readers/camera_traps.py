@@ -18,6 +18,7 @@ from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_c
 from capnet.data.annotations.paths import TODO as TODO_PATH
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, group_of, make_rows
+from capnet.data.annotations.unread_columns import SPLIT_WORDS, TRAIN
 from capnet.errors import DataError, Problem, Problems, counted, some
 from capnet.section import InsidePath, Section, path_fault
 
@@ -64,12 +65,15 @@ class _Frame:
 
 @dataclass
 class _File:
-    """What the annotations hold: usable images and corrupt ones by id, ids of those that are mistakes, and mistakes."""
+    """What the annotations hold: usable images and corrupt ones by id, ids of those that are mistakes, mistakes, and
+    which splits images name.
+    """
 
     frames: dict[str, _Frame] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
     corrupt: dict[str, _Frame] = field(default_factory=dict)
     mistaken: set[str] = field(default_factory=set)
+    splits: set[str] = field(default_factory=set)
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
@@ -98,6 +102,11 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     if traps.sequence_maximum:
         _over_sequences(file)
     warnings += _without_location(file)
+    if not settings.train_list and file.splits & TRAIN and len(file.splits - {""}) > 1:
+        warnings.append(
+            "key 'split' of images is not read, so other test images are drawn. To keep the file's, write the ids"
+            " of annotated images into ingest.train_list and ingest.test_list, and set split.method: published"
+        )
     names = {number: name for number, name in categories.items() if number not in blank | unsure}
     if not names:
         todo = "correct ingest.camera_traps.blank and unsure"
@@ -161,6 +170,7 @@ def _images(annotations: CocoJson, traps: Settings) -> _File:
     paths: dict[str, str] = {}
     for item in annotations.items("images"):
         number, name = item.get("id"), item.get("file_name")
+        file.splits |= SPLIT_WORDS & {str(item.get("split", "")).lower()}
         if not (isinstance(number, str) or is_whole(number)) or not isinstance(name, str):
             what = f"image {str(item)[:80]} needs an id and a file_name"
             file.problems.append(Problem(what, annotations.path.name, TODO))

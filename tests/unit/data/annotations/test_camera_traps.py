@@ -112,6 +112,19 @@ def test_images_whose_site_is_not_said_are_named(tmp_path: Path) -> None:
     assert not read(write(tmp_path, images[:1], [seen(0, 1)]), settings()).warnings
 
 
+def test_a_split_that_images_name_is_said_to_be_unread(tmp_path: Path) -> None:
+    def warnings(*splits: object) -> list[str]:
+        images = [image(number, split=split) for number, split in enumerate(splits)]
+        return list(
+            read(write(tmp_path, images, [seen(number, 1) for number in range(len(images))]), settings()).warnings
+        )
+
+    (warning,) = warnings("Train", None, "test")
+    assert warning.startswith("key 'split' of images is not read, so other test images are drawn")
+    assert not read(tmp_path, settings().model_copy(update={"train_list": "train.txt"})).warnings
+    assert warnings("train", "train", "") == warnings(None, 3, ["test"]) == []
+
+
 def test_the_maximum_over_a_sequence_is_a_setting(tmp_path: Path) -> None:
     images = [image(0), image(1), image(2), image(3)]
     root = write(tmp_path, images, [seen(0, 0), seen(1, 1), seen(2, 3), seen(3, 0)])
