@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from capnet.data.annotations.class_list import read_classes_csv
 from capnet.data.annotations.corrections import COLUMNS
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
@@ -48,9 +50,11 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
         return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
     listed_in = "the annotations"  # a classes.csv adds none to those of most formats
     tables, mistakes = list[Annotations](), list[Problem]()
+    classes, names_only = annotations.classes, not _is_numbered(annotations.classes.names, folder, settings)
     for file in names:
         try:
-            table = read_table(folder.path(file), annotations.classes, settings, listed_in=listed_in, name=file)
+            path = folder.path(file)
+            table = read_table(path, classes, settings, listed_in=listed_in, names_only=names_only, name=file)
         except DataError as error:
             mistakes += _as_corrections(folder, file, settings) or error.problems
             continue
@@ -77,6 +81,14 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     warnings = list(dict.fromkeys(warnings))
     together = Annotations(rows, annotations.classes, problems, left_out=left_out, warnings=warnings)
     return together, len(added)
+
+
+def _is_numbered(classes: Sequence[str], folder: DataFolder, settings: Ingest) -> bool:
+    """Whether the rows of classes.csv number the classes: ids of categories in a JSON file are other numbers."""
+    if not settings.classes or not folder.has(settings.classes):
+        return False
+    listed, _, other = read_classes_csv(folder.path(settings.classes), settings.separator)
+    return not other and listed.names == [*classes]
 
 
 def _as_corrections(folder: DataFolder, file: str, settings: Ingest) -> list[Problem]:

@@ -65,6 +65,7 @@ def read_table(
     *,
     listed_in: str = "",
     numbers: str = "",
+    names_only: bool = False,
     name: str = "",
 ) -> Annotations:
     """Read the rows of one table.
@@ -76,6 +77,7 @@ def read_table(
         problems: mistakes in the list of classes.
         listed_in: what has the classes, for messages; by default the file that ``settings.classes`` names.
         numbers: column of that file that numbers the classes in another way than labels do.
+        names_only: whether labels that are numbers are a mistake.
         name: what messages call the table; by default its name without the folder.
 
     Raises:
@@ -99,7 +101,11 @@ def read_table(
             problems.append(Problem(what, str(path), "write one row an image"))
         raise DataError(problems=problems)
     classes, index, mistakes, warnings = classes_of(table, cells.tokens, listed, settings)
-    if numbers and listed is not None and cells.tokens and index.keys().isdisjoint(listed.names):
+    by_number = bool(cells.tokens) and index.keys().isdisjoint(classes.names)
+    if names_only and by_number:
+        what = "labels are numbers, and nothing says which classes these are"
+        problems.append(Problem(what, table.name, "write names of classes in column labels"))
+    elif numbers and by_number:
         what = f"labels are numbers, which count rows of {settings.classes}, and its column {numbers!r} has others"
         todo = f"sort {settings.classes} by it, from 0 and without gaps, or write names in column labels"
         problems.append(Problem(what, str(path), todo))
