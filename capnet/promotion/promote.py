@@ -87,6 +87,8 @@ def promote(
     require_files(client, version)
     rival = rival_of(client, name, number)
     verdict = measure(client, version, rival, policy, make_rescore)
+    if OVERRIDE in version.tags:
+        client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if not force:
         _require_consent(verdict, identity(name, number), reason, confirm)
@@ -98,8 +100,6 @@ def promote(
     event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, policy=words)
     if verdict.colour == "red" or verdict.needs_reason:
         client.set_model_version_tag(name, number, OVERRIDE, redact(reason))
-    elif OVERRIDE in version.tags:
-        client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
     return _move(client, event, name, verdict, since)
 
 

@@ -49,6 +49,17 @@ def test_a_green_verdict_against_an_older_champion_says_nothing_about_todays(cli
     assert str(resolve(client, CHAMPION).version) == "3", "back to one that went through the gate"
 
 
+def test_a_reason_does_not_outlive_a_later_refusal(client: MlflowClient) -> None:
+    promote(client, "3")
+    promote(client, "2", force=True, reason="for a day")
+    promotion.rollback(client, "capnet")
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, "2")
+    click(client, "2")
+    with pytest.raises(GateError, match="a red verdict"):
+        resolve(client, CHAMPION)
+
+
 def test_what_is_registered_is_measured_against_the_champion_of_the_day(
     client: MlflowClient, make_outputs: Make
 ) -> None:
