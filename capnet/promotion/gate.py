@@ -137,9 +137,9 @@ def gate_verdict(
     """The verdict on a candidate's test rows.
 
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
-    and pictures of one group are drawn together. Where rows are scored again, the champion's own must pass alone, too:
-    what is added must not hide a fall. Models of other classes are not comparable but for the critical ones that both
-    know.
+    and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
+    own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are not comparable
+    but for the critical ones that both know.
 
     Args:
         candidate: what may become champion.
@@ -228,19 +228,19 @@ def _compare(
         nothing = "not comparable: no test picture is left"
         return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
-    everything, again = _asked(candidate, champion, fresh), known[fresh]
+    everything = _asked(candidate, champion, fresh)
+    again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
     times = 2 if again.any() and not again.all() else 1
     rules += non_inferiority(everything, own[fresh], theirs, policy, times)
+    fell = largest_falls(everything, own[fresh], theirs)
     if times == 2:
-        former = non_inferiority(
-            _asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy, times
-        )
+        fresh[fresh] = again
+        former = non_inferiority(_asked(candidate, champion, fresh), own[fresh], theirs[again], policy, times)
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    fell = largest_falls(everything, own[fresh], theirs)
-    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), fell=fell)
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), len(theirs), fell=fell)
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray:

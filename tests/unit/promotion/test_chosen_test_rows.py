@@ -108,6 +108,24 @@ def test_labels_that_were_changed_are_another_test() -> None:
     assert verdict.needs_reason
 
 
+def test_a_few_labels_that_were_changed_hide_no_fall() -> None:
+    """As many pictures as the policy's coverage allows get the labels that the candidate gives them."""
+    world, rng = World(4, 4000, HARD), np.random.default_rng(0)
+    world.labels = rng.random(world.labels.shape) < 0.02
+    world.theirs = (0.9 * world.labels + 0.1 * rng.random(world.labels.shape)).astype(np.float32)
+    world.ours = np.where(rng.random(world.labels.shape) < 0.1, np.float32(0.0), world.theirs)
+    wrong = np.flatnonzero(~world.labels.any(axis=1))[:40]
+    world.ours[wrong] = 1.0
+    champion = world.scores(world.theirs)
+    world.labels[wrong] = True
+    verdict = gate_verdict(world.scores(world.ours), champion, POLICY)
+    outcome = outcomes(verdict)
+    assert (outcome["coverage"], outcome["mAP"], outcome["tail"]) == ("pass", "pass", "pass")
+    assert outcome["mAP on the champion's test pictures"] == "fail"
+    assert outcome["tail on the champion's test pictures"] == "inconclusive"
+    assert verdict.colour == "red"
+
+
 def test_grown_test_sets_stay_fine() -> None:
     world = World(3, 4000, EASY)
     verdict = world.verdict(np.arange(4000), np.arange(2000))
