@@ -64,7 +64,8 @@ def verdict_tags(
         VERDICT_OF: identity(version.name, version.version),
         VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
         # names of classes may have letters that Unicode ends lines at
-        VERDICT_RULES: "\n".join(" ".join(line.splitlines()) for line in lines)[:LONGEST_TAG],
+        # and be so long that one line fills the tag
+        VERDICT_RULES: "\n".join(" ".join(line.splitlines())[:LONGEST_NOTE] for line in lines)[:LONGEST_TAG],
     }
 
 
