@@ -230,6 +230,11 @@ def test_a_model_is_not_measured_on_rows_that_it_was_trained_on(made, tiny_backb
     write_inputs(folder, frame.assign(split=frame["split"].rename({seen: other, other: seen}).sort_index()))
     with pytest.raises(ContractError, match="trained or chosen on other rows than those of this split"):
         run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    renamed = frame.copy()  # both files get the name of the other one
+    renamed.loc[[seen, other], "sha256"] = frame.loc[[other, seen], "sha256"].to_numpy()
+    write_inputs(folder, renamed)
+    with pytest.raises(ContractError, match="trained or chosen on other rows than those of this split"):
+        run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
     write_inputs(folder, frame[frame.index != other])  # other test rows are no reason
     run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
 
