@@ -48,6 +48,7 @@ class Evaluation(TypedDict, total=False):
     test_rows: Count
     val_rows: Count
     model_md5: str  # DVC's, of the model's folder
+    split_md5: str  # likewise
 
 
 class Gain(TypedDict, total=False):
@@ -93,12 +94,15 @@ class Check(TypedDict, total=False):
 
     name: Required[str]
     success: Required[bool]
+    severity: str
 
 
 class Findings(TypedDict, total=False):
     """validation.json: all checks of the data."""
 
     checks: Required[list[Check]]
+    success: bool  # no critical one failed
+    split_md5: str  # DVC's, of the split's folder
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -162,6 +162,22 @@ def require_measured(evaluation: Mapping[str, Any], model: Path, path: Path) -> 
         raise ContractError(what, str(path), "run `capnet evaluate` after `capnet train`, or `dvc repro`")
 
 
+def require_split(document: Mapping[str, Any], split: Path, path: Path, todo: str) -> None:
+    """What was checked, counted or measured on a split says nothing of another one.
+
+    Args:
+        document: with ``split_md5``; of one without it nothing is asked.
+        split: folder of the split that is used.
+        path: of the document.
+        todo: what helps.
+
+    Raises:
+        ContractError: the document was made from another split.
+    """
+    if document.get("split_md5") not in (None, tree_hash(split)):
+        raise ContractError(f"this was made from another split than that in {split}", str(path), todo)
+
+
 def require_positives(test: SplitRows) -> None:
     """Without a single positive there is nothing to measure.
 

@@ -26,10 +26,10 @@ from capnet.contracts import (
     unique_slugs,
 )
 from capnet.contracts.stage_json import read_evaluation, read_findings, read_model_config
-from capnet.errors import ContractError, Problem
+from capnet.errors import ContractError, GateError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import leaves
-from capnet.evaluation.split_rows import make_split, require_measured
+from capnet.evaluation.split_rows import make_split, require_measured, require_split
 from capnet.evaluation.thresholds import limits_of, made_for, other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.serving.drift import reference_document
@@ -87,6 +87,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
 
     Raises:
         ContractError: files are missing or damaged, or disagree; names every disagreement at once.
+        GateError: the data check refused the split.
     """
     expected = (
         (split, "split", ("split.parquet",)),
@@ -106,7 +107,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     classes = read_classes(model / "classes.json", drawn.fingerprint)
     config = read_model_config(model)
     thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
-    checks = read_findings(validation)["checks"]
+    findings = read_findings(validation)
     per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
@@ -127,13 +128,24 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     if problems:
         raise ContractError(problems=problems)
     require_measured(metrics, model, evaluation / "evaluation.json")
+    require_split(metrics, split, evaluation / "evaluation.json", "run `capnet evaluate` again, or `dvc repro`")
+    require_split(findings, split, validation / "validation.json", "run `capnet validate` again, or `dvc repro`")
+    if not findings.get("success", True):
+        failed = [
+            check["name"]
+            for check in findings["checks"]
+            if not check["success"] and check.get("severity") == "critical"
+        ]
+        todo = "correct the data, or the settings in section validate, and run all stages from there on again"
+        what = f"the data check refused this split: {', '.join(failed)}"
+        raise GateError(what, str(validation / "validation.json"), todo)
     history = read_csv_rows(model / "history.csv", ("epoch",))
     with reading(model / "history.csv"):
         for row in history:
             if not 0 < (number(row["epoch"]) or 0) < math.inf:
                 raise ValueError(f"epoch {row['epoch']}")
     content = content_hash(model, evaluation)
-    measured = (config, metrics, thresholds, per_class, history, checks)
+    measured = (config, metrics, thresholds, per_class, history, findings["checks"])
     return Candidate(split, model, evaluation, content, classes, *measured)
 
 

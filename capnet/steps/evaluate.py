@@ -83,7 +83,8 @@ def evaluate(
     read_classes(model_dir / "classes.json", classes.fingerprint)
     table = read_split(split_dir / "split.parquet")
     rows = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLITS}
-    config, measured = read_model_config(model_dir), tree_hash(model_dir)
+    config = read_model_config(model_dir)
+    measured = {"model_md5": tree_hash(model_dir), "split_md5": tree_hash(split_dir)}
     require_fitted_rows(config, table, model_dir / "config.json")
     require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
@@ -106,7 +107,7 @@ def evaluate(
     # many small problems: more threads are slower, and another number of them gives other bits
     with threadpool_limits(1):
         results = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
-    results["evaluation"]["model_md5"] = measured
+    results["evaluation"] |= measured
     write_results(out, results)
     for note in results["evaluation"]["threshold"]["notes"]:
         logger.warning("%s", note)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.config import Params
-from capnet.contracts import SCHEMA, read_classes, read_split, replace_file, write_json
+from capnet.contracts import SCHEMA, read_classes, read_split, replace_file, tree_hash, write_json
 from capnet.data.sources.root import local_root
 from capnet.errors import DataError, GateError, Problem
 
@@ -54,6 +54,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
     content = {"schema": SCHEMA, "success": not critical, "checks": [check.content() for check in checks]}
+    content["split_md5"] = tree_hash(inputs["split"])
     write_json(outputs["validation"] / "validation.json", content)
     documents = data_docs(judged)
     for name, text in documents.items():

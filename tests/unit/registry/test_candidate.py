@@ -13,7 +13,7 @@ import pytest
 from capnet.commands.predict import model
 from capnet.config import Params
 from capnet.contracts import make_classes, tree_hash
-from capnet.errors import ContractError
+from capnet.errors import ContractError, GateError
 from capnet.registry.candidate import content_hash, curves, figures, flat_params, read_candidate
 from capnet.registry.cards import description
 
@@ -67,6 +67,32 @@ def test_the_figures_of_another_model_are_refused(make_outputs: Make) -> None:
         read_candidate(**paths)
     with pytest.raises(ContractError, match="measured with another model"), model(str(paths["model"].parent), Params()):
         pass
+
+
+def test_figures_and_checks_of_another_split_are_refused(make_outputs: Make) -> None:
+    """Labels corrected after an evaluation were registered beside its figures, and a split that nobody had checked."""
+    paths = make_outputs()
+    files = {"validate": paths["validation"] / "validation.json", "evaluate": paths["evaluation"] / "evaluation.json"}
+    for path in files.values():
+        _edit(path, split_md5=tree_hash(paths["split"]))
+    read_candidate(**paths)
+    for stage, path in files.items():
+        text = path.read_text()
+        _edit(path, split_md5="another.dir")
+        with pytest.raises(ContractError, match=rf"another split than that in[\s\S]*{path.name}[\s\S]*capnet {stage}"):
+            read_candidate(**paths)
+        path.write_text(text)
+
+
+def test_a_split_that_the_data_check_refused_is_not_registered(make_outputs: Make) -> None:
+    paths = make_outputs()
+    severities = {"copies": "critical", "few": "warning"}
+    checks = [{"name": name, "severity": severity, "success": False} for name, severity in severities.items()]
+    _edit(paths["validation"] / "validation.json", checks=checks)
+    read_candidate(**paths)
+    _edit(paths["validation"] / "validation.json", success=False)
+    with pytest.raises(GateError, match=r"refused this split: copies\n"):
+        read_candidate(**paths)
 
 
 def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:

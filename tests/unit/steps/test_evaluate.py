@@ -187,6 +187,7 @@ def test_the_whole_stage_with_a_tiny_model(
     assert {"zero_shot_mAP", "linear_probe_mAP"} <= set(metrics)
     assert set(content["slices"]) == {"a", "b"}
     assert content["model_md5"] == tree_hash(paths["model"])
+    assert content["split_md5"] == tree_hash(paths["split"])
     assert read_json(first / "thresholds.json")["class_fingerprint"] == classes.fingerprint
     assert read_json(first / "thresholds.json")["views"] == read_json(paths["model"] / "config.json")["tte"]
     assert "<html" in (first / "report.html").read_text().lower()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from capnet.config import Params, Validate
-from capnet.contracts import make_classes, read_split, sha256_file, write_classes, write_split
+from capnet.contracts import make_classes, read_split, sha256_file, tree_hash, write_classes, write_split
 from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.errors import ConfigError, ContractError, DataError, GateError
 from capnet.stages import run
@@ -53,6 +53,7 @@ def test_warnings_are_logged_and_the_run_goes_on(
     content = read(tmp_path / "validation")
     assert content["schema"] == 1
     assert content["success"] is True
+    assert content["split_md5"] == tree_hash(inputs["split"])
     assert metrics == {"checks": float(len(content["checks"])), "warnings": 1.0}
     (warned,) = [check for check in content["checks"] if not check["success"]]
     assert (warned["name"], warned["severity"], warned["observed"]) == ("enough_positives", "warning", 6)
