@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Graph, Params
-from capnet.contracts import Classes, LabelGraph, known_labels, read_classes, read_split, write_graph
+from capnet.contracts import Classes, LabelGraph, known_labels, read_classes, read_split, tree_hash, write_graph
 from capnet.errors import some
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
@@ -50,12 +50,14 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
         table = read_split(inputs["split"] / "split.parquet")
         train = table[table["split"] == "train"]
     matrix = graph_of(features, classes, train, settings)
+    counted = {} if train is None else {"split_md5": tree_hash(inputs["split"])}
     metadata = {
         **settings.model_dump(mode="json"),
         "backbone": params.backbone.name,
         "weight_hash": towers.weight_hash,
         "class_fingerprint": classes.fingerprint,
         "prompt_fingerprint": classes.prompt_fingerprint(settings.template, towers.weight_hash),
+        **counted,
     }
     write_graph(outputs["graph"] / "graph.safetensors", LabelGraph(matrix, features, metadata))
     return {"classes": len(classes), "edges": int((matrix > 0).sum()) - len(classes)}

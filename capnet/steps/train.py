@@ -33,6 +33,7 @@ from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError, counted
 from capnet.evaluation.baselines import FittedProbe, write_probe
 from capnet.evaluation.blend import Blend
+from capnet.evaluation.split_rows import require_split
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
@@ -73,7 +74,7 @@ def train(
 
     Raises:
         ConfigError: a blend has no rows to be chosen on, or adapters are asked for in blocks that the tower lacks.
-        ContractError: graph and classes do not belong together.
+        ContractError: graph and classes do not belong together, or the graph has counts of another split.
         DataError: there are no training rows, or no class has a positive validation row.
     """
     machine, seeds = prepare(params.runtime), params.train.seeds
@@ -190,6 +191,7 @@ def _trainer(
     path = inputs["graph"] / "graph.safetensors"
     classes = read_classes(inputs["split"] / "classes.json")
     graph = read_graph(path, classes)
+    require_split(graph.metadata, inputs["split"], path, "run `capnet graph` again, or `dvc repro`")
     towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     check_graph(graph, classes, towers, str(path))
     adapter = params.train.adapter

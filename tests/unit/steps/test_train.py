@@ -149,6 +149,18 @@ def test_train_refuses_a_graph_of_other_prompt_names_or_other_classes(made, tiny
     assert not (folder / "other").exists()
 
 
+def test_train_refuses_a_graph_with_counts_of_another_split(made, tiny_backbone):
+    """The counts may be those of images that are test images now."""
+    folder, frame = made
+    write_inputs(folder, frame)
+    params = parse({"backbone": {"name": tiny_backbone, "pretrained": "random"}, "graph": {"source": "cooccurrence"}})
+    inputs = {name: folder / name for name in ("split", "validation", "graph", "data")}
+    run("graph", params, {name: inputs[name] for name in ("split", "validation")}, {"graph": folder / "graph"})
+    write_inputs(folder, frame[frame.index != frame.index[frame["split"] == "train"][0]])
+    with pytest.raises(ContractError, match=r"made from another split than[\s\S]*graph.safetensors[\s\S]*capnet graph"):
+        run("train", params, inputs, {"model": folder / "model"})
+
+
 @pytest.mark.parametrize("source", ["text", "cooccurrence", "blend"])
 def test_every_graph_source_writes_a_stochastic_matrix_with_its_settings(source, made, tiny_backbone):
     folder, frame = made
