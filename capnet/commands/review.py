@@ -90,14 +90,23 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     import pandas as pd
 
     from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
+    from capnet.contracts.stage_json import read_evaluation
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
-    from capnet.evaluation.split_rows import check_scores, held_out_rows, make_split, served_test_scores
+    from capnet.evaluation.split_rows import (
+        check_scores,
+        held_out_rows,
+        make_split,
+        require_measured,
+        served_test_scores,
+    )
     from capnet.evaluation.thresholds import limits_of, read_thresholds
 
     evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
     classes = read_classes(outputs / "split" / "classes.json")
     thresholds = read_thresholds(evaluation / "thresholds.json", classes)
+    if (evaluation / "evaluation.json").is_file():
+        require_measured(read_evaluation(evaluation), outputs / "model", evaluation / "evaluation.json")
     table = read_split(outputs / "split" / "split.parquet")
     train, val, tested = (make_split(table, name, classes, {}) for name in SPLITS)
     parts = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_scores_of_other_rows_are_refused(make_outputs: Make) -> None:
         doubts(outputs, {}, 10, test=False)
     write_predictions(path, frame.assign(scores=[one[:-1]] * len(frame)))
     with pytest.raises(ContractError, match="scores of shape"):
+        doubts(outputs, {}, 10, test=False)
+
+
+def test_thresholds_of_another_model_are_refused(make_outputs: Make) -> None:
+    """After `capnet train` without `capnet evaluate` the calibration is that of the model before."""
+    outputs = make_outputs()["model"].parent
+    path = outputs / "evaluation" / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_md5": "another.dir"}))
+    with pytest.raises(ContractError, match=r"measured with another model[\s\S]*capnet evaluate"):
         doubts(outputs, {}, 10, test=False)
 
 
