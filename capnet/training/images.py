@@ -68,8 +68,8 @@ class DecodedImages:
 
     def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
         """Start to decode the images of ``batches``; what was announced before is dropped."""
-        paths = self.rows["path"].to_numpy()
-        chunks = ([Item(paths[row], (self.seed, epoch, int(row))) for row in batch] for batch in batches)
+        paths, hashes = self.rows["path"].to_numpy(), self.rows["sha256"].fillna("").to_numpy()
+        chunks = ([Item(paths[row], (self.seed, epoch, int(row)), hashes[row]) for row in batch] for batch in batches)
         self._ahead = load_batches(
             chunks, self.root, self.transform, self.machine, self.threads, sum(map(len, batches))
         )

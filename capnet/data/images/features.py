@@ -69,8 +69,7 @@ def pooled_features(
     missing = store.missing(hashes)
     if missing:
         new = rows.iloc[missing]
-        pairs = zip(transform.items(new), new["sha256"], strict=True)
-        items, what = (item._replace(sha256=sha256) for item, sha256 in pairs), f"features of {what} pictures"
+        items, what = transform.items(new), f"features of {what} pictures"
         parts = stream(pooled, items, root, transform, machine, threads, len(new), concurrent)
         with closing(parts), bar(what, len(new)) as advance:
             store.fill(new["sha256"].tolist(), _in_16_bits(without_faults(parts, root), what, advance))

@@ -53,8 +53,9 @@ class Transform:
         return Item(path, () if self.tte is not None else (self.seed, int(sha256[:15], 16)))
 
     def items(self, rows: pd.DataFrame) -> Iterator[Item]:
-        """The images of rows with ``path`` and ``sha256``."""
-        return (self.item(path, sha256) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True))
+        """The images of rows with ``path`` and ``sha256``; None where ingest opened no image."""
+        for path, sha256 in zip(rows["path"], rows["sha256"].fillna(""), strict=True):
+            yield self.item(path, sha256)._replace(sha256=sha256)
 
     def canvas(self, root: Path, item: Item) -> Canvas:
         """Decode an image and lay out its views.
