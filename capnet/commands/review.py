@@ -90,13 +90,14 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     import pandas as pd
 
     from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
-    from capnet.contracts.stage_json import read_evaluation
+    from capnet.contracts.stage_json import read_evaluation, read_model_config
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
     from capnet.evaluation.split_rows import (
         check_scores,
         held_out_rows,
         make_split,
+        require_fitted_rows,
         require_measured,
         served_test_scores,
     )
@@ -108,6 +109,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     if (evaluation / "evaluation.json").is_file():
         require_measured(read_evaluation(evaluation), outputs / "model", evaluation / "evaluation.json")
     table = read_split(outputs / "split" / "split.parquet")
+    require_fitted_rows(read_model_config(outputs / "model"), table, outputs / "model" / "config.json")
     train, val, tested = (make_split(table, name, classes, {}) for name in SPLITS)
     parts = []
     if held_out.is_file():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from capnet.commands.review import command, doubts, page
 from capnet.config import parse
-from capnet.contracts import read_predictions, read_split, write_predictions
+from capnet.contracts import fitted_rows_hash, read_predictions, read_split, write_predictions, write_split
 from capnet.errors import ContractError, DataError
 
 pytestmark = pytest.mark.slow
@@ -42,6 +42,17 @@ def test_thresholds_of_another_model_are_refused(make_outputs: Make) -> None:
     path = outputs / "evaluation" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_md5": "another.dir"}))
     with pytest.raises(ContractError, match=r"measured with another model[\s\S]*capnet evaluate"):
+        doubts(outputs, {}, 10, test=False)
+
+
+def test_scores_of_images_that_had_the_names_of_these_are_refused(make_outputs: Make) -> None:
+    outputs = make_outputs()["model"].parent
+    path, split = outputs / "model" / "config.json", outputs / "split" / "split.parquet"
+    table = read_split(split)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fitted_rows": fitted_rows_hash(table)}))
+    doubts(outputs, {}, 10, test=False)
+    write_split(split, table.assign(sha256=table["sha256"].to_numpy()[::-1]))
+    with pytest.raises(ContractError, match=r"trained or chosen on other rows[\s\S]*capnet train"):
         doubts(outputs, {}, 10, test=False)
 
 
