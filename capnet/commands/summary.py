@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from capnet.commands.options import columns
-from capnet.contracts import VARIANTS, number, read_csv_rows
+from capnet.contracts import VARIANTS, number, read_csv_rows, tree_hash
 from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import ContractError, counted, shown, some
 from capnet.evaluation.report.intervals import group_notes, is_of_one_group
@@ -72,6 +72,9 @@ def command(evaluation: str) -> None:
         console.print(classes)
     for line in [*notes(metrics), *metrics.get("threshold", {}).get("notes", [])]:
         console.print(shown(line))
+    model = folder.parent / "model"
+    if model.is_dir() and metrics.get("model_md5") not in (None, tree_hash(model)):
+        console.print(f"The model in {model} is another one: `capnet evaluate` measures it.", soft_wrap=True)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 

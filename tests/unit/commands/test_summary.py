@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from capnet.cli import main
+from capnet.contracts import tree_hash
 from capnet.errors import ContractError
 
 COLUMNS = "class,train_count,bucket,positives,ap,ap_low,ap_high,ap_single_view,ap_zero_shot,ap_linear_probe,"
@@ -55,6 +56,20 @@ def _summary(folder: Path) -> str:
     result = CliRunner().invoke(main, ["summary", "--evaluation", str(folder)], catch_exceptions=False)
     assert result.exit_code == 0
     return result.output
+
+
+def test_figures_of_another_model_than_the_one_beside_them_are_pointed_out(evaluation: Path) -> None:
+    folder, model = evaluation / "evaluation", evaluation / "model"
+    for path in (folder, model):
+        path.mkdir()
+    (model / "config.json").write_text("{}")
+    for name in ("evaluation.json", "per_class.csv"):
+        (evaluation / name).rename(folder / name)
+    assert "another one" not in _summary(folder), "of an evaluation that names no model nothing is known"
+    for model_md5, times in ((tree_hash(model), 0), ("another.dir", 1)):
+        content = json.loads((folder / "evaluation.json").read_text()) | {"model_md5": model_md5}
+        (folder / "evaluation.json").write_text(json.dumps(content))
+        assert _summary(folder).count(f"The model in {model} is another one: `capnet evaluate` measures it.") == times
 
 
 def _terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
