@@ -48,7 +48,7 @@ class Evaluation(TypedDict, total=False):
     test_rows: Count
     val_rows: Count
     model_md5: str  # DVC's, of the model's folder
-    split_md5: str  # likewise
+    split_md5: str  # DVC's, of the split's folder
 
 
 class Gain(TypedDict, total=False):
