@@ -221,8 +221,8 @@ def known_labels(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.nda
 
 
 def fitted_rows_hash(table: pd.DataFrame) -> str:
-    """SHA-256 of which images of split.parquet a model is trained on and which it is chosen on, in any order. An image is
-    known by name and bytes: another one may get its name.
+    """SHA-256 of which images of split.parquet a model is trained on and which it is chosen on, in any order. An image
+    is known by name and bytes: another one may get its name.
     """
     rows = table.loc[table["split"] != "test", ["split", "image_id", "sha256"]].fillna("")
     return hashlib.sha256("\n".join(sorted(map(" ".join, rows.to_numpy()))).encode()).hexdigest()
