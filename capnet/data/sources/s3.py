@@ -47,7 +47,7 @@ REFUSALS = (  # error codes, what they say, what to do
     (
         ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "401"),
         "S3 refuses the credentials ({})",
-        "correct the key and its secret, or choose another AWS_PROFILE",
+        "correct key, secret and AWS_SESSION_TOKEN (lasting keys have none), or choose another AWS_PROFILE",
     ),
     (
         ("AccessDenied", "403", "Forbidden", "AllAccessDisabled"),
