@@ -13,8 +13,10 @@ from typing import Any
 from capnet.cluster.names import RUNTIME, on_volume, unseen
 from capnet.errors import ConfigError, DataError, Problem
 
-QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?|e[0-9]+)?")  # of Kubernetes, and above zero
+QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE]|e[0-9]+)?")  # of Kubernetes, and above zero
+LEAST_BYTES = 2**20  # of memory: fewer are a number without its unit, and no container starts with them
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")  # its value, and its name behind a domain
 QUANTITIES = ("cpu", "memory", "shared_memory")
 NAMES = ("s3_secret", "mlflow_secret", "git_secret")
 # a task's volume has the name of its claim, which Kubernetes therefore wants shorter, without dots, and once in a pod
@@ -94,10 +96,14 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def values(options: Mapping[str, Any]) -> Iterator[Problem]:
+    from kubernetes.utils.quantity import parse_quantity
+
     for name in QUANTITIES:
         if not QUANTITY.fullmatch(options[name]) or not re.search(r"[1-9]", options[name]):
             todo = "write it like 500m or 2 (CPUs), 8Gi or 512Mi (bytes)"
             yield Problem(f"{options[name]!r} is no quantity of Kubernetes", option(name), todo)
+        elif name != "cpu" and parse_quantity(options[name]) < LEAST_BYTES:
+            yield Problem(f"{options[name]!r} is less than 1Mi of memory", option(name), "add the unit: 8Gi or 512Mi")
     for name in (*NAMES, *(("pull_secret",) if options["pull_secret"] else ())):
         if not NAME.fullmatch(options[name]):
             todo = "write a name in small letters, digits, - and .; a secret that does not exist does no harm"
@@ -109,9 +115,20 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
     if options["data_volume"] and options["state_claim"] == options["data_claim"]:
         what = f"{options['data_claim']} would be mounted twice, for state and for images"
         yield Problem(what, "--state-claim, --data-claim", "name two claims")
-    if not options["accelerator_type"]:
-        todo = "write nvidia.com/gpu; --accelerator-count 0 asks for none"
-        yield Problem("no kind of GPU is named", option("accelerator_type"), todo)
+    domain, slash, kind = options["accelerator_type"].partition("/")
+    if not slash or not NAME.fullmatch(domain) or not LABEL.fullmatch(kind):
+        todo = "write a resource with its domain, such as nvidia.com/gpu; --accelerator-count 0 asks for none"
+        what = f"{options['accelerator_type']!r} is no kind of GPU"
+        yield Problem(what, option("accelerator_type"), todo)
+    for key, value in options["node_selector"].items():
+        domain, slash, label = key.rpartition("/")
+        if (
+            (slash and not NAME.fullmatch(domain))
+            or not LABEL.fullmatch(label)
+            or (value and not LABEL.fullmatch(value))
+        ):
+            todo = "see the labels of the nodes: kubectl get nodes --show-labels"
+            yield Problem(f"'{key}={value}' can be no label of a node", option("node_selector"), todo)
 
 
 def option(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from contract import argo_rules
+from contract import argo_rules, kubernetes_rules
 
 from capnet.commands import doctor
 from capnet.errors import ConfigError, DataError
@@ -55,6 +55,7 @@ def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str
     [
         ("--memory", "lots"),
         ("--memory", "8GB"),
+        ("--memory", "8K"),
         ("--memory", ""),
         ("--cpu", "two"),
         ("--cpu", "0"),
@@ -66,6 +67,30 @@ def test_a_quantity_that_kubernetes_would_refuse_is_refused(option: tuple[str, s
     text = output("training", *LOCK, "--dry-run", *option)
     assert f"{option[1]!r} is no quantity of Kubernetes" in text
     assert option[0] in text
+
+
+@pytest.mark.parametrize(
+    "option", [("--memory", "8"), ("--memory", "500m"), ("--memory", "1000Ki"), ("--shared-memory", "2")]
+)
+def test_memory_without_its_unit_is_refused(option: tuple[str, str]) -> None:
+    assert kubernetes_rules.amount(option[1]) < 2**20, "Kubernetes takes it, and no container starts"
+    text = output("training", *LOCK, "--dry-run", *option)
+    assert f"{option[1]!r} is less than 1Mi of memory\n  where: {option[0]}" in text
+
+
+@pytest.mark.parametrize("kind", ["", "gpu", "nvidia.com/", "/gpu", "NVIDIA.com/gpu", "nvidia.com/gpu/2"])
+def test_a_kind_of_gpu_that_no_pod_can_ask_for_is_refused(kind: str) -> None:
+    assert list(kubernetes_rules.resources({"limits": {kind: "0"}}, "task"))
+    text = output("training", *LOCK, "--dry-run", "--accelerator-type", kind)
+    assert f"{kind!r} is no kind of GPU\n  where: --accelerator-type" in text
+
+
+@pytest.mark.parametrize("label", ["gpu=NVIDIA L4", "a b=c", "=x", "my_domain/gpu=yes", "gpu=-1"])
+def test_a_label_that_no_node_can_have_is_refused(label: str) -> None:
+    key, _, value = label.partition("=")
+    assert list(kubernetes_rules.labels({key: value}, "nodeSelector"))
+    text = output("training", *LOCK, "--dry-run", "--node-selector", label)
+    assert f"'{label}' can be no label of a node\n  where: --node-selector" in text
 
 
 @pytest.mark.parametrize("where", [LOCK, ("--local", "subprocess")])
@@ -123,6 +148,10 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ("--memory", "16G"),
         ("--shared-memory", "512Mi"),
         ("--s3-secret", "a.b-1"),
+        ("--memory", "16e9"),
+        ("--accelerator-type", "nvidia.com/mig-1g.5gb"),
+        ("--node-selector", "node-role.kubernetes.io/gpu="),
+        ("--node-selector", "nvidia.com/gpu.product=NVIDIA-L4"),
     ],
 )
 def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
