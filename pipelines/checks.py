@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from capnet.cluster.names import RUNTIME, on_volume, unseen
-from capnet.errors import ConfigError, DataError, Problem
+from capnet.errors import ConfigError, DataError, Problem, counted
 
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE]|e[0-9]+)?")  # of Kubernetes, and above zero
 LEAST_BYTES = 2**20  # of memory: fewer are a number without its unit, and no container starts with them
@@ -56,6 +56,14 @@ def check_folder(root: str) -> None:
 
     if kind_of(root) == "folder" and not Path(root).is_dir():
         raise DataError("there is no such folder", root, "correct data.root (or --pictures)")
+
+
+def check_device(device: str, accelerators: int) -> None:
+    """Raise ConfigError where tasks would hold GPUs for hours, and ``device``, that of runtime, leaves them idle."""
+    if accelerators and device == "cpu":
+        what = f"{counted(accelerators, 'GPU')} asked for, and runtime.device = cpu uses none"
+        todo = "set runtime.device: auto, or leave --accelerator-count out"
+        raise ConfigError(what, "--accelerator-count, runtime.device", todo)
 
 
 def check_size(arguments: Mapping[str, Any]) -> None:

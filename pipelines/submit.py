@@ -42,7 +42,7 @@ def command(pipeline: str, **options: Any) -> None:
     nothing.
     """
     from capnet.cluster.trainjob_spec import settings_of
-    from pipelines.checks import check_folder, check_options, check_root, check_size
+    from pipelines.checks import check_device, check_folder, check_options, check_root, check_size
 
     check_options(pipeline, options)
     params = load(Path(options["params"]), options["settings"])
@@ -51,8 +51,10 @@ def command(pipeline: str, **options: Any) -> None:
         params, folder = _in_containers(params, options)
     elif options["local"]:
         check_folder(root)
-    elif not options["dry_run"]:
-        check_root(root, options["data_volume"])
+    else:
+        check_device(params.runtime.device, options["accelerator_count"])
+        if not options["dry_run"]:
+            check_root(root, options["data_volume"])
     if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
         per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
         settings_of({"image": "", **per_node}, params)

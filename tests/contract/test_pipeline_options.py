@@ -85,6 +85,14 @@ def test_a_kind_of_gpu_that_no_pod_can_ask_for_is_refused(kind: str) -> None:
     assert f"{kind!r} is no kind of GPU\n  where: --accelerator-type" in text
 
 
+def test_gpus_that_the_settings_leave_idle_are_refused() -> None:
+    arguments = ("training", *LOCK, "--dry-run", "--accelerator-count", "2")
+    text = output(*arguments, "--set", "runtime.device=cpu")
+    assert "2 GPUs asked for, and runtime.device = cpu uses none\n  where: --accelerator-count, runtime.device" in text
+    assert CliRunner().invoke(submit.command, [*arguments, "--set", "runtime.device=cuda"]).exit_code == 0
+    assert CliRunner().invoke(submit.command, [*arguments[:-2], "--set", "runtime.device=cpu"]).exit_code == 0
+
+
 @pytest.mark.parametrize("label", ["gpu=NVIDIA L4", "a b=c", "=x", "my_domain/gpu=yes", "gpu=-1"])
 def test_a_label_that_no_node_can_have_is_refused(label: str) -> None:
     key, _, value = label.partition("=")
