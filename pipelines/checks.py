@@ -25,6 +25,9 @@ CLAIMS = ("state_claim", "data_claim")
 SCRATCH = tuple(f"{name}-scratch" for name in ("gcs", "s3", "minio", "dot-local", "dot-cache", "dot-config"))
 TAKEN = ("tmp", "shm", "state", "kfp-launcher", "var-run-argo", "tmp-dir-argo", *SCRATCH)  # by other volumes of a task
 MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one variable of a process, which holds 131,072
+TOLERATION = ("key", "operator", "value", "effect", "tolerationSeconds")  # KFP drops another field without a word
+OPERATORS = ("Equal", "Exists", "Lt", "Gt")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 # options that only several nodes use, with their defaults
 OF_NODES = {"processes_per_node": 0, "training_runtime": RUNTIME, "start_minutes": 30.0}
 OF_PREDICTION = ("pictures", "model", "shards")
@@ -137,6 +140,11 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         ):
             todo = "see the labels of the nodes: kubectl get nodes --show-labels"
             yield Problem(f"'{key}={value}' can be no label of a node", option("node_selector"), todo)
+    for item in options["tolerations"]:
+        operator, effect = item.get("operator") or "Equal", item.get("effect") or "NoExecute"
+        if item.keys() - set(TOLERATION) or operator not in OPERATORS or effect not in EFFECTS:
+            todo = f"write {', '.join(TOLERATION)}; operators: {', '.join(OPERATORS)}; effects: {', '.join(EFFECTS)}"
+            yield Problem(f"{json.dumps(item)} is no toleration of a pod", option("tolerations"), todo)
 
 
 def option(name: str) -> str:

@@ -4,6 +4,7 @@ anything starts.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -85,6 +86,14 @@ def test_a_kind_of_gpu_that_no_pod_can_ask_for_is_refused(kind: str) -> None:
     assert f"{kind!r} is no kind of GPU\n  where: --accelerator-type" in text
 
 
+@pytest.mark.parametrize("change", [{"operater": "Exists"}, {"operator": "exists"}, {"effect": "noSchedule"}])
+def test_a_toleration_that_no_pod_can_have_is_refused(change: dict[str, str]) -> None:
+    assert "operater" in change or list(kubernetes_rules.toleration({"key": "gpu", **change}))
+    item = json.dumps({"key": "gpu", **change})
+    text = output("training", *LOCK, "--dry-run", "--tolerations", f"[{item}]")
+    assert f"{item} is no toleration of a pod\n  where: --tolerations" in text
+
+
 def test_gpus_that_the_settings_leave_idle_are_refused() -> None:
     arguments = ("training", *LOCK, "--dry-run", "--accelerator-count", "2")
     text = output(*arguments, "--set", "runtime.device=cpu")
@@ -158,6 +167,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ("--s3-secret", "a.b-1"),
         ("--memory", "16e9"),
         ("--accelerator-type", "nvidia.com/mig-1g.5gb"),
+        (
+            "--tolerations",
+            '[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}, {"operator": "Exists"}]',
+        ),
+        ("--tolerations", '[{"key": "gpu", "value": "yes", "operator": "", "effect": ""}]'),
         ("--node-selector", "node-role.kubernetes.io/gpu="),
         ("--node-selector", "nvidia.com/gpu.product=NVIDIA-L4"),
     ],
