@@ -49,7 +49,7 @@ FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in wor
         "REGISTRY/REPOSITORY@sha256:DIGEST, without https://",
     ),
     "cpu": (NUMBER, "a number such as 2 or 500m"),
-    "memory": (NUMBER, "a number such as 4Gi"),
+    "memory": (rf"(?=.*[MGTPEe]|[0-9]{{7}}){NUMBER}", "a number such as 4Gi, with its unit"),  # 4 would be four bytes
 }
 DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 

@@ -198,9 +198,15 @@ def test_what_kubernetes_would_refuse(client: MlflowClient) -> None:
     assert not Path("deploy").exists()
 
 
+@pytest.mark.parametrize("memory", ["4", "500m", "1000Ki"])
+def test_memory_without_its_unit_is_refused(memory: str) -> None:
+    with pytest.raises(ConfigError, match="a number such as 4Gi, with its unit"):
+        check_form(Deployment("capnet", IMAGE, "", "capnet-serve", "1", memory))
+
+
 @pytest.mark.parametrize("image", [IMAGE, "capnet-serve", "localhost:5000/capnet-serve:1.2", "[::1]:5000/a/b:main"])
 def test_images_and_amounts_that_kubernetes_takes(image: str) -> None:
-    for cpu, memory in (("1", "2Gi"), ("500m", "1.5G"), ("0.5", "1e9")):
+    for cpu, memory in (("1", "2Gi"), ("500m", "1.5G"), ("0.5", "1e9"), ("2", "2147483648")):
         check_form(Deployment(service_name("x" * 200), image, "wild-life", "default-editor", cpu, memory))
 
 
