@@ -78,4 +78,5 @@ def data_version(data: Data) -> str:
                 return str(getattr(source, "commit", "")) or digest(source.entries())
         except CapnetError:  # this machine may lack the credentials that the cluster has
             pass
-    return f"unknown, asked at {time.time_ns()}"
+    # KFP's server puts the run's own number into a text parameter, also where its page starts a run again
+    return f"unknown, asked at {time.time_ns()} for run [[RunUUID]]"

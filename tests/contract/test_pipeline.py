@@ -12,12 +12,12 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from capnet.config import parse
+from capnet.config import Data, parse
 from capnet.errors import ConfigError
 from capnet.stages import STAGES
 from components import readme
 from pipelines import compiling
-from pipelines.arguments import SECTIONS, training_arguments
+from pipelines.arguments import SECTIONS, data_version, training_arguments
 from pipelines.options import Options
 from pipelines.training import ORDER, training
 
@@ -226,6 +226,16 @@ def test_the_pictures_version_is_part_of_the_cache_key(compiled: tuple[dict[str,
         tasks(compiled[0])["fetch"]["inputs"]["parameters"]["version"]["componentInputParameter"]
         == "pipelinechannel--data_version"
     )
+
+
+def test_a_run_that_is_started_again_reads_images_without_a_version_again() -> None:
+    """kubeflow/pipelines 2.16.0 and 2.17.0, backend/src: apiserver/template/v2_template.go (RunWorkflow) writes the run
+    into every parameter that is text, by common/util/parameter_formatter.go; the run's page keeps what was submitted.
+    """
+    submitted = data_version(Data(root="/mnt/data/birds"))
+    first, again = (submitted.replace("[[RunUUID]]", run) for run in ("6f2f", "9a1c"))
+    assert first != again
+    assert data_version(Data(root="/mnt/data/birds")) != submitted
 
 
 def test_a_wrong_stage_or_number_is_refused() -> None:
