@@ -267,6 +267,8 @@ def sampling_units(rows: pd.DataFrame) -> np.ndarray:
         its copies, are one.
     """
     keys = _prefixed(rows, "group")
+    if "sequence" in rows:  # ingest gives an image without a group that of its sequence
+        keys = keys.mask(rows["group"] == _prefixed(rows, "sequence"))
     for name in ("sequence", "sha256"):
         if name in rows:
             values = _prefixed(rows, name)

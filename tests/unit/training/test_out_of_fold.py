@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from capnet.contracts import sampling_units, unit_codes
+from capnet.contracts import make_classes, sampling_units, unit_codes
+from capnet.data.annotations.rows import RowList, make_rows
 from capnet.training.out_of_fold import folds_of
 
 
@@ -23,6 +24,16 @@ def test_groups_sequences_and_copies_of_a_file_are_one_unit():
     assert len(set(units)) == 4  # of the last two nothing is known that they share
     assert len(set(sampling_units(rows[["group"]]))) == 7
     assert sampling_units(rows[["group"]].iloc[:0]).tolist() == []
+
+
+def test_an_image_without_a_group_stays_with_its_sequence_as_ingest_writes_both():
+    """A table whose group column is filled in here and there: ingest makes the sequence the group of the others."""
+    rows = RowList("sequence")
+    for number in range(40):
+        group = f"camera {number // 4}" if number % 4 == 1 else None
+        rows.add(f"{number}.jpg", [0], number, group=group, sequence=f"burst {number // 4}" if number < 36 else None)
+    units = sampling_units(make_rows(rows, make_classes(["fox"])).rows)
+    assert units.tolist() == [*np.repeat(range(9), 4), 9, 10, 11, 12]
 
 
 def test_folds_tear_no_copies_and_no_sequence_apart():
