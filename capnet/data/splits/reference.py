@@ -119,5 +119,8 @@ def kept(
     remembered = reference.groups
     former = np.array([remembered.get(group) for group in _short(frame["group"])], dtype=object)
     replaced = ~test & ~train
-    test, train = test | (replaced & (former == TEST)), train | (replaced & (former == TRAIN))
+    test, train = (
+        known_now | np.isin(groups, groups[replaced & (former == split)])
+        for split, known_now in ((TEST, test), (TRAIN, train))
+    )
     return free & test, free & ~test & ~train

@@ -103,6 +103,20 @@ def test_a_group_stays_where_it_was_when_its_images_are_replaced(left: int) -> N
     assert not assignment.warnings
 
 
+def test_a_copy_without_a_group_goes_where_the_group_of_the_other_was() -> None:
+    """All images of a patient are new, and one of them is there twice, once without its group."""
+    everything, labels = table(400, 6)
+    everything["group"] = [f"patient {row // 10}" for row in range(400)]
+    before = assign_splits(everything, labels, Split())
+    later = everything.assign(
+        image_id=[f"new {row:03d}" for row in range(400)], sha256=[str(row) for row in range(400)]
+    )
+    later.loc[5::10, "group"] = None
+    later.loc[5::10, "sha256"] = [str(row) for row in range(4, 400, 10)]
+    assignment = assign_splits(later, labels, Split(), reference=saved(everything, before))
+    assert sorted(assignment.test) == sorted(before.test)
+
+
 def test_an_image_that_is_known_counts_more_than_the_name_of_its_group() -> None:
     """Bursts that are numbered anew: what was trained on does not become a test image by its number."""
     everything, labels = table(200, 7)
