@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from capnet.contracts import Classes
 from capnet.data.annotations.label_lists import class_counts
@@ -46,10 +47,13 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
     for column in ("group", "slice"):
         spelt: dict[str, str] = {}
         for value in map(str, rows[column].dropna().unique()):
-            other = spelt.setdefault(" ".join(value.casefold().split()), value)
+            other = spelt.setdefault(" ".join(normalize("NFC", value).casefold().split()), value)
             if other != value:
                 apart = "may come into train and test" if column == "group" else "is measured apart"
-                yield f"{column} {other!r} and {value!r} differ in capitals or blanks only: each {apart}"
+                what = (
+                    "capitals or blanks" if normalize("NFC", other) != normalize("NFC", value) else "the Unicode form"
+                )
+                yield f"{column} {other!r} and {value!r} differ in {what} only: each {apart}"
                 break
     if warning := _without_group(rows):
         yield warning

@@ -86,9 +86,17 @@ def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "is_named"), [("Site 9", "site 9", True), ("a  b", "a b", True), ("a", "b", False)]
+    ("first", "second", "is_named"),
+    [
+        ("Site 9", "site 9", True),
+        ("a  b", "a b", True),
+        ("h\N{LATIN SMALL LETTER O WITH DIAERESIS}hle", "ho\N{COMBINING DIAERESIS}hle", True),
+        ("a", "b", False),
+    ],
 )
-def test_groups_that_differ_in_capitals_or_blanks_only_are_named(tmp_path, caplog, first, second, is_named) -> None:
+def test_groups_that_differ_in_capitals_blanks_or_unicode_form_only_are_named(
+    tmp_path, caplog, first, second, is_named
+) -> None:
     (tmp_path / "images").mkdir()
     for name in "ab":
         Image.new("RGB", (40, 40), (ord(name), 0, 0)).save(tmp_path / f"images/{name}.png")
