@@ -17,7 +17,7 @@ from capnet.contracts import (
     write_json,
     write_split,
 )
-from capnet.errors import ConfigError, DataError, Problem, some
+from capnet.errors import ConfigError, DataError, Problem, counted, some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,8 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     rows = {"train": assignment.train, "val": assignment.val, "test": assignment.test}
     counts = {name: labels[rows[name]].sum(axis=0) for name in SPLITS}
     check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SPLITS})
-    warnings = [*assignment.warnings, *check_positives(classes, counts, labels.sum(axis=0), assignment, settings)]
+    warnings = [*assignment.warnings, *_beyond_list(len(assignment.test), len(published[1]))]
+    warnings += [*check_positives(classes, counts, labels.sum(axis=0), assignment, settings)]
     for warning in warnings:
         log.warning("%s", warning)
 
@@ -94,6 +95,14 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
     if problems:
         raise DataError(problems=problems)
     return train, test
+
+
+def _beyond_list(test: int, listed: int) -> list[str]:
+    """A warning of test rows that a published list of test images does not name."""
+    if not listed or test == listed:
+        return []
+    what = f"{test - listed} of {counted(test, 'test image')} are given as test and not in ingest.test_list"
+    return [f"{what}: the figures are not those of the list. Take them out of the annotations, or list them"]
 
 
 def check_positives(
