@@ -242,6 +242,7 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
         DataError: mistakes in the annotations or in the tables of added images.
     """
     from capnet.data.annotations.added import add_images
+    from capnet.data.annotations.class_list import with_separator
     from capnet.data.annotations.paths import normal_path
     from capnet.data.annotations.reading import read_annotations
 
@@ -250,13 +251,14 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
         todo = "name a folder: the page saves a table of its own each time"
         raise ConfigError(f"ingest.added = {name!r} is no folder", "params.yaml", todo)
     annotations, added = add_images(read_annotations(folder, params), folder, params.ingest)
-    if annotations.problems:
-        raise DataError(problems=annotations.problems)
+    names = annotations.classes.names
+    if problems := annotations.problems or with_separator(names, params.ingest.separator, "the annotations"):
+        raise DataError(problems=problems)
     rows = annotations.rows
     left_out = [image for images in annotations.left_out.values() for image in images]
     located = {normal_path(image.path) for image in left_out if image.group}
     groups = set(rows["group"].dropna()) | {image.group for image in left_out if image.group}
-    return Labelled(set(rows["path"]), added, annotations.classes.names, groups, located)
+    return Labelled(set(rows["path"]), added, names, groups, located)
 
 
 def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: Set[str]) -> list[str]:

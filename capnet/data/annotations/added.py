@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from capnet.data.annotations.class_list import read_classes_csv
+from capnet.data.annotations.class_list import read_classes_csv, with_separator
 from capnet.data.annotations.corrections import COLUMNS
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
@@ -41,7 +41,8 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
         that the annotations have already, and rows of two tables that differ.
 
     Raises:
-        DataError: tables have no header or no rows; with the mistakes of the other tables.
+        DataError: tables have no header or no rows, or the separator of labels is in the name of a class; with the
+            mistakes of the other tables.
     """
     import pandas as pd
 
@@ -49,7 +50,7 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     if not names:
         return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
     listed_in = "the annotations"  # a classes.csv adds none to those of most formats
-    tables, mistakes = list[Annotations](), list[Problem]()
+    tables, mistakes = list[Annotations](), with_separator(annotations.classes.names, settings.separator, listed_in)
     classes, names_only = annotations.classes, not _is_numbered(annotations.classes.names, folder, settings)
     for file in names:
         try:
@@ -84,8 +85,10 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
 
 
 def _is_numbered(classes: Sequence[str], folder: DataFolder, settings: Ingest) -> bool:
-    """Whether the rows of classes.csv number the classes: ids of categories in a JSON file are other numbers."""
-    if not settings.classes or not folder.has(settings.classes):
+    """Whether the rows of classes.csv number the classes, as in a table of labels: ids of categories in a JSON file
+    are other numbers, also where classes.csv lists these in their order.
+    """
+    if not all(name and folder.has(name) for name in (settings.labels, settings.classes)):
         return False
     listed, _, other = read_classes_csv(folder.path(settings.classes), settings.separator)
     return not other and listed.names == [*classes]

@@ -69,6 +69,19 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
     return make_classes(names, prompt_names, critical_names), problems, other
 
 
+def with_separator(names: Sequence[str], separator: str, where: str) -> list[Problem]:
+    """Names of classes that no cell of labels can hold: it would be read as several labels.
+
+    Args:
+        names: of classes.
+        separator: setting ``ingest.separator``.
+        where: they stand, for messages.
+    """
+    todo = "set ingest.separator to a character that no class has"
+    what = f"contains the separator of labels, {separator!r}"
+    return [Problem(f"class {name!r} {what}", where, todo) for name in names if separator in name]
+
+
 def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:
     """The classes of a published format: classes.csv, where there is one, may add prompt names and ``critical``.
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
 from capnet.contracts.files import CsvLines
-from capnet.data.annotations.class_list import CLASS_COLUMNS
+from capnet.data.annotations.class_list import CLASS_COLUMNS, with_separator
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
 from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
@@ -63,11 +63,8 @@ def write_shard_set(
         DataError: images are gone, not those that were ingested or cannot be used, or a class has the separator in its
             name; names all.
     """
-    unfit = [name for name in classes.names if separator in name]
-    if unfit:
-        todo = "set ingest.separator to a character that no class has"
-        what = f"contains the separator of labels, {separator!r}"
-        raise DataError(problems=[Problem(f"class {name!r} {what}", "classes.json", todo) for name in unfit])
+    if unfit := with_separator(classes.names, separator, "classes.json"):
+        raise DataError(problems=unfit)
     listed = (
         (item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else "")
         for item in classes.items
