@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from capnet.config import Ingest
 
-TEXTS = ("given_split", "group")  # of a row, beside its labels
+TEXTS = ("given_split", "group", "slice")  # of a row, beside its labels
 
 
 def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -> tuple[Annotations, int]:
@@ -201,7 +201,7 @@ def _repetitions(rows: pd.DataFrame, first: int, settings: Ingest) -> tuple[list
         if name == "path" and other < first:
             todo = f"correct its labels in {settings.corrections}, or remove the row"
         elif name == "path":
-            what += ", with other labels, split or group"
+            what += ", with other labels, split, group or slice"
             todo = "keep the row that is right; a later table of one page has all that an earlier one has"
         problems.append(Problem(what, f"{columns['where'][row]}, first in {columns['where'][other]}", todo))
     return again, problems

@@ -227,12 +227,12 @@ def test_tables_of_two_people_and_a_page_that_is_saved_twice(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "row", ["c.jpg,fox,,train,", "c.jpg,fox|owl,,,", "c.jpg,fox,owl,train,", "c.jpg,fox|owl,,train,north"]
+    "row", ["fox,,train,,", "fox|owl,,,,", "fox,owl,train,,", "fox|owl,,train,north,", "fox|owl,,train,,night"]
 )
 def test_tables_that_differ_are_refused(tmp_path: Path, row: str) -> None:
-    header = "path,labels,unknown,split,group\n"
-    (problem,) = problems(tmp_path, header + "c.jpg,fox|owl,,train,\n", header + row + "\n")
-    assert "'c.jpg' is in an earlier table already, with other labels, split or group" in problem
+    header = "path,labels,unknown,split,group,slice\n"
+    (problem,) = problems(tmp_path, header + "c.jpg,fox|owl,,train,,\n", header + f"c.jpg,{row}\n")
+    assert "'c.jpg' is in an earlier table already, with other labels, split, group or slice" in problem
     assert "added/2.csv row 2, first in added/1.csv row 2" in problem
 
 
