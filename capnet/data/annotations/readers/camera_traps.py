@@ -152,17 +152,14 @@ def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tup
     name.
     """
     numbers = {name: number for number, name in categories.items()}
-    usual = traps.blank == Settings().blank
-    if usual:  # however it is spelt
-        numbers |= {
-            blank: number for blank in traps.blank for name, number in numbers.items() if name.casefold() == blank
-        }
+    usual = traps.blank == Settings().blank  # however it is spelt
+    blank = {number for name, number in numbers.items() if (name.casefold() if usual else name) in traps.blank}
     named = traps.unsure if usual else (*traps.blank, *traps.unsure)
     if missing := [name for name in dict.fromkeys(named) if name not in numbers]:
         todo = f"the categories are: {some(sorted(numbers), 30)}"
         where = f"ingest.camera_traps, {path}"
         raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in missing])
-    return {numbers[name] for name in traps.blank if name in numbers}, {numbers[name] for name in traps.unsure}
+    return blank, {numbers[name] for name in traps.unsure}
 
 
 def _images(annotations: CocoJson, traps: Settings) -> _File:

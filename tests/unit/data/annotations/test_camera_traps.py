@@ -151,6 +151,9 @@ def test_the_usual_blank_category_is_known_however_it_is_spelt_and_a_class_is_ne
     )
     result = read(root, Ingest())
     assert (result.classes.names, result.rows["labels"].tolist()) == (["fox"], [[], [0]])
+    both = [{"id": number, "name": name} for number, name in enumerate(["empty", "fox", "Empty"])]
+    result = read(write(tmp_path, [image(0), image(1), image(2)], [seen(0, 0), seen(1, 1), seen(2, 2)], both), Ingest())
+    assert (result.classes.names, result.rows["labels"].tolist()) == (["fox"], [[], [0], []])
     with pytest.raises(DataError, match="so there are no classes"):
         read(write(tmp_path, [image(0)], [seen(0, 0)], CATEGORIES[:1]), Ingest())
 
