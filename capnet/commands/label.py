@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capnet.commands.label_page import NAMED, chosen_rows, common_classes, page, row_of, stem_of, suggestions
+from capnet.commands.label_page import (
+    NAMED,
+    chosen_rows,
+    common_classes,
+    folder_group,
+    page,
+    row_of,
+    stem_of,
+    suggestions,
+)
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ConfigError, DataError, counted, shown, some
 
@@ -41,6 +50,7 @@ class Labelled:
         classes: names.
         groups: of all images.
         located: paths of images without labels whose group the annotations have.
+        bursts: those of them whose group is that of their burst, for want of another.
     """
 
     paths: Set[str]
@@ -48,6 +58,11 @@ class Labelled:
     classes: Sequence[str]
     groups: Set[str]
     located: Set[str]
+    bursts: Set[str]
+
+    def keeps_group(self, path: str, name: str) -> bool:
+        """Whether an image keeps the group that the annotations have, though an option gives it ``name`` ("": none)."""
+        return path in self.located and not (name and path in self.bursts)
 
 
 @click.command("label", epilog=EPILOG)
@@ -100,7 +115,7 @@ def command(
     folder = DataFolder(local_root(loaded.data, Path(loaded.data.root)), loaded.data.links)
     before = labelled_before(folder, loaded)
     prefix, is_inside = prefix_of(location, loaded.data.root)
-    new: list[str] = []
+    new, others = list[str](), list[str]()
 
     def choose(names: Sequence[str]) -> list[str]:
         new.extend(unlabelled(names, prefix, folder, before.paths))
@@ -122,22 +137,22 @@ def command(
         item |= {"source": thumbnail(image, SIDE), "link": link_to(image, out)}
         path = prefix + item["path"]
         name = folder_group(item["path"], prefix) if group_from_folder else group
-        item |= row_of(path, name, suspect, before.located)
+        is_located = before.keeps_group(path, name)
+        item |= row_of(path, name, suspect, is_located)
+        others += [] if is_located else [name]
     stem = stem_of(prefix)
     not_in_model = [name for name in before.classes if name not in common]
     replace_file(out / PAGE, page(items, before.classes, not_in_model, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
     if not_in_model:
         click.echo(shown(f"The model does not know {some(not_in_model, NAMED)}: type them where you see them."))
-    others = [item["group"] for item in items if item["path"] not in before.located]
     if (group or group_from_folder) and (kept := len(items) - len(others)):
         click.echo(f"label: {counted(kept, 'image')} with the group that the annotations have, whatever --group says")
     _print_groups(others, before.groups)
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
-    for step in next_steps(loaded, stem):
-        click.echo(step)
+    click.echo("\n".join(next_steps(loaded, stem)))
 
 
 def next_steps(params: Params, stem: str) -> list[str]:
@@ -196,17 +211,6 @@ def prefix_of(location: str, data_root: str) -> tuple[str, bool]:
     return "" if name in ("", ".") else f"{name}/", is_inside
 
 
-def folder_group(name: str, prefix: str) -> str:
-    """The group of an image with ``--group-from-folder``: a camera's folder, whatever folders that holds.
-
-    Args:
-        name: the image, below the folder that is asked for.
-        prefix: what its path begins with in the data folder, as ``prefix_of`` says.
-    """
-    folders = PurePosixPath(name).parts[:-1]
-    return folders[0] if folders else PurePosixPath(prefix).name
-
-
 def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]]) -> Source:
     """The chosen images of a folder.
 
@@ -251,14 +255,14 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
         todo = "name a folder: the page saves a table of its own each time"
         raise ConfigError(f"ingest.added = {name!r} is no folder", "params.yaml", todo)
     annotations, added = add_images(read_annotations(folder, params), folder, params.ingest)
-    names = annotations.classes.names
+    rows, names = annotations.rows, annotations.classes.names
     if problems := annotations.problems or with_separator(names, params.ingest.separator, "the annotations"):
         raise DataError(problems=problems)
-    rows = annotations.rows
     left_out = [image for images in annotations.left_out.values() for image in images]
-    located = {normal_path(image.path) for image in left_out if image.group}
-    groups = set(rows["group"].dropna()) | {image.group for image in left_out if image.group}
-    return Labelled(set(rows["path"]), added, names, groups, located)
+    located = {normal_path(image.path): image for image in left_out if image.group}
+    bursts = {path for path, image in located.items() if image.is_burst}
+    groups = set(rows["group"].dropna()) | {image.group for image in located.values() if image.group}
+    return Labelled(set(rows["path"]), added, names, groups, located.keys(), bursts)
 
 
 def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: Set[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
@@ -90,16 +90,26 @@ def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str
     return set(common)
 
 
-def row_of(path: str, group: str, suspect: str, located: Set[str]) -> dict[str, str]:
+def folder_group(name: str, prefix: str) -> str:
+    """The group of an image with ``--group-from-folder``: a camera's folder, whatever folders that holds.
+
+    Args:
+        name: the image, below the folder that is asked for.
+        prefix: what its path begins with in the data folder, as ``prefix_of`` says.
+    """
+    folders = PurePosixPath(name).parts[:-1]
+    return folders[0] if folders else PurePosixPath(prefix).name
+
+
+def row_of(path: str, group: str, suspect: str, is_located: bool) -> dict[str, str]:
     """Path, group and split of an image in the table that the page saves.
 
     Args:
         path: of the image in the data folder.
         group: what the options say.
         suspect: the class whose images are asked for, or "".
-        located: paths of images whose group the annotations have: ingest gives them that one where the table has none.
+        is_located: the annotations have its group: ingest gives it that one where the table has none.
     """
-    is_located = path in located
     split = "train" if suspect and not group and not is_located else ""
     return {"path": path, "group": "" if is_located else group, "split": split}
 

@@ -34,6 +34,11 @@ class LeftOutImage(NamedTuple):
     group: str | None = None
     sequence: str | None = None
 
+    @property
+    def is_burst(self) -> bool:
+        """Whether its group is the burst whose frame it is, for want of another."""
+        return bool(self.group) and self.group == group_of(None, self.sequence)
+
 
 LeftOut = dict[str, list[LeftOutImage]]  # by reason
 

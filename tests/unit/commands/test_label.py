@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,11 @@ from click.testing import CliRunner
 from capnet.commands.label import (
     Labelled,
     command,
-    folder_group,
     labelled_before,
     prefix_of,
     unlabelled,
 )
-from capnet.commands.label_page import common_classes, row_of, stem_of
+from capnet.commands.label_page import common_classes, folder_group, row_of, stem_of
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
@@ -63,11 +63,10 @@ def test_all_images_of_a_camera_s_folder_are_one_group(name: str, prefix: str, g
 
 def test_an_image_that_the_annotations_locate_keeps_its_camera() -> None:
     """The name of its folder was a second group of one camera, which then could be in two splits."""
-    located = {"cam07/1.jpg"}
-    assert row_of("cam07/1.jpg", "cam07", "", located) == {"path": "cam07/1.jpg", "group": "", "split": ""}
-    assert row_of("cam07/1.jpg", "", "lynx", located) == {"path": "cam07/1.jpg", "group": "", "split": ""}
-    assert row_of("july/1.jpg", "cam07", "lynx", located) == {"path": "july/1.jpg", "group": "cam07", "split": ""}
-    assert row_of("july/1.jpg", "", "lynx", located) == {"path": "july/1.jpg", "group": "", "split": "train"}
+    assert row_of("cam07/1.jpg", "cam07", "", True) == {"path": "cam07/1.jpg", "group": "", "split": ""}
+    assert row_of("cam07/1.jpg", "", "lynx", True) == {"path": "cam07/1.jpg", "group": "", "split": ""}
+    assert row_of("july/1.jpg", "cam07", "lynx", False) == {"path": "july/1.jpg", "group": "cam07", "split": ""}
+    assert row_of("july/1.jpg", "", "lynx", False) == {"path": "july/1.jpg", "group": "", "split": "train"}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,28 @@ def test_a_class_that_nobody_may_give_is_refused() -> None:
 def test_what_there_is_says_whether_images_have_groups(data: Path, group: str) -> None:
     (data / "labels.csv").write_text(f"path,labels,group\n1.jpg,fox,{group}\n")
     before = labelled_before(DataFolder(data), parse({"data": {"format": "csv"}}))
-    assert before == Labelled({"1.jpg"}, 0, ["fox"], {group} - {""}, set())
+    assert before == Labelled({"1.jpg"}, 0, ["fox"], {group} - {""}, set(), set())
+
+
+def test_a_burst_without_a_location_may_get_the_group_of_its_site(tmp_path: Path) -> None:
+    """The burst was its group, whatever --group said, so images of one site could be in two splits. Other frames of
+    the burst stay with it (``sampling_units``).
+    """
+    images = [
+        {"id": "1", "file_name": "1.jpg", "location": "7"},
+        {"id": "2", "file_name": "2.jpg", "location": "7", "seq_id": "a"},
+        {"id": "3", "file_name": "3.jpg", "seq_id": "b"},
+        {"id": "4", "file_name": "4.jpg", "seq_id": "c"},
+        {"id": "5", "file_name": "5.jpg", "seq_id": "c"},
+        {"id": "6", "file_name": "6.jpg"},
+    ]
+    seen = [{"id": name, "image_id": name, "category_id": 1} for name in ("1", "4")]
+    content = {"images": images, "annotations": seen, "categories": [{"id": 1, "name": "fox"}]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    before = labelled_before(DataFolder(tmp_path), parse({"data": {"format": "camera_traps"}}))
+    kept = [name for name in before.located if before.keeps_group(name, "site 12")]
+    assert kept == ["2.jpg"]
+    assert [name for name in before.located if before.keeps_group(name, "")] == ["2.jpg", "3.jpg", "5.jpg"]
 
 
 def test_the_page_needs_a_folder_for_its_tables(data: Path) -> None:
