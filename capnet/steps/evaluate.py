@@ -94,6 +94,10 @@ def evaluate(
     fits = has_probe and probe is None
     root = local_root(params.data, inputs["data"], table if fits else table[table["split"] != "train"])
     scorer = Scorer(model_dir, params.runtime)
+    used, chosen = scorer.machine.precision, config.get("precision")
+    if chosen not in (None, used):
+        what = "figures and thresholds are of scores in %s, and this model works in %s, also on servers: set %s to auto"
+        logger.warning(what, used, chosen, "runtime.precision")
     test = scorer.score(rows["test"], root, "test")
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
     train_features = None

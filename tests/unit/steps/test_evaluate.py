@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,7 +135,10 @@ def test_the_probe_can_be_left_out() -> None:
 
 
 def test_the_whole_stage_with_a_tiny_model(
-    make_outputs: Callable[..., dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_outputs: Callable[..., dict[str, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     paths = make_outputs(tmp_path / "outputs")
@@ -171,6 +175,7 @@ def test_the_whole_stage_with_a_tiny_model(
     first, second = tmp_path / "first", tmp_path / "second"
     metrics = run("evaluate", params, inputs, {"evaluation": first})
     run("evaluate", params, inputs, {"evaluation": second})
+    assert "runtime.precision" not in caplog.text
     names = {path.name for path in first.iterdir()}
     assert names == {
         "evaluation.json",
@@ -192,3 +197,9 @@ def test_the_whole_stage_with_a_tiny_model(
     assert read_json(first / "thresholds.json")["views"] == read_json(paths["model"] / "config.json")["tte"]
     assert "<html" in (first / "report.html").read_text().lower()
     assert str(tmp_path) not in "".join((first / name).read_text() for name in names if not name.endswith(".parquet"))
+
+    config = read_json(paths["model"] / "config.json")
+    (paths["model"] / "config.json").write_text(json.dumps(config | {"precision": "bf16"}))
+    exact = params.model_copy(update={"runtime": params.runtime.model_copy(update={"precision": "fp32"})})
+    run("evaluate", exact, inputs, {"evaluation": tmp_path / "third"})
+    assert "figures and thresholds are of scores in fp32, and this model works in bf16" in caplog.text
