@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,9 +17,12 @@ import pyarrow.parquet as pq
 
 from capnet.contracts.files import CsvLines
 from capnet.contracts.parquet import DAMAGED
+from capnet.errors import some
 
 if TYPE_CHECKING:
     from capnet.serving.engine import Served
+
+log = logging.getLogger(__name__)
 
 FIRST = ["path", "labels", "fault"]  # columns of the table
 # of a part, as ``predict`` saves it; scores are null with a fault
@@ -26,6 +30,7 @@ PART_SCHEMA = pa.schema([("path", pa.string()), ("fault", pa.string()), ("scores
 KEY = b"capnet"  # in the metadata of a part
 PART_ROW = 16_384  # bytes of an image in a part beside its scores: a path and a fault
 SCORE = "score "  # columns of the table, before the class's name
+SEPARATOR = "|"  # of labels in CSV
 GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
 
 Add = Callable[[pd.DataFrame], None]  # path, fault, scores
@@ -108,12 +113,15 @@ def csv(path: Path, served: Served, model_key: str) -> Iterator[Add]:
     Yields:
         What adds a table with columns path, fault and scores.
     """
+    if doubtful := [name for name in served.names if SEPARATOR in name]:
+        what = "%s: %s separates labels, and classes have it in their names (%s): write .parquet to keep them apart"
+        log.warning(what, path.name, SEPARATOR, some(doubtful))
     with open(path, "w", encoding="utf-8", newline="") as file:
         lines = cast("TextIO", CsvLines(file))  # pandas only writes
 
         def add(frame: pd.DataFrame) -> None:
             table = wide(frame, served)
-            table.assign(labels=["|".join(row) for row in table["labels"]]).to_csv(
+            table.assign(labels=[SEPARATOR.join(row) for row in table["labels"]]).to_csv(
                 lines, index=False, header=not file.tell(), lineterminator=CsvLines.END, float_format="%.9g"
             )
 

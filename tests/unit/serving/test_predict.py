@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,18 @@ def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Pa
             assert confidences == sorted(confidences, reverse=True)
             assert (box["category"], box["bbox"], box["conf"]) == ("1", [0.0, 0.0, 1.0, 1.0], confidences[0])
             assert 0 <= confidences[-1] <= confidences[0] <= 1
+
+
+def test_a_class_with_the_separator_of_labels_in_its_name_is_pointed_out(
+    served: Served, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In CSV its label read as two labels of other classes."""
+    doubtful = replace(served, names=["cat|dog", *served.names[1:]])
+    for name in ("out.parquet", "out.csv"):
+        predict(doubtful, "m", list_images(str(folder)), tmp_path / name)
+    warnings = [text for text in caplog.messages if "separates labels" in text]
+    what = "| separates labels, and classes have it in their names (cat|dog)"
+    assert warnings == [f"out.csv: {what}: write .parquet to keep them apart"]
 
 
 @pytest.mark.parametrize("column", ["path", "image", "file"])
