@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,10 @@ def train(
     machine, seeds = prepare(params.runtime), params.train.seeds
     params = params.model_copy(update={"train": params.train.model_copy(update={"seeds": ()})})  # as in a pipeline
     with process_group(machine.device) as group:
+        precision = group.broadcast(machine.precision)  # auto may be another one on another machine
+        machine = replace(machine, bf16=precision == "bf16")
+        runtime = params.runtime.model_copy(update={"precision": precision})
+        params = params.model_copy(update={"runtime": runtime})
         if len(seeds) > 1 and group.is_main_process:
             what = "one model is trained, with runtime.seed = %s: train.seeds = %s is for a pipeline, docs/pipelines.md"
             logger.warning(what, params.runtime.seed, list(seeds))

@@ -1,12 +1,15 @@
 """Which training goes on from the checkpoint of one that was killed, and which begins anew."""
 
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from capnet.contracts import read_classes, write_classes
+from capnet.contracts.stage_json import read_model_config
 from capnet.steps import train
+from capnet.training.distributed import ProcessGroup
 from tests.unit.steps import small_training
 from tests.unit.steps.small_training import run_both, stop_after, write_inputs
 
@@ -51,6 +54,21 @@ def test_a_training_does_not_go_on_where_auto_is_another_precision(fast, left, m
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
     run_both(folder, tiny_backbone, {"precision": "auto"}, **SETTINGS)
     assert len(epochs) == left
+
+
+def test_processes_train_in_the_precision_of_the_main_process(made, tiny_backbone, monkeypatch):
+    """A second machine without bf16 sent features in fp32 into a batch in bf16, and looked for another checkpoint."""
+
+    class Second(ProcessGroup):
+        def broadcast(self, value):
+            return "bf16" if value == "fp32" else value
+
+    folder, frame = made
+    write_inputs(folder, frame)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    monkeypatch.setattr(train, "process_group", lambda device: nullcontext(Second()))
+    run_both(folder, tiny_backbone, {"precision": "auto"}, epochs=1)
+    assert read_model_config(folder / "model")["precision"] == "bf16"
 
 
 @pytest.mark.parametrize(
