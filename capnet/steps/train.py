@@ -31,7 +31,7 @@ from capnet.contracts import (
 from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.images.transform import Transform
 from capnet.data.sources.root import local_root
-from capnet.errors import ConfigError, DataError, counted
+from capnet.errors import ConfigError, ContractError, DataError, counted
 from capnet.evaluation.baselines import FittedProbe, write_probe
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.split_rows import require_split
@@ -75,7 +75,8 @@ def train(
 
     Raises:
         ConfigError: a blend has no rows to be chosen on, or adapters are asked for in blocks that the tower lacks.
-        ContractError: graph and classes do not belong together, or the graph has counts of another split.
+        ContractError: graph and classes do not belong together, or the graph is of another backbone or has counts of
+            another split.
         DataError: there are no training rows, or no class has a positive validation row.
     """
     machine, seeds = prepare(params.runtime), params.train.seeds
@@ -197,6 +198,9 @@ def _trainer(
     classes = read_classes(inputs["split"] / "classes.json")
     graph = read_graph(path, classes)
     require_split(graph.metadata, inputs["split"], path, "run `capnet graph` again, or `dvc repro`")
+    if (built := graph.metadata.get("backbone", params.backbone.name)) != params.backbone.name:
+        what = f"built with backbone.name = {built}, and it is {params.backbone.name}: its texts have other features"
+        raise ContractError(f"the label graph was {what}", str(path), "run `capnet graph` again, or `dvc repro`")
     towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     check_graph(graph, classes, towers, str(path))
     adapter = params.train.adapter

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -159,6 +160,24 @@ def test_train_refuses_a_graph_with_counts_of_another_split(made, tiny_backbone)
     write_inputs(folder, frame[frame.index != frame.index[frame["split"] == "train"][0]])
     with pytest.raises(ContractError, match=r"made from another split than[\s\S]*graph.safetensors[\s\S]*capnet graph"):
         run("train", params, inputs, {"model": folder / "model"})
+
+
+def test_train_refuses_a_graph_of_another_backbone_with_the_same_weight_file(made):
+    """ViT-B-16 and ViT-B-16-quickgelu read the same files, and make other features of the same text."""
+    folder, frame = made
+    write_inputs(folder, frame)
+    for name, quick in (("tiny-act", False), ("tiny-act-quickgelu", True)):
+        (folder / f"{name}.json").write_text(json.dumps({**tiny.CONFIGS["tiny-clip"], "quick_gelu": quick}))
+        open_clip.add_model_config(folder / f"{name}.json")
+    torch.save(open_clip.create_model("tiny-act", pretrained=None).state_dict(), folder / "weights.pt")
+    inputs = {name: folder / name for name in ("split", "validation", "graph", "data")}
+    plain, quick = (
+        parse({"backbone": {"name": name, "pretrained": str(folder / "weights.pt")}})
+        for name in ("tiny-act", "tiny-act-quickgelu")
+    )
+    run("graph", plain, {name: inputs[name] for name in ("split", "validation")}, {"graph": folder / "graph"})
+    with pytest.raises(ContractError, match=r"= tiny-act, and it is tiny-act-quickgelu[\s\S]*graph.safetensors"):
+        run("train", quick, inputs, {"model": folder / "model"})
 
 
 @pytest.mark.parametrize("source", ["text", "cooccurrence", "blend"])
