@@ -167,9 +167,11 @@ class Set:
         held_out.add_probe(probe)
         blend = Blend(model.weights, "settings", {}, {}) if own.blend == "none" else held_out.choose_blend(trainer)
         if refits:
+            model.release_towers()  # all trainings share the towers
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
                 trainer.fit(model, everything, all_views, Path(folder), what=what, last_epoch=last)
             load_probe(model, probe)
         members = member_logits(trainer, model, rows["test"], crops["test"], "test")
+        model.release_towers()
         return Trained(members, held_out.logits, held_out.rows, blend)

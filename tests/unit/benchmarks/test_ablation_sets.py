@@ -68,6 +68,16 @@ def test_without_a_blend_the_weights_of_the_settings_are_served(folder: Path) ->
     assert served == {"capnet": 0.75, "zero_shot": 0.25}
 
 
+@pytest.mark.slow  # trains
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_training_does_not_depend_on_those_before_it(refit: bool, folder: Path) -> None:
+    """Adapters in the text tower are hooks on towers that all trainings share."""
+    change = {"prompt": {"enabled": True}, "adapter": {"towers": "image+text"}, "refit": refit, "out_of_fold": False}
+    data = Set("made", folder, settings({"train": change}))
+    first, second = (data.train({}, 0).members["capnet"] for _ in range(2))
+    assert torch.equal(first, second)
+
+
 def test_towers_are_where_the_machine_computes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are sent to the GPU where there is one, whatever the towers are on."""
     towers_of, devices = ablation_sets.towers_of, list[tuple[object, ...]]()
