@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.graph_means import MIN_CLASSES, Measured
 from benchmarks.graph_rows import Curve, Sample, by_chance, halved, measure
-from benchmarks.graph_training import read_folder
+from benchmarks.graph_training import read_known
 from capnet.config import Params
 from capnet.contracts import label_matrix
 from capnet.errors import DataError
@@ -149,6 +149,6 @@ def curve_of(labels: np.ndarray) -> Curve:
 
 def measure_folder(name: str, folder: Path, towers: Towers, params: Params, draws: int) -> dict[str, Measured]:
     """A folder with labels.csv: draws along its curve."""
-    _, classes, labels = read_folder(folder)
+    _, classes, labels = read_known(folder)
     text, curve = similarity(towers, classes.prompt_names, params.graph.template), curve_of(labels)
     return {f"{name}, {curve.kind}": drawn(labels, labels[:0], text, curve, draws, params.graph.blend_count)}

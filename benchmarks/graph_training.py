@@ -61,9 +61,20 @@ def read_folder(folder: Path, settings: Ingest | None = None) -> tuple[Any, Clas
     return read.rows.reset_index(drop=True), read.classes, label_matrix(read.rows["labels"], len(read.classes))
 
 
+def read_known(folder: Path) -> tuple[Any, Classes, np.ndarray]:
+    """``read_folder`` of a folder without unknown labels; raises DataError where some are: no graph and no figure here
+    leaves them out, so they would count as absent.
+    """
+    rows, classes, labels = read_folder(folder)
+    if number := int((rows["unknown"].map(len) > 0).sum()):
+        what = f"unknown labels, which would count as absent: {number:,} of {len(rows):,} images have some"
+        raise DataError(what, str(folder), "take their rows out of the table, or say which labels are absent")
+    return rows, classes, labels
+
+
 def read_set(name: str, folder: Path, curve: Curve) -> Set:
     """Hold a fifth of the images out at random (labels spread evenly, groups whole), draw ``curve`` from the rest."""
-    rows, classes, labels = read_folder(folder)
+    rows, classes, labels = read_known(folder)
     rows["sha256"] = [sha256_file(folder / path) for path in rows["path"]]
     groups = sampling_units(rows)
     held = stratified_holdout(labels, round(TEST_SHARE * len(rows)), 0, groups)
@@ -121,12 +132,12 @@ def scores(data: Set, settings: Mapping[str, Any], seeds: Sequence[int]) -> dict
     made = graphs(text, data.labels[data.train], data.labels[data.test], params.graph)
     first = Trainer(params, data.classes, LabelGraph(made["text"], text, {}), towers, machine, data.folder)
     train, test = (data.rows.iloc[part].reset_index(drop=True) for part in (data.train, data.test))
-    views = crops = None  # of a tower with adapters in its blocks, which is trained on the images themselves
+    crops = first.features.pooled(data.rows, first.features.transform(), data.name)[:]
+    views = None  # of a tower with adapters in its blocks, which is trained on the images themselves
     if not towers.image.blocks:
-        crops = first.features.pooled(data.rows, first.features.transform(), data.name)[:]
         random = first.features.pooled(data.rows, first.features.transform(params.train.views), data.name)[:]
         views = torch.cat([crops, random], dim=1)[data.train]
-        crops = crops[data.test]
+    start, crops = crops[data.train], crops[data.test]
     scores_by_row: dict[str, list[np.ndarray]] = {}
     for row in ROWS:
         section = {**settings["train"], "gcn": {"enabled": row != "none"}}
@@ -135,7 +146,7 @@ def scores(data: Set, settings: Mapping[str, Any], seeds: Sequence[int]) -> dict
             trainer = Trainer(chosen, data.classes, LabelGraph(made[row], text, {}), towers, machine, data.folder)
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
-                trainer.fit(model, train, views, Path(folder), what=f"{data.name}, {row}, seed {seed}")
+                trainer.fit(model, train, views, Path(folder), start, what=f"{data.name}, {row}, seed {seed}")
             scores_by_row.setdefault(row, []).append(served_scores(trainer, model, test, crops, "test"))
             model.release_towers()
     return scores_by_row
