@@ -52,14 +52,14 @@ def in_turns(works: dict[str, Callable[[], object]], clock: Clock, rounds: int) 
     return taken
 
 
-def about(threads: int, clock: str) -> dict[str, object]:
-    """What was measured on, for a file of results."""
+def about(threads: int, clock: str, device: torch.device | str = "cpu") -> dict[str, object]:
+    """What was measured on, for a file of results; ``device``: where it was computed, whatever else the machine has."""
     cpu = torch.cpu.get_capabilities()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu["cpu_name"]
+    on_gpu = torch.device(device).type == "cuda"
     versions = {name: version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")}
     bf16 = [name for name in ("avx512_bf16", "amx_bf16") if cpu.get(name)]
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name() if on_gpu else cpu["cpu_name"],
         "bf16": bf16,
         "threads": threads,
         "clock": clock,

@@ -103,11 +103,12 @@ def measure(model: Path, images: Path, number: int, turns: int, threads: int) ->
         "forward": lambda: forward(decoded),
     }
     torch.set_num_threads(threads)
-    rates = {"fp32": matrix_product(torch.float32), "bf16": matrix_product(torch.bfloat16)}
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    rates = {name: matrix_product(dtype, machine.device) for name, dtype in types.items()}
     taken = in_turns(paths | rates, time.perf_counter, turns)
     floor = [decode + forward for decode, forward in zip(taken["decode"], taken["forward"], strict=True)]
     return {
-        **about(threads, "wall"),
+        **about(threads, "wall", machine.device),
         "images": len(names),
         "views": scorer.transform.views,
         "workers": machine.workers,

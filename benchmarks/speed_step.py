@@ -126,7 +126,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     products = {f"matrix product, {name}": matrix_product(dtype, device) for name, dtype in types.items()}
     works = {name: step for name, (_, step) in steps.items()} | products
     taken = in_turns(works, CLOCKS[options.clock], options.rounds)
-    result: dict[str, Any] = {"about": about(options.threads, options.clock), "steps": {}}
+    result: dict[str, Any] = {"about": about(options.threads, options.clock, device), "steps": {}}
     result["matrix rate"] = {name: spread([MATRIX_FLOPS / value for value in taken[name]]) for name in products}
     for name, (precision, _) in steps.items():
         product = taken[f"matrix product, {precision}"]

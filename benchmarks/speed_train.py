@@ -110,6 +110,9 @@ def score(folder: Path, views: int, threads: int) -> float:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and ratios of everything, in rounds."""
+    from capnet.config import Runtime
+    from capnet.runtime import resolved
+
     with TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder, options.images, options.classes)
@@ -123,7 +126,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for kind, views in (("one view", 1), ("five views", 5)):
                 taken[kind].append(score(folder, views, 2))
     return {
-        "about": about(2, "wall"),
+        "about": about(2, "wall", resolved(Runtime()).device),
         "images": options.images,
         "seconds": {kind: spread(values) for kind, values in taken.items()},
         "last two blocks, times faster": ratios(taken[ALL], taken[LAST]),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import speed_step, speed_text
-from benchmarks.matrix_rate import in_turns, ratios
+from benchmarks.matrix_rate import about, in_turns, ratios
 from capnet.runtime import Machine
 from tests.unit.model import tiny
 
@@ -99,3 +99,13 @@ def test_turns_change_the_order_and_leave_the_first_round_out() -> None:
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert taken == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
     assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+@pytest.mark.parametrize(("device", "is_gpu"), [("cpu", False), ("cuda", True)])
+def test_the_device_of_a_result_is_the_one_that_computed_it(
+    device: str, is_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are decoded, and texts measured, on the CPU of a machine with a GPU, too."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert (about(2, "wall", device)["device"] == "a GPU") == is_gpu
