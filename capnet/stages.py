@@ -141,12 +141,10 @@ def run(
             prepare(path)
         try:
             with machine_faults():
-                metrics: dict[str, float] = _execute(name, step, settings, sources, temporary)
+                metrics: dict[str, float] = _execute(name, step, settings, sources, temporary, targets)
         except GateError:
             publish(temporary, targets)
             raise
-        if rank == 0:
-            publish(temporary, targets)
     finally:
         for path in temporary.values():
             if path.exists():
@@ -160,14 +158,22 @@ def _execute(
     settings: Params,
     inputs: dict[str, Path],
     outputs: dict[str, Path],
+    targets: dict[str, Path],
 ) -> dict[str, float]:
-    """Call the step; one that takes ``log`` gets a callback for the tracking server, which never raises or waits."""
+    """Call the step and put its ``outputs`` at their ``targets``; one that takes ``log`` gets a callback for the
+    tracking server, which never raises or waits. The server has seconds to hear of the end: outputs are there by then.
+    """
     if "log" not in signature(step).parameters or process_rank():
-        return step(settings, inputs, outputs)
+        metrics = step(settings, inputs, outputs)
+        if process_rank() == 0:
+            publish(outputs, targets)
+        return metrics
     from capnet.tracking.live import tracked
 
-    with tracked(name, settings, inputs, outputs) as log:
-        return step(settings, inputs, outputs, log=log)
+    with tracked(name, settings, inputs, targets) as log:
+        metrics = step(settings, inputs, outputs, log=log)
+        publish(outputs, targets)
+        return metrics
 
 
 def figures_in_words(figures: Mapping[str, float]) -> str:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,31 @@ def test_an_output_takes_no_input_away(tmp_path: Path) -> None:
 def test_names_that_a_stage_does_not_have_are_a_mistake_in_the_command(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no output 'foo'\n.*\n.*name just these: manifest"):
         run("ingest", {}, {"data": tmp_path}, {"foo": tmp_path})
+
+
+def test_a_model_is_there_before_the_tracking_server_hears_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training has removed its checkpoints by then: Ctrl-C while the server is slow lost all of it."""
+
+    @contextmanager
+    def interrupted(*arguments: object) -> Iterator[object]:
+        yield None
+        raise KeyboardInterrupt
+
+    def train(params: object, inputs: object, outputs: dict[str, Path], log: object) -> dict[str, float]:
+        outputs["model"].mkdir()
+        (outputs["model"] / "model.safetensors").write_text("trained")
+        return {}
+
+    monkeypatch.setattr("capnet.tracking.live.tracked", interrupted)
+    monkeypatch.setattr("capnet.steps.train.train", train)
+    inputs = {key: tmp_path / key for key in ("split", "validation", "graph", "data")}
+    for path in inputs.values():
+        path.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run("train", {}, inputs, {"model": tmp_path / "model"})
+    assert (tmp_path / "model" / "model.safetensors").read_text() == "trained"
 
 
 @pytest.mark.parametrize("rank", ["", "abc", "-1"])
