@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import active_children
+from multiprocessing import active_children, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
@@ -222,10 +222,10 @@ def _begin(worker: int) -> None:
     """What a worker does first. It ends with its parent: torch's own watch does not end a worker whose batch is still
     on its way into the pipe of a killed parent. And from here on, where torch expects it, Ctrl-C ends it.
     """
-    parent = os.getppid()
+    parent = parent_process()  # as it was when this worker was started: it may have ended since then
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while parent is not None and os.getppid() == parent.pid:
             time.sleep(1)
         os._exit(1)
 

@@ -212,6 +212,28 @@ def test_workers_end_with_their_parent(folder: tuple[Path, list[Item]], reposito
     pytest.fail("a worker outlives its parent")
 
 
+ORPHAN = """
+import os, time
+from multiprocessing import get_context
+from capnet.data.images.loader import _begin
+def work():
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    _begin(0)
+    time.sleep(60)
+parent = os.getpid()
+get_context("fork").Process(target=work).start()
+os._exit(0)
+"""
+
+
+def test_a_worker_whose_parent_ended_before_it_began_ends(repository: Path) -> None:
+    """It waited for ever for the end of the process that had adopted it."""
+    command = [sys.executable, "-c", ORPHAN]
+    # the worker has the pipe, too: it is read to its end once both processes are gone
+    subprocess.run(command, stdout=subprocess.PIPE, cwd=repository, check=True, timeout=30)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["signal missed", "error swallowed"])
 def test_a_worker_killed_within_a_batch_is_noticed(
