@@ -126,8 +126,8 @@ def test_what_there_is_says_whether_images_have_groups(data: Path, group: str) -
 
 
 def test_a_burst_without_a_location_may_get_the_group_of_its_site(tmp_path: Path) -> None:
-    """The burst was its group, whatever --group said, so images of one site could be in two splits. Other frames of
-    the burst stay with it (``sampling_units``).
+    """The burst was its group also with --group, so images of one site could be in two splits. Other frames of the
+    burst stay with it (``sampling_units``).
     """
     images = [
         {"id": "1", "file_name": "1.jpg", "location": "7"},

@@ -187,14 +187,8 @@ def test_what_kubernetes_would_refuse(client: MlflowClient) -> None:
     words = "--name 7x --namespace Wild_Life --service-account me! --image https://r.example.org/serve --memory 2GB"
     result = deploy(*words.split(), "--cpu", "two")
     assert isinstance(result.exception, ConfigError), result
-    assert sorted(problem.where for problem in result.exception.problems) == [
-        "--cpu",
-        "--image",
-        "--memory",
-        "--name",
-        "--namespace",
-        "--service-account",
-    ]
+    options = "--cpu --image --memory --name --namespace --service-account"
+    assert sorted(problem.where for problem in result.exception.problems) == options.split()
     assert not Path("deploy").exists()
 
 
