@@ -1,37 +1,23 @@
-"""The scores that a promotion compares: kept with every run, matched by the pictures' bytes, without rows a champion
-has seen.
+"""The gate's verdict on a candidate: scores of two models matched by the pictures' bytes, without rows a champion has
+seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import (
-    SCHEMA,
-    SCORED_COLUMNS,
-    SEEN_COLUMNS,
-    Classes,
-    hashed_groups,
-    known_labels,
-    read_document,
-    read_gate_rows,
-    read_split,
-    reading,
-    unit_codes,
-    write_gate_rows,
-    write_json,
-)
-from capnet.errors import ContractError, some
+from capnet.contracts import known_labels, unit_codes
+from capnet.errors import some
 from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
+from capnet.promotion.decisions import other_objectives, worse_decisions
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
+from capnet.promotion.scores import GateScores
 from capnet.promotion.shared import class_changes, of_shared_classes
 from capnet.promotion.verdict import (
     CRITICAL,
@@ -43,89 +29,8 @@ from capnet.promotion.verdict import (
     non_inferiority,
 )
 
-FOLDER = "gate"  # among the artifacts of a run
-TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
 NO_CHAMPION = "there is no champion to compare with"
 Rescore = Callable[[pd.DataFrame], np.ndarray]
-
-
-@dataclass(frozen=True)
-class GateScores:
-    """Test rows of one model: columns sha256, group (hashed), labels, unknown, scores [class]; ``seen``: sha256 and
-    group of train and val rows.
-    """
-
-    classes: Mapping[str, Any]
-    test: pd.DataFrame
-    seen: pd.DataFrame
-
-    @property
-    def names(self) -> list[str]:
-        return [item["name"] for item in self.classes["classes"]]
-
-    @property
-    def critical(self) -> set[str]:
-        return {item["name"] for item in self.classes["classes"] if item["critical"]}
-
-    @property
-    def tail(self) -> list[str]:
-        return [item["name"] for item in self.classes["classes"] if item["bucket"] == "tail"]
-
-
-def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str) -> GateScores:
-    """The scores of one model, from the stages' folders.
-
-    Args:
-        split: folder of split.parquet.
-        evaluation: folder of predictions.parquet.
-        classes: of both.
-        content_hash: of the model.
-
-    Raises:
-        ContractError: a test row has no scores of the variant capnet.
-    """
-    from capnet.evaluation.split_rows import served_test_scores
-
-    table = read_split(split / "split.parquet")
-    rows = table[table["split"] == "test"].reset_index(drop=True)
-    test = rows[["sha256", "labels", "unknown"]].assign(
-        group=hashed_groups(rows["group"]), scores=served_test_scores(evaluation / "predictions.parquet", rows)
-    )
-    others = table[table["split"].isin(("train", "val"))]
-    items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
-    about = {"schema": SCHEMA, "classes": items, "content_hash": content_hash}
-    seen = others[["sha256"]].assign(group=hashed_groups(others["group"])).reset_index(drop=True)
-    return GateScores(about, test, seen)
-
-
-def write_gate(folder: Path, scores: GateScores) -> None:
-    """Three files for the run's artifacts."""
-    write_gate_rows(folder / TEST, scores.test, SCORED_COLUMNS)
-    write_gate_rows(folder / SEEN, scores.seen, SEEN_COLUMNS)
-    write_json(folder / CLASSES, dict(scores.classes))
-
-
-def read_gate(folder: Path) -> GateScores:
-    """What ``write_gate`` wrote: it comes from a store, so from whoever may write there.
-
-    Raises:
-        ContractError: a file is missing or damaged, or does not fit the others.
-    """
-    content = read_document(folder / CLASSES)
-    try:
-        test, seen = read_gate_rows(folder / TEST, SCORED_COLUMNS), read_gate_rows(folder / SEEN, SEEN_COLUMNS)
-        with reading(folder / CLASSES):
-            names = [item["name"] for item in content["classes"]]
-            kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
-            if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
-                raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
-        known_labels(test, len(names))
-        if {len(row) for row in test["scores"]} - {len(names)}:
-            raise ContractError(f"scores are not those of {len(names)} classes", str(folder / TEST))
-    except ContractError as error:
-        what = f"scores for the gate cannot be read: {error.problems[0].what}"
-        raise ContractError(what, error.problems[0].where, "register the model again") from None
-    return GateScores(content, test, seen)
 
 
 def gate_verdict(
@@ -228,19 +133,25 @@ def _compare(
         nothing = "not comparable: no test picture is left"
         return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
-    everything = _asked(candidate, champion, fresh)
+    everything, cuts = _asked(candidate, champion, fresh), (candidate.cuts, champion.cuts)
     again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
     times = 2 if again.any() and not again.all() else 1
     rules += non_inferiority(everything, own[fresh], theirs, policy, times)
+    rules += worse_decisions(everything, own[fresh], theirs, cuts, policy, times)
     fell = largest_falls(everything, own[fresh], theirs)
     if times == 2:
         fresh[fresh] = again
-        former = non_inferiority(_asked(candidate, champion, fresh), own[fresh], theirs[again], policy, times)
+        former_rows, both = _asked(candidate, champion, fresh), (own[fresh], theirs[again])
+        former = non_inferiority(former_rows, *both, policy, times)
+        former += worse_decisions(former_rows, *both, cuts, policy, times)
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), len(theirs), fell=fell)
+    if champion.cuts is None:
+        notes.append("the champion has no thresholds among its scores for the gate, so no labels are compared")
+    asks = other_objectives(cuts)
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts or asks), len(theirs), asks, fell)
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray:

@@ -33,7 +33,9 @@ class MayFall(Section):
     mAP: Margin = Field(0.02, description="most that mAP may be below the champion's")
     tail: Margin = Field(0.03, description="most that the mean over tail classes may be below the champion's")
     critical: Margin = Field(
-        0.05, description="most that a class marked critical in classes.csv may be below the champion's"
+        0.05,
+        description="most that a class marked critical in classes.csv may be below the champion's; and what labels "
+        "given at the thresholds may lose of what was asked of them, below which a person must give a reason",
     )
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from capnet.errors import GateError, Problem, counted
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
-from capnet.promotion.gate import FOLDER
 from capnet.promotion.history import Event
 from capnet.promotion.measure import MakeRescore, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
+from capnet.promotion.scores import FOLDER
 from capnet.promotion.standard import in_words, tagged, what_helps
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import (

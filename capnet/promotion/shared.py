@@ -12,7 +12,8 @@ import pandas as pd
 from capnet.errors import some
 
 if TYPE_CHECKING:
-    from capnet.promotion.gate import GateScores, Rescore
+    from capnet.promotion.gate import Rescore
+    from capnet.promotion.scores import GateScores
 
 
 def class_changes(before: Sequence[str], now: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ OTHER_CLASSES = "not comparable: the champion knows other classes"
 OTHER_LABELS = "all test pictures of the champion are tested on again, but the labels of some were changed"
 CAUSES = (OTHER_CLASSES, OTHER_LABELS)  # why too little is compared: notes that begin so
 LIKELY = "below what is allowed, but not beyond doubt"
+FEWER_KEPT = "below what is allowed; thresholds vary with the pictures that they are chosen on, so a person decides"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Verdict:
     @property
     def likely(self) -> list[Rule]:
         """The rules that this version probably breaks, but not beyond doubt."""
-        return [rule for rule in self.rules if rule.note == LIKELY]
+        return [rule for rule in self.rules if rule.note in (LIKELY, FEWER_KEPT)]
 
     @property
     def needs_reason(self) -> bool:
@@ -134,7 +135,7 @@ class Rows:
 
 def by_interval(low: float, high: float, margin: float) -> Outcome:
     """Non-inferior where the whole interval of the difference is above -margin, inferior where it is below, else not
-    known. ``_rule`` has the last word: it knows how much the interval rests on.
+    known. ``judge`` has the last word: it knows how much the interval rests on.
     """
     if low > -margin:
         return "pass"
@@ -162,10 +163,10 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     ranking = rank(rows.labels, scores, rows.known)
     point = float(mean_over(weighted_average_precision(ranking, np.ones((len(scores), 1))))[0])
     draws = np.concatenate(
-        [mean_over(weighted_average_precision(ranking, weights)) for weights in _weights(rows, [ranking], policy)]
+        [mean_over(weighted_average_precision(ranking, weights)) for weights in block_weights(rows, [ranking], policy)]
     )
     evidence = Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1)
-    return [_rule("minimum mAP", point, required, draws - required, 0.0, evidence)]
+    return [judge("minimum mAP", point, required, draws - required, 0.0, evidence)]
 
 
 def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
@@ -190,7 +191,7 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
 
     ours, theirs = (means(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings)
     drawn: dict[str, list[Floats]] = {name: [] for name in masks}
-    for weights in _weights(rows, rankings, policy):
+    for weights in block_weights(rows, rankings, policy):
         our_draws, their_draws = (means(ranking, weights) for ranking in rankings)
         for name, differences in drawn.items():
             differences.append(our_draws[name] - their_draws[name])
@@ -199,7 +200,7 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
     margins = {"mAP": fall.mAP, "tail": fall.tail, FORMER_TAIL: fall.tail}
     same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
     return [
-        _rule(
+        judge(
             name,
             float(ours[name][0]),
             float(theirs[name][0]),
@@ -252,8 +253,16 @@ class Evidence:
         return max(t * spread, unseen(self.positives, UNSEEN / self.questions))
 
 
-def _rule(name: str, value: float, against: float, draws: Floats, margin: float, evidence: Evidence) -> Rule:
-    """Asks for positives before anything can pass, and for more than a 95 % interval before anything fails."""
+def judge(name: str, value: float, against: float, draws: Floats, margin: float, evidence: Evidence) -> Rule:
+    """One rule: asks for positives before anything can pass, and for more than a 95 % interval before anything fails.
+
+    Args:
+        name: of the rule.
+        value, against: of both models, on all rows.
+        draws: [draw], their difference.
+        margin: how far ``value`` may be below.
+        evidence: what the difference rests on.
+    """
 
     def rule(outcome: Outcome, low: float, high: float, note: str = "") -> Rule:
         return Rule(name, outcome, value, against, difference, low, high, margin, note)
@@ -281,5 +290,6 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
     return rule(outcome, low, high)
 
 
-def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
+def block_weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
+    """The policy's draws of the rows, float32 [image, draw], in blocks that memory allows with these rankings."""
     return draw_weights(rows.units, policy.draws, draws_at_once(rows.labels, rankings), policy.seed)

@@ -15,7 +15,7 @@ from capnet.contracts import replace_file, write_json
 from capnet.errors import ContractError
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import FORM, PACKED, REFERENCED, files_hash
-from capnet.promotion.gate import FOLDER, read_gate, write_gate
+from capnet.promotion.scores import FOLDER, read_gate, write_gate
 from capnet.redaction import redact
 from capnet.registry.candidate import EVALUATION_FILES, MODEL_FILES, Candidate, curves, figures, flat_params, reference
 from capnet.registry.run import logged_points

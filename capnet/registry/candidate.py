@@ -31,7 +31,7 @@ from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, he
 from capnet.evaluation.report.words import leaves
 from capnet.evaluation.split_rows import make_split, require_measured, require_split
 from capnet.evaluation.thresholds import limits_of, made_for, other_views, read_thresholds
-from capnet.promotion.gate import GateScores, gate_scores
+from capnet.promotion.scores import GateScores, gate_scores
 from capnet.serving.drift import reference_document
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")

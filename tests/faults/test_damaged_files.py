@@ -53,7 +53,7 @@ def outputs(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def read_all(outputs: Path) -> None:
     """What register, evaluate and predict read."""
     from capnet.model.folder import load_model
-    from capnet.promotion.gate import gate_scores
+    from capnet.promotion.scores import gate_scores
 
     paths = [outputs / name for name in ("split", "validation", "model", "evaluation")]
     candidate = read_candidate(*paths)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from capnet.promotion.gate import GateScores, gate_verdict
+from capnet.promotion.gate import gate_verdict
 from capnet.promotion.policy import Policy
+from capnet.promotion.scores import GateScores
 from capnet.promotion.verdict import Verdict
 
 Array = NDArray[np.floating]

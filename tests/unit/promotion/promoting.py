@@ -9,8 +9,8 @@ from unit.promotion.worse_tables import BAD
 
 from capnet.promotion import history, measure
 from capnet.promotion import promote as promotion
-from capnet.promotion.gate import GateScores, write_gate
 from capnet.promotion.policy import Policy
+from capnet.promotion.scores import GateScores, write_gate
 from capnet.promotion.verdict import Verdict
 
 POLICY = Policy(draws=200)

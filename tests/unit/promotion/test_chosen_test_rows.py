@@ -12,8 +12,9 @@ from unit.promotion.made_world import BUCKETS, EASY, HARD, POLICY, WORSE, World,
 from unit.stores import Make
 
 from capnet.contracts import read_classes
-from capnet.promotion.gate import gate_scores, gate_verdict
+from capnet.promotion.gate import gate_verdict
 from capnet.promotion.policy import Minimum, Policy
+from capnet.promotion.scores import gate_scores
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])

@@ -23,12 +23,14 @@ from capnet.contracts import (
     write_split,
 )
 from capnet.errors import ConfigError, ContractError
-from capnet.promotion.gate import GateScores, gate_scores, gate_verdict, read_gate, write_gate
+from capnet.promotion.gate import gate_verdict
 from capnet.promotion.policy import Policy, read_policy
+from capnet.promotion.scores import GateScores, gate_scores, read_gate, write_gate
 from capnet.yaml_text import read_yaml
 
 Make = Callable[..., dict[str, Path]]
 POLICY = Policy(draws=200)
+FINE = {"bucket": "head", "critical": False}
 WRONG = [f"coverage: {value}" for value in ("1.1", "-0.1", "true", "99", "'0.9'")]
 
 
@@ -210,6 +212,12 @@ def test_rows_that_no_registration_writes_are_refused(
         [{"name": 3, "bucket": "head", "critical": False}],
         [{"name": "cat", "bucket": "head", "critical": "no"}],
         [{"name": "cat", "bucket": "head", "critical": False}] * 4,
+        [{"name": f"{n}", "bucket": "head", "critical": False, "threshold": n, "objective": "f1"} for n in range(4)],
+        [
+            {"name": f"{n}", "bucket": "head", "critical": False, "threshold": n / 2, "objective": "f1"}
+            for n in range(4)
+        ],
+        [{"name": f"{n}", "bucket": "head", "critical": False, "threshold": 0.5} for n in range(4)],
     ],
 )
 def test_a_list_of_classes_that_no_registration_writes_is_refused(

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from capnet.promotion.gate import GateScores, gate_verdict
+from capnet.promotion.gate import gate_verdict
 from capnet.promotion.groups import common_groups
 from capnet.promotion.policy import Policy
+from capnet.promotion.scores import GateScores
 from capnet.promotion.verdict import Verdict
 
 Floats = NDArray[np.floating]

@@ -14,7 +14,7 @@ from capnet.errors import GateError
 from capnet.promotion import history, measure, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
-from capnet.promotion.gate import GateScores
+from capnet.promotion.scores import GateScores
 
 
 def promote(client: MlflowClient, number: str, answer: bool = True, reason: str = "") -> promotion.Outcome:

@@ -28,8 +28,8 @@ from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
-from capnet.promotion.gate import GateScores
 from capnet.promotion.policy import MayFall, Minimum, Policy
+from capnet.promotion.scores import GateScores
 from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_hash
 from capnet.registry import register
 from capnet.registry.candidate import read_candidate

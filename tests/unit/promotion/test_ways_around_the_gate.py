@@ -23,7 +23,8 @@ from capnet.errors import ContractError, GateError
 from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
-from capnet.promotion.gate import gate_scores, gate_verdict
+from capnet.promotion.gate import gate_verdict
+from capnet.promotion.scores import gate_scores
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.promotion.gate import GateScores
+from capnet.promotion.scores import GateScores
 
 BAD = "b" * 64  # its content hash
 Rows = pd.DataFrame

@@ -1,0 +1,148 @@
+"""Do a candidate's labels keep what was asked of them as well as the champion's? Average precision knows no threshold.
+
+Thresholds are chosen from few pictures, so two equally good models differ in their labels more than in their rankings.
+Therefore nothing has to be shown here, and nothing is refused: a fall that chance in the test pictures does not explain
+needs the reason of a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.errors import some
+from capnet.evaluation.metrics import Bools, Counts, Floats, class_f1, count, mean_over, precision, recall
+from capnet.promotion.policy import Policy
+from capnet.promotion.verdict import (
+    CRITICAL,
+    FEWER_KEPT,
+    FORMER_TAIL,
+    LIKELY,
+    Evidence,
+    Rows,
+    Rule,
+    block_weights,
+    judge,
+)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Thresholds float32 [class], in the unit of scores, and the objective that each was chosen for."""
+
+    thresholds: NDArray[np.float32]
+    objectives: tuple[str, ...]
+
+
+Pair = tuple[Cuts | None, Cuts | None]  # of the candidate and of the champion
+
+
+def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
+    """The thresholds of gate.json's ``classes``; None where it was written before they were kept there.
+
+    Raises:
+        ValueError: some classes have one and others not, or one is no threshold.
+    """
+    kinds = {(type(item.get("threshold")), type(item.get("objective"))) for item in classes}
+    if kinds == {(type(None), type(None))}:
+        return None
+    numbers = [item["threshold"] for item in classes] if kinds == {(float, str)} else [np.nan]
+    if not (np.isfinite(numbers) & (np.array(numbers) >= 0) & (np.array(numbers) <= 1)).all():
+        raise ValueError("every class needs a threshold from 0 to 1 and its objective, or none has one")
+    return Cuts(np.array(numbers, dtype=np.float32), tuple(item["objective"] for item in classes))
+
+
+def other_objectives(cuts: Pair) -> tuple[str, ...]:
+    """Why a person must give a reason: labels that follow another objective are no better and no worse than before.
+
+    Args:
+        cuts: of two models with the same classes.
+    """
+    ours, theirs = cuts
+    if theirs is None:
+        return ()
+    if ours is None:
+        return ("the champion has thresholds among its scores for the gate, and this version has none",)
+    pairs = sorted(set(zip(ours.objectives, theirs.objectives, strict=True)))
+    changed = [f"{now} instead of {before}" for now, before in pairs if now != before]
+    return (f"thresholds were chosen for {some(changed)}",) if changed else ()
+
+
+def worse_decisions(
+    rows: Rows, candidate: Floats, champion: Floats, cuts: Pair, policy: Policy, times: int = 1
+) -> list[Rule]:
+    """Rules on the labels given at the thresholds where they are worse, each inconclusive; none where they are not.
+
+    Each class is measured by what its thresholds were chosen for: F1, or a recall or a precision up to the one that was
+    asked for. There are rules for all classes, the tail (and the champion's), and every critical class. One that has
+    another objective now is left out, see ``other_objectives``.
+
+    Args:
+        rows: test rows that both have scores for.
+        candidate, champion: scores [image, class].
+        cuts: thresholds of both; where one has none, nothing is compared.
+        policy: ``may_fall.critical`` is the margin of all of them: labels differ more from training to training than
+            rankings do.
+        times: how often one verdict asks these rules, of different pictures.
+    """
+    ours, theirs = cuts
+    if ours is None or theirs is None:
+        return []
+    given = [scores >= cut.thresholds for scores, cut in ((candidate, ours), (champion, theirs))]
+    same = np.array(ours.objectives) == np.array(theirs.objectives)
+    masks = {
+        name: (objective, mask)
+        for objective in dict.fromkeys(theirs.objectives)
+        for name, mask in _masks(rows, objective, same & (np.array(theirs.objectives) == objective)).items()
+    }
+
+    def rates(decided: Bools, weights: Floats) -> dict[str, Floats]:
+        counts = count(rows.labels, decided, weights, rows.known)
+        kept = {objective: _kept(objective, counts) for objective in set(theirs.objectives)}
+        return {name: mean_over(kept[objective], mask) for name, (objective, mask) in masks.items()}
+
+    ones = np.ones((len(rows.labels), 1))
+    points = [rates(decided, ones) for decided in given]
+    drawn: dict[str, list[Floats]] = {name: [] for name in masks}
+    for weights in block_weights(rows, (), policy):
+        our_draws, their_draws = (rates(decided, weights) for decided in given)
+        for name, differences in drawn.items():
+            differences.append(our_draws[name] - their_draws[name])
+    rules = [
+        judge(
+            name,
+            float(points[0][name][0]),
+            float(points[1][name][0]),
+            np.concatenate(drawn[name]),
+            policy.may_fall.critical,
+            Evidence.of(rows, mask, times * len(masks)),
+        )
+        for name, (_, mask) in masks.items()
+    ]
+    below = [rule for rule in rules if rule.outcome == "fail" or rule.note == LIKELY]
+    return [replace(rule, outcome="inconclusive", note=FEWER_KEPT) for rule in below]
+
+
+def _kept(objective: str, counts: Counts) -> Floats:
+    """How much of an objective is reached [class, draw]; NaN without positives."""
+    kind, _, share = objective.partition(">=")
+    if kind == "f1":
+        return class_f1(counts)
+    rate = recall(counts) if kind == "recall" else np.where(counts.true > 0, precision(counts), np.nan)
+    return np.minimum(rate, float(share))
+
+
+def _masks(rows: Rows, objective: str, chosen: Bools) -> dict[str, Bools]:
+    """What is compared of the ``chosen`` classes: bool [class] by the name of its rule."""
+    rate = "F1" if objective == "f1" else objective
+    means = {"all classes": np.ones(len(rows.names), dtype=bool), "tail": np.array(rows.buckets) == "tail"}
+    if rows.former_tail is not None:
+        means[FORMER_TAIL] = rows.former_tail
+    masks = {f"{rate} at the thresholds, {name}": mask & chosen for name, mask in means.items()}
+    for c in np.flatnonzero(rows.critical & chosen):
+        masks[f"{CRITICAL} {rows.names[int(c)]}, {rate} at its threshold"] = np.arange(len(rows.names)) == c
+    return {name: mask for name, mask in masks.items() if mask.any()}

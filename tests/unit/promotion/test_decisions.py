@@ -1,0 +1,185 @@
+"""Labels given at the thresholds: a candidate that ranks as the champion does may still name less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from sklearn.metrics import f1_score, precision_score, recall_score
+from unit.promotion.made_world import POLICY, World
+from unit.promotion.promoting import champion, champion_scores, click, promote, submit
+from unit.promotion.worse_tables import BAD
+
+from capnet.config.results import Threshold
+from capnet.contracts import read_classes, read_json
+from capnet.errors import GateError
+from capnet.evaluation.bootstrap import draw_weights, interval
+from capnet.evaluation.thresholds import choose_thresholds
+from capnet.promotion.champion import check_champion
+from capnet.promotion.gate import gate_verdict
+from capnet.promotion.scores import GateScores, gate_scores
+from capnet.promotion.verdict import Verdict
+
+Make = Callable[..., dict[str, Path]]
+TAIL = [5, 6, 7]
+
+
+def _with(model: GateScores, thresholds: list[float], objective: str = "f1", critical: int = -1) -> GateScores:
+    items = [
+        {**item, "threshold": float(np.float32(cut)), "objective": objective, "critical": n == critical}
+        for n, (item, cut) in enumerate(zip(model.classes["classes"], thresholds, strict=True))
+    ]
+    return replace(model, classes={**model.classes, "classes": items})
+
+
+def _verdict(ours: list[float], theirs: list[float], objective: str = "f1", critical: int = -1) -> Verdict:
+    """Of two models that differ by their thresholds alone."""
+    scores = WORLD.scores(WORLD.theirs)
+    now, before = (_with(scores, cuts, objective, critical) for cuts in (ours, theirs))
+    return gate_verdict(now, before, POLICY)
+
+
+WORLD = World(1, 1500, 2.5)
+USUAL = [0.3] * 8
+
+
+def test_the_same_thresholds_pass_and_say_nothing() -> None:
+    verdict = _verdict(USUAL, USUAL)
+    assert (verdict.colour, verdict.needs_reason) == ("green", False)
+    assert {rule.name for rule in verdict.rules} == {"coverage", "coverage of the tail", "mAP", "tail"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "rate"),
+    [("f1", f1_score), ("recall>=0.7", recall_score), ("precision>=0.6", precision_score)],
+)
+@pytest.mark.parametrize("cut", [0.8, 0.05, 1.0])
+def test_what_is_kept_less_is_measured_as_by_scikit_learn(
+    objective: str, rate: Callable[..., float], cut: float
+) -> None:
+    bound = float(objective.partition(">=")[2] or 1)
+    ours = [*USUAL[:5], cut, cut, cut]
+    rules = [r for r in _verdict(ours, USUAL, objective, critical=6).rules if "threshold" in r.name]
+
+    def mean(thresholds: list[float], classes: list[int], weights: np.ndarray | None = None) -> float:
+        given = WORLD.theirs >= np.array(thresholds, dtype=np.float32)
+        rates = [rate(WORLD.labels[:, c], given[:, c], sample_weight=weights, zero_division=0.0) for c in classes]
+        return float(np.mean(np.minimum(rates, bound)))
+
+    named = "F1" if objective == "f1" else objective
+    expected = {
+        f"{named} at the thresholds, all classes": list(range(8)),
+        f"{named} at the thresholds, tail": TAIL,
+        f"critical class class 6, {named} at its threshold": [6],
+    }
+    falls = {name for name, classes in expected.items() if mean(ours, classes) < mean(USUAL, classes) - 0.1}
+    assert falls <= {rule.name for rule in rules} <= expected.keys()
+    for rule in rules:
+        classes = expected[rule.name]
+        assert rule.outcome == "inconclusive"
+        assert "a person decides" in rule.note
+        assert (rule.value, rule.against) == pytest.approx((mean(ours, classes), mean(USUAL, classes)), abs=1e-6)
+        assert rule.low <= rule.difference <= rule.high < -POLICY.may_fall.critical
+        if classes == [6]:
+            drawn = [
+                mean(ours, classes, weights) - mean(USUAL, classes, weights)
+                for block in draw_weights(np.arange(1500), POLICY.draws, 50, POLICY.seed)
+                for weights in block.T
+            ]
+            ends = interval(np.array(drawn), rule.difference, (-1, 1))
+            assert (rule.low, rule.high) == pytest.approx(ends, abs=1e-4)
+
+
+def test_a_promise_that_is_still_kept_is_no_fall() -> None:
+    """Recall 1 and recall 0.8 both reach 0.7."""
+    cuts = [float(np.quantile(WORLD.theirs[WORLD.labels[:, c], c], 0.2)) for c in range(8)]
+    assert _verdict(cuts, [0.0] * 8, "recall>=0.7").colour == "green"
+    assert _verdict(cuts, [0.0] * 8, "recall>=0.95").colour == "inconclusive"
+
+
+def test_another_objective_needs_a_reason_and_is_not_measured() -> None:
+    scores = WORLD.scores(WORLD.theirs)
+    now = _with(scores, [0.99] * 8, "precision>=0.95")
+    verdict = gate_verdict(now, _with(scores, USUAL, "f1"), POLICY)
+    assert verdict.asks == ("thresholds were chosen for precision>=0.95 instead of f1",)
+    assert (verdict.colour, verdict.needs_reason) == ("inconclusive", True)
+    assert not [rule for rule in verdict.rules if "threshold" in rule.name]
+
+
+def test_models_of_before_are_compared_by_their_rankings() -> None:
+    plain = WORLD.scores(WORLD.theirs)
+    verdict = gate_verdict(_with(plain, [1.0] * 8), plain, POLICY)
+    assert verdict.colour == "green"
+    assert "the champion has no thresholds among its scores for the gate, so no labels are compared" in verdict.notes
+    verdict = gate_verdict(plain, _with(plain, USUAL), POLICY)
+    assert (verdict.needs_reason, verdict.asks) == (
+        True,
+        ("the champion has thresholds among its scores for the gate, and this version has none",),
+    )
+
+
+def test_added_pictures_do_not_hide_a_fall() -> None:
+    """Both models give easy pictures their labels at any threshold."""
+    n, easy = 1500, np.tile(np.eye(8, dtype=bool), (2000, 1))
+    grown = World(1, n, 2.5)
+    grown.labels = np.vstack([WORLD.labels, easy])
+    grown.theirs = np.vstack([WORLD.theirs, np.where(easy, np.float32(1), np.float32(0))])
+    ours, theirs = [0.7] * 8, USUAL
+    verdict = gate_verdict(
+        _with(grown.scores(grown.theirs), ours),
+        _with(grown.scores(grown.theirs, list(range(n))), theirs),
+        POLICY,
+        lambda rows: grown.theirs[rows["sha256"].astype(int)],
+    )
+    assert [rule.name for rule in verdict.likely] == [
+        f"F1 at the thresholds, {part} on the champion's test pictures" for part in ("all classes", "tail")
+    ]
+
+
+@pytest.mark.parametrize("objective", ["f1", "recall>=0.9"])
+def test_equally_good_models_are_never_refused_for_their_thresholds(objective: str) -> None:
+    asked = 0
+    for seed in range(12):
+        held_out, tested = World(seed, 300, 2.5), World(100 + seed, 600, 2.5)
+        every = np.ones_like(held_out.labels)
+        cuts = [
+            choose_thresholds(held_out.labels, every, scores, objective, 10, 10.0).threshold.tolist()
+            for scores in (held_out.ours, held_out.theirs)
+        ]
+        models = [
+            _with(tested.scores(scores), cut, objective)
+            for scores, cut in zip((tested.ours, tested.theirs), cuts, strict=True)
+        ]
+        verdict = gate_verdict(models[0], models[1], POLICY)
+        assert verdict.colour != "red"
+        asked += bool(verdict.likely)
+    assert asked <= 2
+
+
+def test_the_gate_keeps_the_thresholds_that_serve(make_outputs: Make) -> None:
+    paths = make_outputs(critical=("cat",))
+    cuts = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"), "").cuts
+    assert cuts is not None
+    kept = [item["threshold"] for item in read_json(paths["evaluation"] / "thresholds.json")["classes"]]
+    assert cuts.thresholds.tolist() == kept
+    assert set(cuts.objectives) == {Threshold().objective}
+
+
+def test_a_model_that_names_nothing_is_not_promoted_without_a_reason(client: MlflowClient, tmp_path: Path) -> None:
+    promote(client, "1")
+    theirs = champion_scores(client)
+    items = [item | {"threshold": 1.0} for item in theirs.classes["classes"]]
+    silent = replace(theirs, classes={**theirs.classes, "classes": items, "content_hash": BAD})
+    number = submit(client, silent, tmp_path / "gate")
+    with pytest.raises(GateError, match="needs --reason"):
+        promote(client, number, lambda _: True)
+    click(client, number)
+    with pytest.raises(GateError, match="champion is capnet version"):
+        check_champion(client.get_model_version("capnet", number), client)
+    click(client, "1")
+    assert promote(client, number, lambda _: True, reason="few false alarms are wanted").now == number
+    assert champion(client) == number
