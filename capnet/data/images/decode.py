@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capnet.data.images.dark import brightest
+from capnet.data.images.fitting import fit, is_white_zero
 from capnet.data.images.headers import has_scan_each, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
@@ -37,8 +38,6 @@ CONVERTED = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CM
 CONVERTED |= {"I;16", "I;16L", "I;16B", "I;16N"}
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
-SHALLOW = {"L;2": 85, "L;4": 17}  # grey pixels of a PNG with 2 and 4 bits, and what Pillow multiplies them by
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value in scans and X-rays: 0 is white
 
 # images that are too large are refused below, without Pillow's warning. Appended behind the filters of the user, which
 # count first; catch_warnings would change the filters of all threads, too
@@ -129,23 +128,10 @@ def open_image(source: Path | bytes) -> Iterator[Image.Image]:
             file = opened.enter_context(_Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source)))
             image = opened.enter_context(Image.open(file, formats=FORMATS))
             file.are_pixels = True
-            _fit_transparency(image)
+            fit(image)
         if reason := _reason_against(image, source, size):
             raise Unusable(reason)
         yield image
-
-
-def _fit_transparency(image: Image.Image) -> None:
-    """Pillow turns grey of 2 and 4 bits and RGB of 16 bits a channel into 8 bits, but not the one transparent colour
-    that a PNG may name.
-    """
-    if image.format != "PNG" or "transparency" not in image.info:
-        return
-    clear, stored = image.info["transparency"], next((tile.args for tile in vars(image)["tile"]), "")
-    if stored in SHALLOW:
-        image.info["transparency"] = SHALLOW[stored] * clear
-    elif stored == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
@@ -216,7 +202,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         _turn(image)
         if image.mode.startswith("I;16"):
-            return _in_bands(image, _scaled_negative if _is_white_zero(image) else _scaled)
+            return _in_bands(image, _scaled_negative if is_white_zero(image) else _scaled)
         if image.has_transparency_data:
             return _in_bands(image, _on_white)
         return image if image.mode == "RGB" else image.convert("RGB")
@@ -264,11 +250,6 @@ def _scaled(band: Image.Image) -> Image.Image:
     grey = ((values + 128) // 257).astype(np.uint8)
     grey[values == band.info.get("transparency", -1)] = BEHIND[0]  # of a PNG
     return Image.fromarray(grey).convert("RGB")
-
-
-def _is_white_zero(image: Image.Image) -> bool:
-    """Is 0 white in this TIFF? Pillow turns such values round where they have up to 8 bits, and leaves those of 16."""
-    return image.format == "TIFF" and vars(image)["tag_v2"].get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _scaled_negative(band: Image.Image) -> Image.Image:

@@ -1,0 +1,47 @@
+"""What Pillow gets wrong of some files, put right between their header and their pixels."""
+
+from __future__ import annotations
+
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+SHALLOW = {"L;2": 85, "L;4": 17}  # grey pixels of a PNG with 2 and 4 bits, and what Pillow multiplies them by
+BITS, PHOTOMETRIC, SAMPLES, PLANAR = 258, 262, 277, 284  # tags of TIFF
+WHITE_IS_ZERO, IN_PLANES = 0, 2  # values of two: of scans and X-rays, and of channels one after the other
+
+
+def fit(image: Image.Image) -> None:
+    """Correct what Pillow made of the header of an image that is not decoded yet."""
+    if image.format == "PNG" and "transparency" in image.info:
+        _fit_transparency(image)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR) == IN_PLANES:
+        _fit_planes(image)
+
+
+def _fit_transparency(image: Image.Image) -> None:
+    """Pillow turns grey of 2 and 4 bits and RGB of 16 bits a channel into 8 bits, but not the one transparent colour
+    that a PNG may name.
+    """
+    clear, stored = image.info["transparency"], next((tile.args for tile in vars(image)["tile"]), "")
+    if stored in SHALLOW:
+        image.info["transparency"] = SHALLOW[stored] * clear
+    elif stored == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+
+
+def _fit_planes(image: TiffImageFile) -> None:
+    """Of planes without compression, Pillow takes 16 bits for 8, and forgets of a single one that 0 is white."""
+    if image.tag_v2.get(SAMPLES, 1) == 1:
+        image.tag_v2[PLANAR] = 1
+        image._setup()
+    elif {*image.tag_v2.get(BITS, ())} == {16}:
+        order = "B" if image.tag_v2.prefix == b"MM" else "L"
+        for number, tile in enumerate(image.tile):
+            if tile.codec_name == "raw" and isinstance(tile.args, tuple):
+                band, *more = tile.args
+                image.tile[number] = tile._replace(args=(f"{band};16{order}", *more))
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Is 0 white in this TIFF? Pillow turns such values round where they have up to 8 bits, and leaves those of 16."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
