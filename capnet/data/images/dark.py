@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 BAND = 1024  # rows that are read at a time: whole copies need memory
+NO_COLOUR = "AaX"  # channels of transparency, and those that nobody shows
 
 
-def brightest(image: Image.Image) -> int | None:
-    """The largest value of a decoded image of 16 bits, None for another one."""
-    if not image.mode.startswith("I;16"):
+def is_deep(image: Image.Image) -> bool:
+    """Do the channels of an image that is not decoded yet have 16 bits each? Pillow keeps the upper 8 of colours."""
+    tile = next(iter(getattr(image, "tile", ())), None)
+    return image.format in ("PNG", "TIFF") and tile is not None and ";16" in str(tile.args)
+
+
+def brightest(image: Image.Image, deep: bool) -> int | None:
+    """The largest value of a decoded image of 16 bits, None for another one.
+
+    Args:
+        image: decoded.
+        deep: what ``is_deep`` gave before; of colours the value is the largest with the same upper 8 bits.
+    """
+    if image.mode.startswith("I;16"):
+        bands = ((0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND))
+        return max(int(np.asarray(image.crop(band)).max()) for band in bands)
+    if not deep:
         return None
-    bands = ((0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND))
-    return max(int(np.asarray(image.crop(band)).max()) for band in bands)
+    ranges = cast("tuple[tuple[int, int], ...]", image.getextrema())
+    return max(
+        256 * most + 255 for band, (_, most) in zip(image.getbands(), ranges, strict=True) if band not in NO_COLOUR
+    )
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from capnet.data.images.dark import brightest
+from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.fitting import fit, is_white_zero
 from capnet.data.images.headers import has_scan_each, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
@@ -177,8 +177,9 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
             width, height = needed(image.size)
             if 2 * width <= image.width and 2 * height <= image.height:  # a decoder's scale is chosen once
                 image.draft(None, (width, height))
+        deep = is_deep(image)
         rgb = to_rgb(image)
-        rgb.info["brightest"] = brightest(image)  # in place of a text that a file may have by this name
+        rgb.info["brightest"] = brightest(image, deep)  # in place of a text that a file may have by this name
         return rgb
 
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from capnet.data.images.dark import brightest
+from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.decode import Unusable, decoder_faults, file_faults, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
@@ -42,10 +42,11 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
             width, height = image.size
             value = None
             if decode:
+                deep = is_deep(image)
                 # JPEG: all bytes are still read, pixels cost less
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
-                value = brightest(image)
+                value = brightest(image, deep)
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
         return ImageFile(fault=str(error))

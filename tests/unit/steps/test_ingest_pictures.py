@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from capnet import errors
 from capnet.contracts import read_manifest
 from capnet.errors import DataError
+from tests.unit.data.hostile import png
 from tests.unit.steps import ingested
 from tests.unit.steps.ingested import ingest, picture, refused
 
@@ -60,6 +62,27 @@ def test_pictures_of_16_bits_that_are_nearly_black_are_named(
         )
         ingest(data, tmp_path / "unread", images="header")
     assert len(caplog.records) == 1, "no pixel was read"
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(3, 2), (4, 6), (2, 4)])
+def test_colours_of_16_bits_that_are_nearly_black_are_named(
+    data: Path, tmp_path: Path, channels: int, colour: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RGB, with transparency, and grey with transparency: Pillow reads them all as 8 bits a channel."""
+    for name, white in (("dark", 4095), ("scaled", 65535)):
+        values = np.linspace(0, white, 30 * 40 * channels).astype(">u2").reshape(30, 40 * channels)
+        if channels in (2, 4):
+            values[:, channels - 1 :: channels] = 65535
+        rows = b"".join(b"\0" + row.tobytes() for row in values)
+        content = png(40, 30, (b"IDAT", zlib.compress(rows)), bits=16, colour=colour)
+        (data / "images" / f"{name}.png").write_bytes(content)
+        with (data / "labels.csv").open("a") as table:
+            table.write(f"images/{name}.png,cat,g\n")
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        ingest(data, tmp_path / "manifest")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("1 of 2 images of 16 bits are nearly black")
+    assert "'images/dark.png' no value is above 4095 of 65535" in record.getMessage()
 
 
 @pytest.fixture(scope="module")
