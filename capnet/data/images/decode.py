@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capnet.data.images.dark import brightest, is_deep
-from capnet.data.images.fitting import fit, is_white_zero
+from capnet.data.images.fitting import fit, is_reduced, is_white_zero
 from capnet.data.images.headers import has_scan_each, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
@@ -153,6 +153,11 @@ def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
         return (
             f"a WEBP of {width} x {height} pixels and {size:,} bytes could take more than a gigabyte: save it as JPEG"
             " or PNG"
+        )
+    if is_reduced(image):
+        return (
+            f"its first page, of {width} x {height} pixels, is a small copy of another, as in a raw file of a camera:"
+            " save the image itself as JPEG, PNG or TIFF"
         )
     if image.mode in RANGELESS:
         return f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"

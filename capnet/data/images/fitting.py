@@ -6,8 +6,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 SHALLOW = {"L;2": 85, "L;4": 17}  # grey pixels of a PNG with 2 and 4 bits, and what Pillow multiplies them by
-BITS, PHOTOMETRIC, SAMPLES, PLANAR = 258, 262, 277, 284  # tags of TIFF
+SUBFILE, BITS, PHOTOMETRIC, SAMPLES, PLANAR, PAGES = 254, 258, 262, 277, 284, 330  # tags of TIFF
 WHITE_IS_ZERO, IN_PLANES = 0, 2  # values of two: of scans and X-rays, and of channels one after the other
+REDUCED = 1  # a bit of the first tag
 
 
 def fit(image: Image.Image) -> None:
@@ -16,6 +17,14 @@ def fit(image: Image.Image) -> None:
         _fit_transparency(image)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR) == IN_PLANES:
         _fit_planes(image)
+
+
+def is_reduced(image: Image.Image) -> bool:
+    """Is the first page of a TIFF a small copy of a later one, as in raw files of cameras?"""
+    if not isinstance(image, TiffImageFile):
+        return False
+    flags = image.tag_v2.get(SUBFILE)
+    return isinstance(flags, int) and bool(flags & REDUCED) and (PAGES in image.tag_v2 or bool(image.tag_v2.next))
 
 
 def _fit_transparency(image: Image.Image) -> None:

@@ -71,3 +71,19 @@ def test_a_single_plane_is_no_negative(tmp_path: Path, bits: int, white_is: int)
     entries = {**sizes(grey), 262: [white_is]}
     image = seen(tmp_path / "a.tif", tiff((grey if white_is else most - grey).tobytes(), entries))
     np.testing.assert_allclose(image, np.repeat(grey[0][..., None], 3, axis=2) / (most / 255), atol=0.51)
+
+
+@pytest.mark.parametrize(("pages", "entries"), [(1, {254: [1], 330: [8]}), (2, {254: [1]})])
+def test_a_small_copy_is_not_taken_for_the_image(tmp_path: Path, pages: int, entries: dict[int, list[int]]) -> None:
+    """The preview that a DNG, NEF or ARW begins with."""
+    grey = np.zeros((1, 24, 32), dtype="u1")
+    (tmp_path / "a.dng").write_bytes(tiff(grey.tobytes(), {**sizes(grey), 262: [1], **entries}, pages=pages))
+    assert "its first page, of 32 x 24 pixels, is a small copy" in inspect_image(tmp_path / "a.dng").fault
+
+
+@pytest.mark.parametrize(("pages", "entries"), [(1, {254: [1]}), (1, {254: [0], 330: [8]}), (2, {254: [2]}), (2, {})])
+def test_other_first_pages_are_the_image(tmp_path: Path, pages: int, entries: dict[int, list[int]]) -> None:
+    """Also where smaller copies follow, and where a small copy was saved alone."""
+    grey = np.full((1, 24, 32), 77, dtype="u1")
+    image = seen(tmp_path / "a.tif", tiff(grey.tobytes(), {**sizes(grey), 262: [1], **entries}, pages=pages))
+    assert np.all(image == 77)
