@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capnet.data.images.dark import brightest, is_deep
-from capnet.data.images.fitting import fit, is_reduced, is_white_zero
+from capnet.data.images.fitting import fit, is_clear_bmp, is_reduced, is_white_zero
 from capnet.data.images.headers import has_scan_each, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
@@ -209,7 +209,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         _turn(image)
         if image.mode.startswith("I;16"):
             return _in_bands(image, _scaled_negative if is_white_zero(image) else _scaled)
-        if image.has_transparency_data:
+        if image.has_transparency_data and not is_clear_bmp(image):
             return _in_bands(image, _on_white)
         return image if image.mode == "RGB" else image.convert("RGB")
 

@@ -51,6 +51,11 @@ def _fit_planes(image: TiffImageFile) -> None:
                 image.tile[number] = tile._replace(args=(f"{band};16{order}", *more))
 
 
+def is_clear_bmp(image: Image.Image) -> bool:
+    """Has a decoded BMP an alpha channel that nobody filled in? Its colours are shown then, as in browsers."""
+    return image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
+
+
 def is_white_zero(image: Image.Image) -> bool:
     """Is 0 white in this TIFF? Pillow turns such values round where they have up to 8 bits, and leaves those of 16."""
     return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO

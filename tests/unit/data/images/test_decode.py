@@ -158,6 +158,18 @@ def test_transparent_pixels_are_white(tmp_path: Path) -> None:
     assert pixels(tmp_path / "grey.png")[0, :, 0].tolist() == [0, 204]
 
 
+@pytest.mark.parametrize(("alphas", "seen"), [((0, 0), [30, 60]), ((0, 255), [255, 60]), ((51, 0), [210, 255])])
+def test_an_alpha_channel_of_zeros_hides_no_bmp(tmp_path: Path, alphas: tuple[int, int], seen: list[int]) -> None:
+    """Many programs leave the fourth byte of each pixel empty and call it alpha."""
+    row = bytes([30, 30, 30, alphas[0], 60, 60, 60, alphas[1]])
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, len(row), 0, 0, 0, 0) + masks.ljust(68, b"\0")
+    size = 14 + len(info)
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", size + len(row), 0, 0, size) + info + row)
+    assert pixels(tmp_path / "a.bmp")[0, :, 0].tolist() == seen
+    assert inspect_image(tmp_path / "a.bmp").fault == ""
+
+
 def test_a_palette_keeps_its_colours(tmp_path: Path) -> None:
     arrow().quantize(8).save(tmp_path / "a.png")
     np.testing.assert_allclose(pixels(tmp_path / "a.png"), np.asarray(arrow()).astype(int), atol=4)
