@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import Image, ImagePalette
 from PIL.TiffImagePlugin import TiffImageFile
 
 SHALLOW = {"L;2": 85, "L;4": 17}  # grey pixels of a PNG with 2 and 4 bits, and what Pillow multiplies them by
-SUBFILE, BITS, PHOTOMETRIC, SAMPLES, PLANAR, PAGES = 254, 258, 262, 277, 284, 330  # tags of TIFF
+SUBFILE, BITS, PHOTOMETRIC, SAMPLES, PLANAR, COLOURS, PAGES = 254, 258, 262, 277, 284, 320, 330  # tags of TIFF
 WHITE_IS_ZERO, IN_PLANES = 0, 2  # values of two: of scans and X-rays, and of channels one after the other
 REDUCED = 1  # a bit of the first tag
 
@@ -17,6 +17,8 @@ def fit(image: Image.Image) -> None:
         _fit_transparency(image)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR) == IN_PLANES:
         _fit_planes(image)
+    if isinstance(image, TiffImageFile) and image.mode == "P":
+        _fit_palette(image)
 
 
 def is_reduced(image: Image.Image) -> bool:
@@ -49,6 +51,13 @@ def _fit_planes(image: TiffImageFile) -> None:
             if tile.codec_name == "raw" and isinstance(tile.args, tuple):
                 band, *more = tile.args
                 image.tile[number] = tile._replace(args=(f"{band};16{order}", *more))
+
+
+def _fit_palette(image: TiffImageFile) -> None:
+    """Some programs write colours with 8 bits where TIFF has 16, which are all black; libtiff sees it in this way."""
+    colours = image.tag_v2[COLOURS]
+    if max(colours) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
 
 
 def is_clear_bmp(image: Image.Image) -> bool:

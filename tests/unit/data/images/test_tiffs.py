@@ -87,3 +87,12 @@ def test_other_first_pages_are_the_image(tmp_path: Path, pages: int, entries: di
     grey = np.full((1, 24, 32), 77, dtype="u1")
     image = seen(tmp_path / "a.tif", tiff(grey.tobytes(), {**sizes(grey), 262: [1], **entries}, pages=pages))
     assert np.all(image == 77)
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+def test_a_palette_of_8_bits_is_not_black(tmp_path: Path, scale: int) -> None:
+    """TIFF has 16 bits for a colour; libtiff takes a palette without a value above 255 for one of 8 bits."""
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256))
+    codes = np.arange(256, dtype="u1").reshape(1, 8, 32)
+    entries = {**sizes(codes), 262: [3], 320: (scale * colours).ravel().tolist()}
+    np.testing.assert_array_equal(seen(tmp_path / "a.tif", tiff(codes.tobytes(), entries)), colours.T[codes[0]])
