@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from capnet.config import Ingest
 
 CLASS_COLUMNS = ("name", "prompt_name", "critical")
-NUMBERS = {"id", "index", "idx", "number", "code", "class", "class_id", "label", "label_id", "category_id", "target"}
+# names of columns that number the classes, without what is no letter: "ClassId", "Class ID", "class_id"
+THINGS = ("", "class", "cls", "label", "category", "cat", "target")
+NUMBERS = {thing + end for thing in THINGS for end in ("id", "index", "idx", "number", "no", "nr", "code")}
+NUMBERS |= {"class", "label", "target"}
 DIGITS = 9  # of a number that stands for a class
 YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
 MOST_CLASSES = 2**15 - 1  # class indices are int16
@@ -31,7 +34,7 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
     """
     table = open_table(path, CLASS_COLUMNS, ("name",))
     problems = table.problems
-    differs = {column: False for column, name in enumerate(table.header) if name.casefold() in NUMBERS}
+    differs = {column: False for column, name in enumerate(table.header) if _letters(name) in NUMBERS}
     names, prompt_names, critical_names = list[str](), dict[str, str](), list[str]()
     first: dict[str, int] = {}
     for line, cells in table:
@@ -67,6 +70,10 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]
         problems.append(Problem(what, str(path), todo))
     other = next((table.header[column] for column, is_other in differs.items() if is_other), "")
     return make_classes(names, prompt_names, critical_names), problems, other
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalpha, name.casefold()))
 
 
 def with_separator(names: Sequence[str], separator: str, where: str) -> list[Problem]:

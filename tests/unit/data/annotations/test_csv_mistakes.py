@@ -217,6 +217,9 @@ def test_semicolons_in_a_file_that_is_no_utf8_are_not_sent_to_a_command_that_can
     [
         ("id,name\n2,fox\n0,deer\n1,owl\n", "0|1", True),  # sorted by name
         ("id,name\n1,fox\n2,deer\n3,owl\n", "1", True),
+        ("ClassId,name\n1,fox\n2,deer\n3,owl\n", "1", True),
+        ("name,Class ID\nfox,1\ndeer,2\nowl,3\n", "1", True),
+        ("cls_id,name\n0,fox\n1,deer\n2,owl\n", "1", False),
         ("name,class_id\nfox,3\ndeer,7\nowl,9\n", "0", True),
         ("id,name\n0,fox\n1,deer\n2,owl\n", "0|1", False),
         ("id,name\n2,fox\n0,deer\n1,owl\n", "fox|deer", False),
