@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from unit.data.annotations.test_exports import RECIPES, put, run
 
+from capnet.data.images.decode import SUFFIXES
+
 
 def labels_of(root: Path, tool: str) -> dict[str, str]:
     """The paths and labels that the lines for a tool write."""
@@ -101,3 +103,22 @@ def test_a_name_with_the_separator_does_not_become_two_labels(tmp_path: Path) ->
     put(tmp_path, "metadata.jsonl", json.dumps({"file_name": "a.jpg", "labels": ["fox", "deer|doe"]}))
     with pytest.raises(AssertionError, match=r"ingest\.separator: {'deer\|doe'}"):
         labels_of(tmp_path, "Hugging Face")
+
+
+def test_one_name_is_no_list_of_letters(tmp_path: Path) -> None:
+    put(tmp_path, "metadata.jsonl", json.dumps({"file_name": "a.jpg", "labels": "fox"}))
+    assert labels_of(tmp_path, "Hugging Face") == {"a.jpg": "fox"}
+
+
+@pytest.mark.parametrize("ending", [*SUFFIXES, ".JPEG", ".TIFF", ".jfif", ".heic", ".jp2"])
+def test_images_of_every_format_have_a_row(tmp_path: Path, ending: str) -> None:
+    """One without boxes has no text file that would be missed. Of a format that is not read, ingest says so."""
+    put(tmp_path, "data.yaml", "names: [fox, bear]\n")
+    put(tmp_path, f"images/a{ending}", "")
+    for name in ("Thumbs.db", ".hidden.jpg", "part/README"):
+        put(tmp_path, f"images/{name}", "")
+    assert labels_of(tmp_path, "YOLO") == {f"images/a{ending}": ""}
+    put(tmp_path, f"images/fox/b{ending}", "b")
+    put(tmp_path, "images/fox/.DS_Store", "")
+    put(tmp_path, "images/fox/notes.txt", "")
+    assert labels_of(tmp_path, "A folder for each class") == {f"images/fox/b{ending}": "fox"}
