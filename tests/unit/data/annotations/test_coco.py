@@ -54,6 +54,16 @@ def test_rows_come_in_the_order_of_ids_and_classes_in_that_of_categories(tmp_pat
     assert result.rows["width"].iloc[:2].tolist() == [480, 640]
 
 
+def test_a_file_of_which_annotators_looked_for_some_categories_only_is_named(tmp_path: Path) -> None:
+    """LVIS: what is neither annotated nor in the list is unknown there, and absent here."""
+    images = [{**IMAGES[0], "neg_category_ids": [18], "not_exhaustive_category_ids": []}, IMAGES[1]]
+    result = read(tmp_path, write(tmp_path, images, [box(25, 1), box(9, 90)]))
+    assert result.problems == []
+    (warning,) = result.warnings
+    assert warning.startswith("train.json: key 'neg_category_ids' of 1 image is not read.")
+    assert not read(tmp_path, write(tmp_path, IMAGES, [box(25, 1)])).warnings
+
+
 @pytest.mark.parametrize("named", ["train", "test"])
 def test_one_file_alone_is_no_division(tmp_path: Path, named: str) -> None:
     write(tmp_path, IMAGES, [box(25, 90)])
