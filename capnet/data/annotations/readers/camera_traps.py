@@ -15,6 +15,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
+from capnet.data.annotations.label_names import NOTHING
 from capnet.data.annotations.paths import TODO as TODO_PATH
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, group_of, make_rows
@@ -111,6 +112,12 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     if not names:
         todo = "correct ingest.camera_traps.blank and unsure"
         raise DataError("every category is blank or unsure, so there are no classes", str(path), todo)
+    warnings += [
+        f"category {name!r} counts as a class: where it says that nothing is there, name it in"
+        " ingest.camera_traps.blank"
+        for name in names.values()
+        if name.casefold() in NOTHING
+    ]
     index = {number: c for c, number in enumerate(names)}
     classes, mistakes = published_classes(folder, list(names.values()), settings)
     rows = RowList("sequence", "width", "height", source=f"{traps.file} image {{}}")

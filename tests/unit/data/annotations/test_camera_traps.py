@@ -158,6 +158,14 @@ def test_the_usual_blank_category_is_known_however_it_is_spelt_and_a_class_is_ne
         read(write(tmp_path, [image(0)], [seen(0, 0)], CATEGORIES[:1]), Ingest())
 
 
+def test_another_word_for_blank_is_not_taken_for_a_class_without_a_word(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "Blank"}, {"id": 1, "name": "red fox"}]
+    root = write(tmp_path, [image(0), image(1)], [seen(0, 0), seen(1, 1)], categories)
+    (warning,) = read(root, Ingest()).warnings
+    assert warning.startswith("category 'Blank' counts as a class")
+    assert read(root, settings(blank=["Blank"], unsure=[])).warnings == []
+
+
 def test_fifty_sites_with_seventy_percent_blanks_share_no_site_between_sides(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, annotations = [], []
