@@ -20,7 +20,7 @@ from capnet.errors import DataError
 from capnet.progress import Advance, bar
 from capnet.runtime import Machine
 
-KERNELS = 4  # raised where decoding gives other pixels, or towers compute the same function with other roundings
+KERNELS = 5  # raised where decoding gives other pixels, or towers compute the same function with other roundings
 
 
 def pooled_features(

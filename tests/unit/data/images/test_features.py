@@ -73,10 +73,11 @@ def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
     assert tower.calls == 77
 
 
-def test_features_from_before_transparent_pngs_of_16_bits_were_read_right_are_computed_again(pictures, monkeypatch):
+@pytest.mark.parametrize("kernels", [3, 4])  # before transparent PNGs of 16 bits, and before TIFFs in planes
+def test_features_from_before_pixels_were_read_right_are_computed_again(pictures, monkeypatch, kernels):
     tower = Tower()
     with monkeypatch.context() as earlier:
-        earlier.setattr(features, "KERNELS", 3)
+        earlier.setattr(features, "KERNELS", kernels)
         compute(tower, pictures)
     compute(tower, pictures)
     assert tower.calls == 70
