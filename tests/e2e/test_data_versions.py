@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from clone import Clone, make_line
 
 FIRST = {"labels.csv": b"path,labels\na.jpg,fox\n", "a.jpg": b"a", "b.jpg": b"b"}
@@ -44,6 +45,17 @@ def test_a_switch_brings_pictures_and_data_dvc(clone: Clone) -> None:
     assert content(clone) == SECOND
     assert clone.do("git diff --cached --name-only").split() == ["data.dvc"]
     assert clone.do("git diff --cached v2 -- data.dvc") == ""
+
+
+def test_a_version_holds_pictures_in_folders_that_are_called_as_ours_are(clone: Clone) -> None:
+    names = ("runs", "build", "mlruns", "mlartifacts", ".venv", ".capnet")
+    files = {**FIRST, **{f"images/{name}/1.jpg": name.encode() for name in names}}
+    clone.write(files)
+    clone.do("dvc add -q data")
+    assert yaml.safe_load((clone.root / "data.dvc").read_text())["outs"][0]["nfiles"] == len(files)
+    assert clone.do(f"dvc check-ignore {' '.join(f'{name}/1.jpg' for name in names)}").split() == [
+        f"{name}/1.jpg" for name in names
+    ]
 
 
 @pytest.mark.parametrize("fault", ["unsaved", "no store"])
