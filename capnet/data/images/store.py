@@ -14,6 +14,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import resource
 import time
 import zlib
@@ -34,6 +35,8 @@ from capnet.state import state_dir
 SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0  # of work that a killed process loses at most
 ROOM = "make room, or set CAPNET_STATE to a folder with more; fewer views (tte.views) take less"
+# names of its files, earlier versions' among them: the state folder may be one that holds others' files
+OWN = re.compile(r"[0-9a-f]+\.(?:arrow|safetensors)|\..+\.tmp")
 ABANDONED_SECONDS = 3600.0  # a temporary file that is older has no writer
 METADATA = b"capnet"
 
@@ -183,10 +186,12 @@ def write_segment(path: Path, hashes: Sequence[str], features: np.ndarray) -> No
 
 
 def trim(limit: int) -> None:
-    """Remove the longest unused files until the store has at most ``limit`` bytes; what a process has open stays."""
+    """Remove the longest unused files until the store has at most ``limit`` bytes; what a process has open stays, and
+    what is none of the store's.
+    """
     files = list[tuple[os.stat_result, Path]]()
     for folder, _, names in os.walk(state_dir("features")):
-        for path in (Path(folder, name) for name in names):
+        for path in (Path(folder, name) for name in names if OWN.fullmatch(name)):
             with suppress(FileNotFoundError):  # another process has renamed or removed it meanwhile
                 files.append((path.stat(), path))
     total = sum(state.st_size for state, _ in files)

@@ -73,3 +73,17 @@ def test_features_that_no_disk_has_room_for_are_refused_before_work() -> None:
     assert str(refused.value).startswith("1688849.9 GB are needed, the disk has ")
     assert "CAPNET_STATE" in str(refused.value)
     assert not list(store.folder.iterdir())
+
+
+def test_files_that_are_none_of_the_stores_stay() -> None:
+    """``CAPNET_STATE`` may name a folder that has a folder of features already."""
+    folder = state_dir("features")
+    theirs = [folder / "photos.npy", folder / "run" / "photos.csv", folder / "run" / "data-00000-of-00001.arrow"]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(1000))
+        os.utime(path, (0, 0))
+    FeatureStore("key", 1).fill(["a"], [FEATURES])
+    trim(0)
+    assert all(path.exists() for path in theirs)
+    assert FeatureStore("key", 1).missing(["a"])
