@@ -17,13 +17,18 @@ from capnet.errors import check_writable, machine_faults
 MOMENTARY = "capnet-process."
 
 
+def state_folder() -> Path:
+    """``$CAPNET_STATE``; ``.capnet`` where it is unset or empty, as templates leave a variable without a value."""
+    return Path(os.environ.get("CAPNET_STATE") or ".capnet")
+
+
 def state_dir(kind: str) -> Path:
-    """``$CAPNET_STATE/kind`` (default ``.capnet/kind``), made when missing; a state folder that is made here is its
-    owner's alone, one that was there keeps its modes (a volume that several accounts share).
+    """Folder ``kind`` of the state folder, made when missing; a state folder that is made here is its owner's alone,
+    one that was there keeps its modes (a volume that several accounts share).
 
     Raises CapnetError where it cannot be written to.
     """
-    base = Path(os.environ.get("CAPNET_STATE", ".capnet"))
+    base = state_folder()
     path = base / kind
     with machine_faults(path, "the state folder cannot be used (CAPNET_STATE names another)"):
         base.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ class Here:
                 " -m capnet.cli train`"
             )
             raise ConfigError("several nodes are for a pod of a cluster, and this is none", "CAPNET_NAMESPACE", todo)
-        state = Path(os.environ.get("CAPNET_STATE", names.STATE)).absolute()
+        state = Path(os.environ.get("CAPNET_STATE") or names.STATE).absolute()
         return Here(namespace, pod, uid, account, run or uid or pod, state)
 
     @property

@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from capnet.state import state_folder
+
 # what nobody has a store without: MLflow makes the first experiment when all tables are there
 CONTENT = ("experiments", "runs", "registered_models", "model_versions")
 STEPS = ("alembic_version", "_alembic_tmp_experiments")  # tables of a store that is being made
@@ -27,8 +29,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 def goes_with_the_pod(database: Path) -> bool:
     """Whether this is a task of a cluster, and the file lies outside of the state folder, which may be a volume."""
-    state = Path(os.environ.get("CAPNET_STATE", ".capnet")).resolve()
-    return POD_NAME in os.environ and not database.resolve().is_relative_to(state)
+    return POD_NAME in os.environ and not database.resolve().is_relative_to(state_folder().resolve())
 
 
 def of_another_store(folder: Path, database: Path) -> bool:

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from capnet.cluster.names import STATE
+from capnet.cluster.trainjob_spec import Here
+from capnet.commands.doctor.machine import check_state
 from capnet.errors import check_writable
-from capnet.state import use_own_temporary_folder
+from capnet.state import state_dir, state_folder, use_own_temporary_folder
+from capnet.tracking.database import goes_with_the_pod
 
 KEEPER = """
 import signal, sys, tempfile
@@ -73,3 +77,17 @@ def test_what_is_written_to_try_a_folder_has_no_name(tmp_path: Path) -> None:
     assert set(seen.stdout.split("\n")) == {"[]", ""}
     with pytest.raises(FileNotFoundError):
         check_writable(tmp_path / "missing")
+
+
+def test_an_empty_variable_names_no_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compose file leaves one where nobody gives it a value: the working folder is no place for state."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAPNET_STATE", "")
+    assert state_dir("train") == state_folder() / "train" == Path(".capnet", "train")
+    assert [path.name for path in tmp_path.iterdir()] == [".capnet"]
+    (finding,) = check_state()
+    assert str(tmp_path / ".capnet") in finding.message
+    monkeypatch.setenv("KFP_POD_NAME", "capnet-training-x-123")
+    assert goes_with_the_pod(tmp_path / "mlflow.db")
+    monkeypatch.setenv("CAPNET_NAMESPACE", "team")
+    assert Here.from_environment().state == Path(STATE)

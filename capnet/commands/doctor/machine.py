@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
 from capnet.errors import check_writable, counted, machine_faults
+from capnet.state import state_folder
 
 if TYPE_CHECKING:
     from capnet.config import Register
@@ -36,7 +36,7 @@ def machine_checks(settings: Register) -> Checks:
 
 def check_state() -> Iterable[Finding]:
     """Whether the state folder, or the folder that it will be made in, can be written to."""
-    folder = Path(os.environ.get("CAPNET_STATE", ".capnet")).absolute()
+    folder = state_folder().absolute()
     with machine_faults(folder, "the state folder cannot be used (CAPNET_STATE names another)"):
         check_writable(existing := _existing(folder))
         free = shutil.disk_usage(existing).free / 1e9
