@@ -70,17 +70,27 @@ class _Loader(yaml.SafeLoader):
         value = super().construct_yaml_int(node)
         digits = str(node.value).replace("_", "").lstrip("+-")
         if ":" in digits or (len(digits) > 1 and digits[0] == "0" and digits.isdigit()):
-            line = node.start_mark.line + 1
-            raise ValueError(
-                f"line {line}: {node.value} is {value} in YAML 1.1, and not in YAML 1.2, by which DVC reads this:"
-                " write it without leading zeros or colons"
-            )
+            raise _other_in_dvc(node, value)
         if value.bit_length() > MOST_BITS:
             raise ValueError(f"line {node.start_mark.line + 1}: a whole number of more than {MOST_BITS} bits")
         return value
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value = super().construct_yaml_float(node)
+        if ":" in str(node.value):
+            raise _other_in_dvc(node, value)
+        return value
+
+
+def _other_in_dvc(node: yaml.ScalarNode, value: float) -> ValueError:
+    return ValueError(
+        f"line {node.start_mark.line + 1}: {node.value[:40]} is {value} in YAML 1.1, and not in YAML 1.2, by which DVC"
+        " reads this: write it without leading zeros or colons"
+    )
+
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 _Loader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -94,7 +94,7 @@ def test_aliases_and_merges_that_people_write_are_still_read() -> None:
     assert read_yaml("") is None
 
 
-@pytest.mark.parametrize("number", ["010", "-007", "0_10", "1:30"])
+@pytest.mark.parametrize("number", ["010", "-007", "0_10", "1:30", "1:30.5"])
 def test_a_number_that_dvc_reads_as_another_one_is_refused(number: str) -> None:
     """PyYAML made 8 of 010, and 90 of 1:30."""
     with pytest.raises(ValueError, match=f"line 2: {number} is "):
