@@ -45,7 +45,8 @@ def pooled_features(
         machine: device, precision, workers, and the size of the store.
         threads: of the CPU.
         what: names the rows in the log and in errors.
-        concurrent: as in ``stream``.
+        concurrent: as in ``stream``; however few images the store lacks, or they would have other roundings than in an
+            empty store.
 
     Returns:
         [row, view, ...], rounded to 16 bits.

@@ -56,15 +56,19 @@ def stream(
         threads: of the CPU.
         total: number of images.
         concurrent: a CPU runs as many batches at once as it has threads, each in one of them: for a small convolutional
-            tower that takes three quarters of the time of threads that share each batch, and gives the same bits
-            (measured). ``encode`` then has to stand several callers.
+            tower that takes three quarters of the time of threads that share each batch, which in fp32 round in another
+            way (measured). ``encode`` then has to stand several callers.
     """
     step = _views_at_once(machine)
     chunks = chunked(items, step if machine.device.type == "cpu" else max(1, step // transform.views))
-    side_by_side = concurrent and total * transform.views > step * threads  # else one thread would do it all
     with named_worker_faults():
         batches = load_batches(chunks, root, transform, machine, threads, total)
-        yield from encode_batches(encode, batches, transform, machine, threads, side_by_side)
+        yield from encode_batches(encode, batches, transform, machine, threads, concurrent)
+
+
+def fill_threads(total: int, transform: Transform, machine: Machine, threads: int) -> bool:
+    """Whether so many images are a batch for each thread, and more: of fewer, one thread would do nearly all."""
+    return total * transform.views > _views_at_once(machine) * threads
 
 
 def encode_batches(

@@ -178,6 +178,22 @@ def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, mon
     assert torch.get_num_threads() == 2
 
 
+def test_one_new_image_is_computed_in_one_thread_as_all_of_an_empty_store_are(pictures):
+    """Threads that share a batch round in another way: a store that was filled in two runs had other bits."""
+    rows, root = pictures
+    machine, seen = prepare(Runtime(precision="fp32", threads=2)), []
+
+    def tower(images):
+        seen.append(torch.get_num_threads())
+        return images.mean(dim=(2, 3))
+
+    for some in (rows.iloc[:6], rows):
+        pooled_features(tower, "w", some, root, LOOK, machine, 2, "test", concurrent=True)
+    assert len(seen) == 5
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
+
+
 def test_an_error_in_one_of_the_threads_is_raised_and_nothing_is_kept(pictures, tmp_path):
     def tower(images):
         raise ValueError("no kernel for this")
