@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import click
@@ -9,6 +11,8 @@ import click
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ConfigError, ContractError, counted
 
+# how ONNX stores the metadata that every export has: their name, the length of their text, and the text
+WRITTEN = re.compile(rb"\n\x06capnet\x12[\x80-\xff]*[\x00-\x7f]\{", re.DOTALL)
 EPILOG = """\b
 Examples:
   capnet export --out model.onnx                              the champion
@@ -42,6 +46,7 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
     from capnet.serving import onnx_export
     from capnet.serving.predict import list_images
 
+    check_graph(out)
     check_description(out.with_suffix(".json"))
     # the graph has one precision
     loaded = load(Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32"))
@@ -59,6 +64,25 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
         f"one view takes {measured.theirs:.1f} ms in ONNX Runtime, {measured.ours:.1f} ms in capnet, on"
         f" {loaded.runtime.threads} threads"
     )
+
+
+def check_graph(path: Path) -> None:
+    """A graph replaces that of an earlier export, and nothing else.
+
+    Args:
+        path: of the graph.
+
+    Raises:
+        ConfigError: a folder is there, or a file of another kind.
+    """
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        return
+    if path.is_file():
+        with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            if WRITTEN.search(content):
+                return
+    what = "the output is a folder" if path.is_dir() else "there is a file that no earlier export wrote"
+    raise ConfigError(what, str(path), "name another output, or move the file")
 
 
 def check_description(path: Path) -> None:
