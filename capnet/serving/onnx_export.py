@@ -48,6 +48,7 @@ RESIZED = {
     "pad": "paste it into the middle of a square of its longer edge, of RGB 127; resize to input width + views.expand",
     "squash": "distort it into a square of input width + views.expand",
 }
+FILTERED = ", with input.interpolation and antialiasing, as in Pillow: in reducing, a pixel is a mean of all it covers"
 CORNERS = (
     "cut views of the input's size: the four corners of the resized picture and its centre (half margins rounded down)"
 )
@@ -114,7 +115,7 @@ def about(served: Served, key: str) -> dict[str, Any]:
             "interpolation": preprocess.interpolation,
         },
         "views": loaded.tte.model_dump(mode="json"),
-        "steps": [DECODED, RESIZED[loaded.tte.resize], CUTS[loaded.tte.views]],
+        "steps": [DECODED, RESIZED[loaded.tte.resize] + FILTERED, CUTS[loaded.tte.views]],
         "output": {"name": LOGITS, "shape": ["picture", "class"], "score": score},
         "precision": "fp32",
         "thresholds_chosen_in": loaded.config.get("precision", "fp32"),

@@ -76,6 +76,8 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     decoded, resized, cut = about["steps"]
     assert "transparency on white" in decoded
     assert "shorter edge = input width + views.expand" in resized
+    assert "input.interpolation and antialiasing" in resized, "without it scores of photos differ by up to a half"
+    assert entry["interpolation"] == "bicubic"
     assert "the four corners of the resized picture and its centre" in cut
     result = []
     for workspace in pictures:
