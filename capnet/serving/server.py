@@ -64,6 +64,8 @@ def _check_free(host: str, port: int) -> None:
             try:
                 with socket.socket(family, kind, protocol) as listener:
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:  # as asyncio's, which leaves IPv4 to others
+                        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     listener.bind(address)
             except OSError as error:
                 failed.append(error)  # the machine may lack one family of addresses

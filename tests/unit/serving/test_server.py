@@ -225,6 +225,15 @@ def test_a_port_that_is_taken_is_named_before_the_model_is_loaded(port: int, tmp
     assert f"where: 127.0.0.1:{port}" in text
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_a_port_that_ipv4_alone_has_is_free_for_ipv6(tmp_path: Path) -> None:
+    """The server's own socket takes IPv6 alone, so it can listen there, and goes on to the model, which is nowhere."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "cannot listen" not in failure(str(tmp_path / "gone"), 1, host="::", port=port)
+        assert "Address already in use" in failure(str(tmp_path / "gone"), 1, host="0.0.0.0", port=port)
+
+
 def test_an_address_that_is_none_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
     """It loaded the model, and then ended with 3, the code of data, or with a traceback."""
     model = str(tmp_path / "gone")
