@@ -258,9 +258,11 @@ def _rows(
         advance(len(part.names))
         scores, values = iter(part.scores), iter(part.brightest)
         for name, fault in zip(part.names, part.faults, strict=True):
+            row = None if fault else next(scores)
             if not fault:
                 dark.add(name, next(values))
-            yield name, fault and faults.get(name, fault), None if fault else next(scores)
+            known = faults.get(name, fault)  # also where another file has just the name that is shown for this one
+            yield name, known, None if known else row
 
 
 def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:

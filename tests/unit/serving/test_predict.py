@@ -26,6 +26,7 @@ from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
 from capnet.serving.engine import Served
+from capnet.serving.image_folder import NO_UTF8
 from capnet.serving.predict import check_out, list_images, predict
 
 pytestmark = pytest.mark.slow
@@ -183,6 +184,17 @@ def test_a_name_that_is_no_utf8_is_one_image_that_cannot_be_read(served: Served,
         done = predict(served, "capnet version 1", list_images(str(workspace)), tmp_path / name)
         assert (done.images, done.not_read) == (2, 1)
         assert done.faults == [("\\xff.jpg", "its name is no UTF-8: rename the file")]
+
+
+def test_a_name_that_is_no_utf8_does_not_get_the_labels_of_the_file_that_is_called_so(
+    served: Served, tmp_path: Path
+) -> None:
+    folder = tmp_path / "names"
+    folder.mkdir()
+    Image.new("RGB", (40, 50)).save(folder / r"a\xff.png")
+    (folder / os.fsdecode(b"a\xff.png")).write_bytes(b"another image")
+    done = predict(served, "model", list_images(str(folder)), tmp_path / "out.parquet")
+    assert done.faults == [(r"a\xff.png", NO_UTF8)] * 2
 
 
 def test_an_empty_cell_names_its_row(served: Served, tmp_path: Path) -> None:
