@@ -14,7 +14,7 @@ from torch import Tensor
 from capnet.config import settings_hash
 from capnet.data.images.store import FeatureStore, trim
 from capnet.data.images.stored_features import StoredFeatures
-from capnet.data.images.stream import Part, stream, without_faults
+from capnet.data.images.stream import Part, stream, views_at_once, without_faults
 from capnet.data.images.transform import Transform
 from capnet.errors import DataError
 from capnet.progress import Advance, bar
@@ -71,7 +71,8 @@ def pooled_features(
     if missing:
         new = rows.iloc[missing]
         items, what = transform.items(new), f"features of {what} pictures"
-        parts = stream(pooled, items, root, transform, machine, threads, len(new), concurrent)
+        encode = in_whole_passes(pooled, views_at_once(machine)) if machine.device.type == "cpu" else pooled
+        parts = stream(encode, items, root, transform, machine, threads, len(new), concurrent)
         with closing(parts), bar(what, len(new)) as advance:
             store.fill(new["sha256"].tolist(), _in_16_bits(without_faults(parts, root), what, advance))
     features = store.read(hashes)
@@ -79,6 +80,22 @@ def pooled_features(
         del store  # it keeps segments in use that these images do not need
         trim(machine.feature_bytes)
     return features
+
+
+def in_whole_passes(pooled: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:
+    """A function of which each pass has ``size`` views: in smaller ones a vision transformer rounds in another way
+    (measured), so the last features before a kill would have other bits than without it.
+
+    Args:
+        pooled: images [view, 3, size, size] -> features [view, ...].
+        size: views of a pass; the last view is repeated where there are fewer.
+    """
+
+    def whole(views: Tensor) -> Tensor:
+        repeated = views[-1:].expand(max(0, size - len(views)), *views.shape[1:])
+        return pooled(torch.cat([views, repeated]))[: len(views)]
+
+    return whole
 
 
 def _in_16_bits(parts: Iterable[Part], what: str, advance: Advance) -> Iterator[np.ndarray]:

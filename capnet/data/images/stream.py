@@ -59,7 +59,7 @@ def stream(
             tower that takes three quarters of the time of threads that share each batch, which in fp32 round in another
             way (measured). ``encode`` then has to stand several callers.
     """
-    step = _views_at_once(machine)
+    step = views_at_once(machine)
     chunks = chunked(items, step if machine.device.type == "cpu" else max(1, step // transform.views))
     with named_worker_faults():
         batches = load_batches(chunks, root, transform, machine, threads, total)
@@ -68,7 +68,7 @@ def stream(
 
 def fill_threads(total: int, transform: Transform, machine: Machine, threads: int) -> bool:
     """Whether so many images are a batch for each thread, and more: of fewer, one thread would do nearly all."""
-    return total * transform.views > _views_at_once(machine) * threads
+    return total * transform.views > views_at_once(machine) * threads
 
 
 def encode_batches(
@@ -89,7 +89,7 @@ def encode_batches(
     Yields:
         One part for each batch, in order.
     """
-    step = _views_at_once(machine)
+    step = views_at_once(machine)
 
     def work() -> Iterator[Work]:
         for batch in batches:
@@ -114,7 +114,8 @@ def encode_batches(
             done = []
 
 
-def _views_at_once(machine: Machine) -> int:
+def views_at_once(machine: Machine) -> int:
+    """Views of a forward pass."""
     return BATCH_VIEWS if machine.device.type == "cpu" else BATCH_VIEWS_CUDA
 
 
