@@ -48,3 +48,23 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
     assert problems == []
     answers = {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no", (names[3], "fox <b>3</b>"): "no"}
     assert result == before | answers
+
+
+def test_a_page_written_anew_has_no_answers_of_the_page_before(tmp_path: Path) -> None:
+    params = parse({"data": {"root": str(tmp_path)}})
+    fox, owl, deer = ((f"{name}.jpg", name, "", "no", "0.900", "train") for name in ("fox", "owl", "deer"))
+    (tmp_path / "review.html").write_text(page([fox, owl], {}, params, tmp_path))
+    (tmp_path / "profile").mkdir()
+    with Browser(tmp_path / "profile") as window:
+        window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+        window.open(f"file://{tmp_path}/review.html")
+        window.wait("0 of 2 looked at")
+        window.click("li:nth-child(1) label", "^yes$")
+        window.click("li:nth-child(2) label", "^no$")
+        window.wait("2 of 2 looked at")
+        window.click("button", "Save")
+        (tmp_path / "review.html").write_text(page([deer, owl], {("fox.jpg", "fox"): "yes"}, params, tmp_path))
+        window.leave_and_return()
+        window.wait("deer?", "1 of 2 looked at")
+        checked = '[...document.querySelectorAll("input:checked")].map(one => one.closest("fieldset").ariaLabel)'
+        assert window.ask(checked) == ["owl in owl.jpg"]
