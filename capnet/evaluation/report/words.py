@@ -163,9 +163,10 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
             else:
                 unseen.append(str(item["name"]))
         elif "objective" in item and kind == "recall" and as_float(item.get("recall")) < float(share):
+            who = "classes that share a threshold reach together" if item["borrowed"] else "its groups reach on average"
             notes.append(
                 f"Critical class {item['name']}: recall {percent(item['recall'])} % of {item['positives']} held-out"
-                f" positives, below {objective}, which classes that share a threshold reach together."
+                f" positives, below {objective}, which {who}."
             )
     for objective, items in shortfalls.items():
         silent = [str(item["name"]) for item in items if as_float(item.get("recall")) < SELDOM]

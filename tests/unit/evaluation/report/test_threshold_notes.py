@@ -28,6 +28,14 @@ def test_a_critical_class_below_its_recall_is_named_although_the_pool_reaches_it
     low = {"objective": "recall>=0.9", "recall": 0.8, "positives": 25, "borrowed": True}
     (note,) = threshold_notes(content("f1", low, {}, {"objective": "recall>=0.9", "recall": 0.95}))
     assert note.startswith("Critical class class 0: recall 80.0 % of 25 held-out positives, below recall>=0.9")
+    assert note.endswith("which classes that share a threshold reach together.")
+
+
+def test_a_critical_class_with_a_threshold_of_its_own_shares_none() -> None:
+    """Of 26 groups one has 15 of 40 positives, and counts as one: missed whole, they are 4 % of the promise."""
+    low = {"objective": "recall>=0.9", "recall": 0.625, "positives": 40, "borrowed": False}
+    (note,) = threshold_notes(content("f1", low, {}))
+    assert note.endswith("62.5 % of 40 held-out positives, below recall>=0.9, which its groups reach on average.")
 
 
 def test_classes_are_counted_among_those_with_their_objective() -> None:
