@@ -29,10 +29,12 @@ from capnet.promotion.verdict import (
     judge,
 )
 
+NOTHING = "nothing"  # the objective where there were no pictures to choose thresholds on
+
 
 @dataclass(frozen=True)
 class Cuts:
-    """Thresholds float32 [class], in the unit of scores, and the objective that each was chosen for."""
+    """Thresholds float32 [class], in the unit of scores, and the objective that each was chosen for, or NOTHING."""
 
     thresholds: NDArray[np.float32]
     objectives: tuple[str, ...]
@@ -130,7 +132,7 @@ def worse_decisions(
 def _kept(objective: str, counts: Counts) -> Floats:
     """How much of an objective is reached [class, draw]; NaN without positives."""
     kind, _, share = objective.partition(">=")
-    if kind == "f1":
+    if not share:  # F1, and NOTHING, of which F1 says most
         return class_f1(counts)
     rate = recall(counts) if kind == "recall" else np.where(counts.true > 0, precision(counts), np.nan)
     return np.minimum(rate, float(share))
@@ -138,7 +140,7 @@ def _kept(objective: str, counts: Counts) -> Floats:
 
 def _masks(rows: Rows, objective: str, chosen: Bools) -> dict[str, Bools]:
     """What is compared of the ``chosen`` classes: bool [class] by the name of its rule."""
-    rate = "F1" if objective == "f1" else objective
+    rate = objective if ">=" in objective else "F1"
     means = {"all classes": np.ones(len(rows.names), dtype=bool), "tail": np.array(rows.buckets) == "tail"}
     if rows.former_tail is not None:
         means[FORMER_TAIL] = rows.former_tail

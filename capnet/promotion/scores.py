@@ -24,7 +24,7 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError
-from capnet.promotion.decisions import Cuts, cuts_of
+from capnet.promotion.decisions import NOTHING, Cuts, cuts_of
 
 FOLDER = "gate"  # among the artifacts of a run
 TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
@@ -80,13 +80,14 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     )
     others = table[table["split"].isin(("train", "val"))]
     chosen = read_thresholds(evaluation / "thresholds.json", classes)
+    is_chosen = chosen.get("source") != "none"  # else every class has 0.5, whatever was asked for
     items = [
         {
             "name": item.name,
             "bucket": item.bucket,
             "critical": item.critical,
             "threshold": cut["threshold"],
-            "objective": str(cut.get("objective", chosen.get("objective", "f1"))),
+            "objective": str(cut.get("objective", chosen.get("objective", "f1"))) if is_chosen else NOTHING,
         }
         for item, cut in zip(classes.items, chosen["classes"], strict=True)
     ]

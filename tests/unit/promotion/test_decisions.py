@@ -15,7 +15,7 @@ from unit.promotion.promoting import champion, champion_scores, click, promote, 
 from unit.promotion.worse_tables import BAD
 
 from capnet.config.results import Threshold
-from capnet.contracts import read_classes, read_json
+from capnet.contracts import read_classes, read_json, write_json
 from capnet.errors import GateError
 from capnet.evaluation.bootstrap import draw_weights, interval
 from capnet.evaluation.thresholds import choose_thresholds
@@ -167,6 +167,25 @@ def test_the_gate_keeps_the_thresholds_that_serve(make_outputs: Make) -> None:
     kept = [item["threshold"] for item in read_json(paths["evaluation"] / "thresholds.json")["classes"]]
     assert cuts.thresholds.tolist() == kept
     assert set(cuts.objectives) == {Threshold().objective}
+
+
+def test_thresholds_that_were_not_chosen_keep_no_promise(make_outputs: Make) -> None:
+    """Without validation pictures and out-of-fold scores every class has 0.5, whatever the settings ask for."""
+    paths = make_outputs()
+    classes, path = read_classes(paths["split"] / "classes.json"), paths["evaluation"] / "thresholds.json"
+    asked = read_json(path) | {"objective": "recall>=0.9"}
+    write_json(path, asked)
+    before = gate_scores(paths["split"], paths["evaluation"], classes, "")
+    write_json(path, asked | {"source": "none"})
+    now = gate_scores(paths["split"], paths["evaluation"], classes, "")
+    verdict = gate_verdict(now, before, POLICY)
+    assert verdict.asks == ("thresholds were chosen for nothing instead of recall>=0.9",)
+    assert gate_verdict(now, now, POLICY).asks == ()
+
+
+def test_thresholds_that_were_not_chosen_are_measured_by_f1() -> None:
+    names = {rule.name for rule in _verdict([0.99] * 8, USUAL, "nothing").likely}
+    assert names == {"F1 at the thresholds, all classes", "F1 at the thresholds, tail"}
 
 
 def test_a_model_that_names_nothing_is_not_promoted_without_a_reason(client: MlflowClient, tmp_path: Path) -> None:
