@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from capnet.config.results import Threshold
 from capnet.errors import some
 from capnet.evaluation.metrics import Bools, Counts, Floats, class_f1, count, mean_over, precision, recall
 from capnet.promotion.policy import Policy
@@ -47,7 +49,7 @@ def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
     """The thresholds of gate.json's ``classes``; None where it was written before they were kept there.
 
     Raises:
-        ValueError: some classes have one and others not, or one is no threshold.
+        ValueError: some classes have one and others not, one is no threshold, or it was chosen for no known objective.
     """
     kinds = {(type(item.get("threshold")), type(item.get("objective"))) for item in classes}
     if kinds == {(type(None), type(None))}:
@@ -55,6 +57,11 @@ def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
     numbers = [item["threshold"] for item in classes] if kinds == {(float, str)} else [np.nan]
     if not (np.isfinite(numbers) & (np.array(numbers) >= 0) & (np.array(numbers) <= 1)).all():
         raise ValueError("every class needs a threshold from 0 to 1 and its objective, or none has one")
+    for objective in {item["objective"] for item in classes} - {NOTHING}:
+        try:
+            Threshold(objective=objective)
+        except ValidationError:
+            raise ValueError(f"thresholds were chosen for {objective!r}, which is no objective") from None
     return Cuts(np.array(numbers, dtype=np.float32), tuple(item["objective"] for item in classes))
 
 

@@ -218,6 +218,13 @@ def test_rows_that_no_registration_writes_are_refused(
             for n in range(4)
         ],
         [{"name": f"{n}", "bucket": "head", "critical": False, "threshold": 0.5} for n in range(4)],
+        *(
+            [
+                {"name": f"{n}", "bucket": "head", "critical": False, "threshold": 0.5, "objective": objective}
+                for n in range(4)
+            ]
+            for objective in ("recall>=abc", "precision>=nan", "recall>=", "")
+        ),
     ],
 )
 def test_a_list_of_classes_that_no_registration_writes_is_refused(
