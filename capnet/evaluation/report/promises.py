@@ -54,10 +54,16 @@ def promises(metrics: Mapping[str, Any]) -> list[str]:
         if share and kind in rates:
             whose = "" if name == "all" else f" of {TITLES[name].lower()}"
             sentences.append(
-                f"Asked for: {kind}{whose} of at least {percent(float(share))} %. On the test pictures:"
+                f"Asked for: {kind}{whose} of at least {_asked(float(share))} %. On the test pictures:"
                 f" {percent(rates[kind])} %{_kept(rates, kind, float(share))}."
             )
     return sentences
+
+
+def _asked(share: float) -> str:
+    """In percent, with more than one decimal where it has more: a demand is not rounded."""
+    rounded, exact = percent(share), f"{100 * share:.10g}"
+    return rounded if float(rounded) == float(exact) else exact
 
 
 def _kept(rates: Mapping[str, Any], kind: str, share: float) -> str:

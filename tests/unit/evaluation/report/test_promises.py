@@ -33,6 +33,11 @@ def test_a_recall_is_kept_missed_or_neither() -> None:
     assert sentences_of("recall>=0.95")[0].endswith("85.3 % (78.8 to 91.8), less than that.")
 
 
+def test_what_was_asked_for_is_not_rounded() -> None:
+    for share, asked in (("0.9995", "99.95"), ("0.9975", "99.75"), ("0.998", "99.8"), ("1", "100.0"), ("0.57", "57.0")):
+        assert sentences_of(f"recall>={share}")[0].startswith(f"Asked for: recall of at least {asked} %.")
+
+
 def test_critical_classes_with_an_objective_of_their_own_are_apart() -> None:
     assert sentences_of("recall>=0.8", "precision>=0.95") == [
         "Asked for: precision of critical classes of at least 95.0 %. On the test pictures: 97.0 % (95.0 to 99.0),"
