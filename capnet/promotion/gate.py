@@ -148,7 +148,7 @@ def _compare(
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    if champion.cuts is None:
+    if champion.cuts is None and candidate.cuts is not None:
         notes.append("the champion has no thresholds among its scores for the gate, so no labels are compared")
     asks = other_objectives(cuts)
     return Verdict(tuple(rules), (*notes, *doubts), bool(doubts or asks), len(theirs), asks, fell)
