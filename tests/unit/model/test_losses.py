@@ -1,6 +1,7 @@
 """The losses against the reference numbers, against PyTorch's own functions and under masks."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from capnet.config import parse
 from capnet.model import losses
 from capnet.model.losses import LOSSES, multilabel_loss
-from capnet.model.losses.asymmetric import Asymmetric
+from capnet.model.losses.asymmetric import Asymmetric, asymmetric_elements
 from capnet.model.losses.cross_entropy import Bce, Focal, bce_elements
 from capnet.model.losses.distribution_balanced import (
     Balanced,
@@ -87,6 +88,24 @@ def test_lmpt_variant_matches_the_reference(cases):
         np.testing.assert_allclose(logits.grad, case["lmpt_variant_float64_grad"], atol=1e-10)
 
 
+def test_the_distribution_balanced_focal_loss_is_the_equations_of_the_paper():
+    """Wu et al., ECCV 2020, sections 3.2 and 3.3, one entry after the other; also where no reference numbers are."""
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(12, 4, dtype=torch.float64, generator=generator)
+    targets, counts = torch.rand(12, 4, generator=generator) < 0.5, [30, 12, 5, 1]
+    entries = []
+    for z_of, y_of in zip(logits.tolist(), targets.tolist(), strict=True):
+        instance = sum(y / n for y, n in zip(y_of, counts, strict=True))
+        for z, y, n in zip(z_of, y_of, counts, strict=True):
+            ratio = (1 / n) / instance if instance else 0.3  # r = mu for an image without a label
+            weight = 0.1 + 1 / (1 + math.exp(-10.0 * (ratio - 0.3)))
+            z -= 0.05 * math.log(40 / n - 1) / 2.0  # a rare class must reach more
+            entropy = math.log1p(math.exp(-z if y else 2.0 * z))
+            entries.append(weight * 2 * (1 - math.exp(-entropy)) ** 2 * entropy / (1 if y else 2.0))
+    loss = multilabel_loss(logits, targets, torch.tensor(counts), 40, LOSSES["db_focal"](mu=0.3))
+    assert float(loss) == pytest.approx(sum(entries) / len(entries), rel=1e-12)
+
+
 def test_an_image_without_labels_gets_the_largest_or_the_middle_weight():
     counts = torch.tensor([120.0, 40.0, 2.0])
     blank = torch.zeros(1, 3)
@@ -144,6 +163,19 @@ def test_unknown_entries_have_no_effect_at_all(name):
     assert (gradient[~known] == 0).all()
 
 
+@pytest.mark.parametrize("name", ["asl", "bce", "db", "db_focal", "focal"])
+def test_a_loss_with_unknown_labels_is_that_of_each_image_on_its_known_classes_alone(name):
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(40, 5, dtype=torch.float64, generator=generator)
+    targets, known = (torch.rand(40, 5, generator=generator) < share for share in (0.4, 0.7))
+    counts, whole = torch.tensor([9, 5, 3, 2, 1]), 0.0
+    for x, y, k in zip(logits, targets, known, strict=True):
+        if k.any():
+            whole += k.sum() * multilabel_loss(x[k][None], y[k][None], counts[k], 40, LOSSES[name]())
+    loss = multilabel_loss(logits, targets, counts, 40, LOSSES[name](), known)
+    assert float(loss) == pytest.approx(float(whole / known.sum()), rel=1e-12)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_classes_in_no_or_every_image_and_large_logits_stay_finite(name):
     logits = torch.tensor([[80.0, -80.0, 0.0], [-80.0, 80.0, 30.0]], requires_grad=True)
@@ -173,7 +205,8 @@ def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
 
 
 @pytest.mark.parametrize(
-    ("gamma_positive", "gamma_negative", "clip"), [(0.5, 0.5, 0.05), (0.0, 4.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.5, 1.0)]
+    ("gamma_positive", "gamma_negative", "clip"),
+    [(0.5, 0.5, 0.05), (0.0, 4.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.5, 1.0), (0, 0, 0.05)],
 )
 def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, gamma_negative, clip):
     settings = Asymmetric(gamma_positive=gamma_positive, gamma_negative=gamma_negative, clip=clip)
@@ -183,6 +216,8 @@ def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, g
         loss.backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(logits.grad).all()
+        elements = asymmetric_elements(logits, torch.full((1, 7), target), gamma_positive, gamma_negative, clip)
+        assert (elements >= 0).all(), "a negative below the clip costs nothing and earns nothing"
 
 
 def test_confident_elements_keep_every_digit_of_float64():
