@@ -101,6 +101,13 @@ def test_a_promise_that_is_still_kept_is_no_fall() -> None:
     assert _verdict(cuts, [0.0] * 8, "recall>=0.95").colour == "inconclusive"
 
 
+def test_a_score_at_the_threshold_is_a_label_that_is_given() -> None:
+    """Scores of a model in half precision, or of few views, often equal the one that a threshold was taken from."""
+    scores = WORLD.scores(np.where(WORLD.theirs >= 0.3, 0.75, 0.25).astype(np.float32))
+    verdict = gate_verdict(_with(scores, [0.75] * 8), _with(scores, [0.5] * 8), POLICY)
+    assert (verdict.colour, verdict.likely) == ("green", [])
+
+
 def test_another_objective_needs_a_reason_and_is_not_measured() -> None:
     scores = WORLD.scores(WORLD.theirs)
     now = _with(scores, [0.99] * 8, "precision>=0.95")

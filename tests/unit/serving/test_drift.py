@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chi2_contingency
 
-from capnet.serving.drift import Drift, reference_document
+from capnet.serving.drift import FEWEST, Drift, reference_document
 
 NAMES = [f"c{number}" for number in range(30)]
 LIMITS = np.full(30, 0.7)
@@ -50,6 +51,13 @@ def test_a_class_whose_scores_moved_is_named_alone(shift: float) -> None:
     assert (result["z"] > 0) == (shift > 0)
 
 
+def test_z_is_that_of_two_proportions() -> None:
+    report = drift_report(_reference(900), _scores(7, 400, 0.25), LIMITS)["classes"][4]
+    given = [report["reference_rate"] * 900, report["decided_rate"] * 400]
+    table = np.array([given, np.array([900, 400]) - given])
+    assert report["z"] ** 2 == pytest.approx(chi2_contingency(table, correction=False).statistic)
+
+
 def test_psi_is_the_textbook_sum() -> None:
     reference, scores = _reference(), _scores(3, 500, 0.1)
     item = reference["classes"][4]
@@ -60,12 +68,25 @@ def test_psi_is_the_textbook_sum() -> None:
     )
 
 
+def test_labels_of_a_picture_and_pictures_without_one_are_counted_in_both() -> None:
+    limits = np.array([0.5, 0.6, 0.7])
+    before, now = (np.random.default_rng(seed).random((60, 3)) ** power for seed, power in ((0, 1), (1, 2)))
+    report = drift_report(reference_document(["a", "b", "c"], limits, before, limits), now, limits)
+    for scores, found in ((before, report["reference"]), (now, report["now"])):
+        labels = [sum(score >= limit for score, limit in zip(row, limits, strict=True)) for row in scores.tolist()]
+        assert found == {
+            "labels_per_picture": pytest.approx(sum(labels) / 60),
+            "without_labels": pytest.approx(labels.count(0) / 60),
+        }
+
+
 def test_few_or_no_pictures_say_nothing() -> None:
-    for rows in (0, 20):
+    for rows in (0, 20, FEWEST - 1):
         report = drift_report(_reference(), _scores(1, rows, 0.3), LIMITS)
         assert not report["enough_pictures"]
         assert not any(item["drifted"] for item in report["classes"])
     assert not drift_report(_reference(20), _scores(1, 500, 0.3), LIMITS)["enough_pictures"]
+    assert drift_report(_reference(), _scores(1, FEWEST), LIMITS)["enough_pictures"]
 
 
 def test_a_class_that_always_scores_alike_is_no_error() -> None:
