@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import pareto
 
 from capnet.data.splits.long_tail import (
     class_order,
@@ -55,6 +56,22 @@ def test_reference_curve_starts_at_the_maximum_falls_and_stays_above_the_minimum
         assert curve[0] == maximum
         assert (np.diff(curve) <= 0).all()
         assert curve.min() >= minimum
+
+
+def test_reference_curve_is_the_density_of_a_pareto_distribution() -> None:
+    """As SciPy has it; the published curves lie outside the repository."""
+    x = np.linspace(1.0, pareto.ppf(0.99, 6.0), 20)
+    expected = np.floor((800 - 3) * pareto.pdf(x, 6.0) / 6.0 + 3)
+    np.testing.assert_array_equal(reference_curve(20, 800, 3, 6.0), expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_added_and_removed_makes_the_list_and_the_last_class_has_its_count(seed: int) -> None:
+    labels = np.random.default_rng(seed).random((300, 6)) < 0.3
+    draw = long_tailed_draw(labels, [80, 60, 40, 30, 20, 10], seed)
+    assert min(draw.steps) < 0 < max(draw.steps)
+    assert len(set(draw.rows)) == len(draw.rows) == sum(draw.steps)
+    assert labels[draw.rows, draw.class_order[-1]].sum() == 10
 
 
 def test_voc_lt_is_the_published_list_in_the_published_order(
