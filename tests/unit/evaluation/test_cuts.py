@@ -133,6 +133,11 @@ def test_f1_cut_lies_half_way_and_is_a_float32_number() -> None:
     assert float(np.float32(cut)) == cut
 
 
+def test_f1_cut_of_a_class_that_is_in_every_image_is_the_lowest_score() -> None:
+    scores = np.array([0.9, 0.3, 0.8], dtype=np.float32)
+    assert expected_f1_cut(scores, np.ones(3)) == np.float32(0.3)
+
+
 def test_f1_cut_between_neighbouring_float32_numbers_keeps_the_lower_one_out() -> None:
     low = np.float32(0.5)
     for high in (np.nextafter(low, np.float32(1)), np.nextafter(np.nextafter(low, np.float32(1)), np.float32(1))):

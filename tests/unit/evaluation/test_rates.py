@@ -80,7 +80,7 @@ def test_intervals_hold_the_true_recall_in_simulated_groups(alike: bool, size: S
 def test_critical_classes_are_measured_apart() -> None:
     items = tuple(ClassInfo(name, name, name, name == "mass", 5, "tail") for name in ("mass", "cyst"))
     labels = np.array([[1, 0], [1, 1], [0, 1], [0, 0]], bool)
-    scores = np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.9], [0.1, 0.1]], np.float32)
+    scores = np.array([[0.5, 0.1], [0.1, 0.9], [0.8, 0.9], [0.1, 0.1]], np.float32)
     test = rows(labels, np.ones_like(labels), scores, ["a", "a", "b", "b"])
     content = decisions_document(test, np.array([0.5, 0.5]), Classes(items))
     assert list(content) == ["all", "tail", "critical", "not_critical"]
