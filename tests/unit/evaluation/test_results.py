@@ -27,7 +27,11 @@ CHOSEN = Thresholds(CUTS, MARKS, ~MARKS, np.arange(4), NOTHING, NOTHING, Calibra
 
 def test_classes_have_scikit_learns_figures_by_falling_train_count() -> None:
     assert (MADE.scores == CUTS).any(axis=0).all(), "a label is given from its threshold on"
-    frame = per_class(TEST, compare_on_test_rows(TEST, {"capnet": CHOSEN}, CLASSES, 20), CHOSEN, CLASSES)
+    whole = compare_on_test_rows(TEST, {"capnet": CHOSEN}, CLASSES, 20)
+    frame = per_class(TEST, whole, CHOSEN, CLASSES)
+    assert whole.values["capnet"]["CF1_chosen"] == pytest.approx(frame["f1"].mean())
+    given, y = (MADE.scores >= CUTS)[MADE.known], MADE.labels[MADE.known]
+    assert whole.values["capnet"]["OF1_chosen"] == pytest.approx(f1_score(y, given))
     assert frame["class"].tolist() == ["c1", "c3", "c0", "c2"]
     assert frame["borrowed"].tolist() == [False, False, False, True]
     for c, row in zip((1, 3, 0, 2), frame.to_dict("records"), strict=True):
