@@ -46,14 +46,17 @@ def test_every_image_and_class_has_its_own_score_probability_threshold_and_decis
 
 
 def test_files_of_predictions_hold_the_same_labels(served: Served, tmp_path: Path) -> None:
-    frame = pd.DataFrame({"path": ["a", "b", "c"], "fault": ["", "broken", ""], "scores": [SCORES[0], None, SCORES[1]]})
+    blank = np.full(3, 0.125, dtype=np.float32)
+    frame = pd.DataFrame({"path": list("abcd"), "fault": ["", "broken", "", ""]})
+    frame["scores"] = pd.Series([SCORES[0], None, SCORES[1], blank], dtype=object)
     table = wide(frame, served)
-    assert table["labels"].tolist() == [["fox"], [], NAMES]
-    np.testing.assert_array_equal(table[[f"score {name}" for name in NAMES]].to_numpy()[[0, 2]], SCORES)
+    assert table["labels"].tolist() == [["fox"], [], NAMES, []]
+    np.testing.assert_array_equal(table[[f"score {name}" for name in NAMES]].to_numpy()[[0, 2, 3]], [*SCORES, blank])
     with megadetector(tmp_path / "md.json", served, "") as add:
         add(frame)
     found = {item["file"]: item for item in json.loads((tmp_path / "md.json").read_text())["images"]}
     assert found["b"]["detections"] is None
+    assert found["d"] == {"file": "d", "detections": []}, "an image without a label is no fault"
     for name, row, labelled in (("a", SCORES[0], [0]), ("c", SCORES[1], [0, 1, 2])):
         expected = sorted(((str(c), round(probability(row[c], c), 4)) for c in labelled), key=lambda item: -item[1])
         (box,) = found[name]["detections"]
