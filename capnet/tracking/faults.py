@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from shlex import quote
 from urllib.parse import urlsplit
 
@@ -91,11 +92,8 @@ def _todo(reason: str, status: int, uri: str, doing: str) -> str:
     if os.strerror(errno.ENOSPC) in reason:  # mlflow copies a model to the temporary folder first
         return FULL
     if not uri.startswith(("http://", "https://")):
-        if "Detected out-of-date database schema" in reason:
-            return (
-                f"bring the store up to date with `mlflow db upgrade {quote(uri)}` after a backup; if it cannot locate"
-                " the revision, a newer MLflow made the store: install that one here"
-            )
+        if found := re.search(r"Detected out-of-date database schema \(found version (\w+)", reason):
+            return _of_another_mlflow(found[1], uri)
         return (
             "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or"
             " register.tracking_uri) to another store"
@@ -111,6 +109,18 @@ def _todo(reason: str, status: int, uri: str, doing: str) -> str:
     return (
         "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI"
         " (or register.tracking_uri) to another; then try again"
+    )
+
+
+def _of_another_mlflow(revision: str, uri: str) -> str:
+    import mlflow
+
+    steps = Path(mlflow.__file__).parent / "store/db_migrations/versions"
+    if any(steps.glob(f"{revision}_*.py")):
+        return f"bring the store up to date with `mlflow db upgrade {quote(uri)}` after a backup"
+    return (
+        "install a newer MLflow here: one has used this store, and MLflow brings a local store up to date without a"
+        " question, after which older ones cannot read it"
     )
 
 

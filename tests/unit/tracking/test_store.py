@@ -270,14 +270,22 @@ def test_an_error_of_the_database_is_a_message_and_no_traceback(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("revision", "todo"),
+    [
+        ("ffffffffffff", "install a newer MLflow here"),
+        ("451aebb31d03", "`mlflow db upgrade 'sqlite:///{}'` after a backup"),  # one of MLflow 1
+    ],
+)
 def test_a_store_of_another_mlflow_says_which_of_the_two_to_upgrade(
-    database: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch, revision: str, todo: str
 ) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("update alembic_version set version_num = 'ffffffffffff'")
+        connection.execute("update alembic_version set version_num = ?", (revision,))
     text = _message(f"sqlite:///{database}", monkeypatch)
-    assert "found version ffffffffffff" in text
-    assert f"`mlflow db upgrade 'sqlite:///{database}'` after a backup; if it cannot locate the revision" in text
+    assert f"found version {revision}" in text
+    assert todo.format(database) in text
+    assert ("install a newer" in text) != ("after a backup" in text)
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
