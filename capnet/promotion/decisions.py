@@ -62,7 +62,13 @@ def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
             Threshold(objective=objective)
         except ValidationError:
             raise ValueError(f"thresholds were chosen for {objective!r}, which is no objective") from None
-    return Cuts(np.array(numbers, dtype=np.float32), tuple(item["objective"] for item in classes))
+    return Cuts(np.array(numbers, dtype=np.float32), tuple(_spelled(item["objective"]) for item in classes))
+
+
+def _spelled(objective: str) -> str:
+    """One spelling for one objective: recall>=0.90 asks for what recall>=0.9 does."""
+    kind, _, share = objective.partition(">=")
+    return f"{kind}>={float(share)}" if share else kind
 
 
 def other_objectives(cuts: Pair) -> tuple[str, ...]:

@@ -117,6 +117,17 @@ def test_another_objective_needs_a_reason_and_is_not_measured() -> None:
     assert not [rule for rule in verdict.rules if "threshold" in rule.name]
 
 
+@pytest.mark.parametrize("spelling", ["recall>=0.90", "recall>= 0.9", "recall>=9e-1"])
+def test_an_objective_that_is_spelled_otherwise_is_the_same(spelling: str) -> None:
+    scores = WORLD.scores(WORLD.theirs)
+    before = _with(scores, [0.1] * 8, "recall>=0.9")
+    assert gate_verdict(_with(scores, [0.1] * 8, spelling), before, POLICY).colour == "green"
+    fallen = gate_verdict(_with(scores, [0.9] * 8, spelling), before, POLICY)
+    assert {rule.name for rule in fallen.likely} == {
+        f"recall>=0.9 at the thresholds, {part}" for part in ("all classes", "tail")
+    }
+
+
 def test_models_of_before_are_compared_by_their_rankings() -> None:
     plain = WORLD.scores(WORLD.theirs)
     verdict = gate_verdict(_with(plain, [1.0] * 8), plain, POLICY)
