@@ -35,8 +35,10 @@ from capnet.state import state_dir
 SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0  # of work that a killed process loses at most
 ROOM = "make room, or set CAPNET_STATE to a folder with more; fewer views (tte.views) take less"
-# names of its files, earlier versions' among them: the state folder may be one that holds others' files
-OWN = re.compile(r"[0-9a-f]+\.(?:arrow|safetensors)|\..+\.tmp")
+# names of its files, earlier versions' among them: the state folder may be one that holds others' files, such as
+# 0.arrow and .copy.tmp
+OWN_NAME = r"(?:[0-9a-f]{32}\.arrow|[0-9a-f]{64}\.safetensors)"
+OWN = re.compile(rf"{OWN_NAME}|\.{OWN_NAME}\..+\.tmp")
 ABANDONED_SECONDS = 3600.0  # a temporary file that is older has no writer
 METADATA = b"capnet"
 

@@ -216,7 +216,7 @@ def test_the_longest_unused_files_go_first_and_none_that_is_in_use():
 
 def test_what_an_older_version_left_counts_and_goes():
     fill([0])
-    old = state_dir("features") / "0123.safetensors"
+    old = state_dir("features") / f"{16 * '0123'}.safetensors"
     old.write_bytes(bytes(10_000))
     os.utime(old, (0, 0))
     trim(9_999)

@@ -28,9 +28,9 @@ def _write_and_remove(folder: Path) -> None:
     while True:
         folder.mkdir(exist_ok=True)
         for number in range(50):
-            (folder / f".{number}.tmp").write_bytes(b"x")
+            (folder / f".{number:032x}.arrow.host.1.tmp").write_bytes(b"x")
         for number in range(50):
-            (folder / f".{number}.tmp").rename(folder / f"{number}.arrow")
+            (folder / f".{number:032x}.arrow.host.1.tmp").rename(folder / f"{number:032x}.arrow")
         shutil.rmtree(folder)
 
 
@@ -78,7 +78,8 @@ def test_features_that_no_disk_has_room_for_are_refused_before_work() -> None:
 def test_files_that_are_none_of_the_stores_stay() -> None:
     """``CAPNET_STATE`` may name a folder that has a folder of features already."""
     folder = state_dir("features")
-    theirs = [folder / "photos.npy", folder / "run" / "photos.csv", folder / "run" / "data-00000-of-00001.arrow"]
+    names = ("photos.npy", "run/photos.csv", "run/data-00000-of-00001.arrow", "0.arrow", "01.safetensors", ".copy.tmp")
+    theirs = [folder / name for name in names]
     for path in theirs:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(1000))
