@@ -86,7 +86,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
             "name": item.name,
             "bucket": item.bucket,
             "critical": item.critical,
-            "threshold": cut["threshold"],
+            "threshold": float(cut["threshold"]),
             "objective": str(cut.get("objective", chosen.get("objective", "f1"))) if is_chosen else NOTHING,
         }
         for item, cut in zip(classes.items, chosen["classes"], strict=True)

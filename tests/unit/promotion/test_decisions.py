@@ -187,6 +187,18 @@ def test_the_gate_keeps_the_thresholds_that_serve(make_outputs: Make) -> None:
     assert set(cuts.objectives) == {Threshold().objective}
 
 
+def test_a_threshold_that_somebody_wrote_as_a_whole_number_is_one(make_outputs: Make) -> None:
+    """thresholds.json is read with it."""
+    paths = make_outputs()
+    classes, path = read_classes(paths["split"] / "classes.json"), paths["evaluation"] / "thresholds.json"
+    content = read_json(path)
+    content["classes"][0]["threshold"] = 1
+    write_json(path, content)
+    cuts = gate_scores(paths["split"], paths["evaluation"], classes, "").cuts
+    assert cuts is not None
+    assert cuts.thresholds[0] == 1
+
+
 def test_thresholds_that_were_not_chosen_keep_no_promise(make_outputs: Make) -> None:
     """Without validation pictures and out-of-fold scores every class has 0.5, whatever the settings ask for."""
     paths = make_outputs()
