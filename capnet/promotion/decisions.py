@@ -31,6 +31,7 @@ from capnet.promotion.verdict import (
     judge,
 )
 
+F1_OF_ALL = "F1 at the thresholds, all classes"
 NOTHING = "nothing"  # the objective where there were no pictures to choose thresholds on
 
 
@@ -93,8 +94,9 @@ def worse_decisions(
     """Rules on the labels given at the thresholds where they are worse, each inconclusive; none where they are not.
 
     Each class is measured by what its thresholds were chosen for: F1, or a recall or a precision up to the one that was
-    asked for. There are rules for all classes, the tail (and the champion's), and every critical class. One that has
-    another objective now is left out, see ``other_objectives``.
+    asked for. There are rules for all classes, the tail (and the champion's), and every critical class; and one for the
+    F1 of all, because a recall is reached by every label, and a precision by hardly any. A class that has another
+    objective now is left out, see ``other_objectives``.
 
     Args:
         rows: test rows that both have scores for.
@@ -114,10 +116,11 @@ def worse_decisions(
         for objective in dict.fromkeys(theirs.objectives)
         for name, mask in _masks(rows, objective, same & (np.array(theirs.objectives) == objective)).items()
     }
+    masks[F1_OF_ALL] = "f1", same
 
     def rates(decided: Bools, weights: Floats) -> dict[str, Floats]:
         counts = count(rows.labels, decided, weights, rows.known)
-        kept = {objective: _kept(objective, counts) for objective in set(theirs.objectives)}
+        kept = {objective: _kept(objective, counts) for objective, _ in masks.values()}
         return {name: mean_over(kept[objective], mask) for name, (objective, mask) in masks.items()}
 
     ones = np.ones((len(rows.labels), 1))
