@@ -92,7 +92,9 @@ def in_whole_passes(pooled: Callable[[Tensor], Tensor], size: int) -> Callable[[
     """
 
     def whole(views: Tensor) -> Tensor:
-        repeated = views[-1:].expand(max(0, size - len(views)), *views.shape[1:])
+        if len(views) >= size:
+            return pooled(views)
+        repeated = views[-1:].expand(size - len(views), *views.shape[1:])
         return pooled(torch.cat([views, repeated]))[: len(views)]
 
     return whole
