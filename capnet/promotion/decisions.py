@@ -19,15 +19,14 @@ from capnet.config.results import Threshold
 from capnet.errors import some
 from capnet.evaluation.metrics import Bools, Counts, Floats, class_f1, count, mean_over, precision, recall
 from capnet.promotion.policy import Policy
+from capnet.promotion.rows import Rows, paired
 from capnet.promotion.verdict import (
     CRITICAL,
     FEWER_KEPT,
     FORMER_TAIL,
     LIKELY,
     Evidence,
-    Rows,
     Rule,
-    block_weights,
     judge,
 )
 
@@ -123,23 +122,10 @@ def worse_decisions(
         kept = {objective: _kept(objective, counts) for objective, _ in masks.values()}
         return {name: mean_over(kept[objective], mask) for name, (objective, mask) in masks.items()}
 
-    ones = np.ones((len(rows.labels), 1))
-    points = [rates(decided, ones) for decided in given]
-    drawn: dict[str, list[Floats]] = {name: [] for name in masks}
-    for weights in block_weights(rows, (), policy):
-        our_draws, their_draws = (rates(decided, weights) for decided in given)
-        for name, differences in drawn.items():
-            differences.append(our_draws[name] - their_draws[name])
+    compared = paired(rows, (), policy, lambda weights: [rates(decided, weights) for decided in given])
+    margin, questions = policy.may_fall.critical, times * len(masks)
     rules = [
-        judge(
-            name,
-            float(points[0][name][0]),
-            float(points[1][name][0]),
-            np.concatenate(drawn[name]),
-            policy.may_fall.critical,
-            Evidence.of(rows, mask, times * len(masks)),
-        )
-        for name, (_, mask) in masks.items()
+        judge(name, *compared[name], margin, Evidence.of(rows, mask, questions)) for name, (_, mask) in masks.items()
     ]
     below = [rule for rule in rules if rule.outcome == "fail" or rule.note == LIKELY]
     return [replace(rule, outcome="inconclusive", note=FEWER_KEPT) for rule in below]

@@ -6,7 +6,7 @@ import numpy as np
 
 from capnet.errors import counted
 from capnet.evaluation.metrics import Floats, average_precision
-from capnet.promotion.verdict import Rows
+from capnet.promotion.rows import Rows
 
 MOST = 5
 

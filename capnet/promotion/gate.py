@@ -17,12 +17,12 @@ from capnet.promotion.decisions import other_objectives, worse_decisions
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
+from capnet.promotion.rows import Rows
 from capnet.promotion.scores import GateScores
 from capnet.promotion.shared import class_changes, of_shared_classes
 from capnet.promotion.verdict import (
     CRITICAL,
     OTHER_CLASSES,
-    Rows,
     Rule,
     Verdict,
     minimum,
@@ -133,17 +133,20 @@ def _compare(
         nothing = "not comparable: no test picture is left"
         return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
-    everything, cuts = _asked(candidate, champion, fresh), (candidate.cuts, champion.cuts)
+    cuts = candidate.cuts, champion.cuts
     again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
     times = 2 if again.any() and not again.all() else 1
-    rules += non_inferiority(everything, own[fresh], theirs, policy, times)
-    rules += worse_decisions(everything, own[fresh], theirs, cuts, policy, times)
+
+    def compared(rows: Rows, ours: np.ndarray, rival: np.ndarray) -> list[Rule]:
+        rankings = non_inferiority(rows, ours, rival, policy, times)
+        return rankings + worse_decisions(rows, ours, rival, cuts, policy, times)
+
+    everything = _asked(candidate, champion, fresh)
+    rules += compared(everything, own[fresh], theirs)
     fell = largest_falls(everything, own[fresh], theirs)
     if times == 2:
         fresh[fresh] = again
-        former_rows, both = _asked(candidate, champion, fresh), (own[fresh], theirs[again])
-        former = non_inferiority(former_rows, *both, policy, times)
-        former += worse_decisions(former_rows, *both, cuts, policy, times)
+        former = compared(_asked(candidate, champion, fresh), own[fresh], theirs[again])
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:

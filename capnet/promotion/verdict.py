@@ -4,17 +4,16 @@ no store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capnet.errors import counted
-from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, draw_weights, draws_at_once, interval, unseen
+from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, interval, unseen
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
+from capnet.promotion.rows import Rows, draws_of, paired
 
 Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
@@ -117,22 +116,6 @@ class Verdict:
         return [rule for rule in self.rules if rule.outcome == "fail"]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Test rows that both have scores for: labels and known bool [image, class], units [image] drawn together, by
-    class bucket and critical.
-    """
-
-    labels: Bools
-    known: Bools
-    units: NDArray[np.int64]
-    names: Sequence[str]
-    buckets: Sequence[str]
-    critical: Bools
-    # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
-    former_tail: Bools | None = None
-
-
 def by_interval(low: float, high: float, margin: float) -> Outcome:
     """Non-inferior where the whole interval of the difference is above -margin, inferior where it is below, else not
     known. ``judge`` has the last word: it knows how much the interval rests on.
@@ -163,7 +146,7 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     ranking = rank(rows.labels, scores, rows.known)
     point = float(mean_over(weighted_average_precision(ranking, np.ones((len(scores), 1))))[0])
     draws = np.concatenate(
-        [mean_over(weighted_average_precision(ranking, weights)) for weights in block_weights(rows, [ranking], policy)]
+        [mean_over(weighted_average_precision(ranking, weights)) for weights in draws_of(rows, [ranking], policy)]
     )
     evidence = Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1)
     return [judge("minimum mAP", point, required, draws - required, 0.0, evidence)]
@@ -189,22 +172,14 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
         precisions = weighted_average_precision(ranking, weights)
         return {name: mean_over(precisions, mask) for name, mask in masks.items()}
 
-    ours, theirs = (means(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings)
-    drawn: dict[str, list[Floats]] = {name: [] for name in masks}
-    for weights in block_weights(rows, rankings, policy):
-        our_draws, their_draws = (means(ranking, weights) for ranking in rankings)
-        for name, differences in drawn.items():
-            differences.append(our_draws[name] - their_draws[name])
-
+    compared = paired(rows, rankings, policy, lambda weights: [means(ranking, weights) for ranking in rankings])
     fall, questions = policy.may_fall, times * len(masks)
     margins = {"mAP": fall.mAP, "tail": fall.tail, FORMER_TAIL: fall.tail}
     same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
     return [
         judge(
             name,
-            float(ours[name][0]),
-            float(theirs[name][0]),
-            np.concatenate(drawn[name]),
+            *compared[name],
             fall.critical if name.startswith(CRITICAL) else margins[name],
             Evidence.of(rows, mask, questions, same),
         )
@@ -288,8 +263,3 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
     if outcome == "fail" and not evidence.beyond_doubt(difference, float(np.nanstd(draws)), margin):
         return rule("inconclusive", low, high, LIKELY)
     return rule(outcome, low, high)
-
-
-def block_weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
-    """The policy's draws of the rows, float32 [image, draw], in blocks that memory allows with these rankings."""
-    return draw_weights(rows.units, policy.draws, draws_at_once(rows.labels, rankings), policy.seed)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Rows, Rule, Verdict, by_interval, coverage, minimum, non_inferiority
+from capnet.promotion.rows import Rows
+from capnet.promotion.verdict import Rule, Verdict, by_interval, coverage, minimum, non_inferiority
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
