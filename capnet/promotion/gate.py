@@ -19,9 +19,11 @@ from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.rows import Rows
 from capnet.promotion.scores import GateScores
-from capnet.promotion.shared import class_changes, of_shared_classes
+from capnet.promotion.shared import class_changes, of_classes
 from capnet.promotion.verdict import (
+    COVERAGE,
     CRITICAL,
+    MINIMUM,
     OTHER_CLASSES,
     Rule,
     Verdict,
@@ -43,8 +45,8 @@ def gate_verdict(
 
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
     and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
-    own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are not comparable
-    but for the critical ones that both know.
+    own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are compared by the
+    classes that both know.
 
     Args:
         candidate: what may become champion.
@@ -70,11 +72,12 @@ def gate_verdict(
     if champion is None or measured is None:
         last = NO_CHAMPION if count else "no test picture is left"
         return replace(alone, notes=(*notes, last))
-    compare = _compare if champion.names == candidate.names else _compare_critical
-    return compare(alone, candidate, champion, measured, policy, rescore)
+    if champion.names == candidate.names:
+        return _compare(alone, candidate, champion, measured, policy, rescore)
+    return _compare_shared(alone, candidate, champion, measured, policy, rescore)
 
 
-def _compare_critical(
+def _compare_shared(
     alone: Verdict,
     candidate: GateScores,
     champion: GateScores,
@@ -82,16 +85,30 @@ def _compare_critical(
     policy: Policy,
     rescore: Rescore | None,
 ) -> Verdict:
-    """The verdict on a candidate ``alone`` and its critical classes that the champion knows: the others differ."""
+    """The verdict where the champion knows other classes: by those that both know, and a person decides in any case.
+
+    Args:
+        alone: the candidate without a champion, by all its classes.
+        candidate, champion, measured, policy, rescore: as in ``_compare``.
+    """
     note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
-    uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
-    same = Verdict()
-    if set(candidate.names) & set(champion.names):
-        ours, rival, again = of_shared_classes(candidate, champion, rescore)
-        same = gate_verdict(ours, rival, policy, again)
-    critical = [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
-    asks = () if uncovered else (note,)
-    return Verdict((*uncovered, *alone.rules, *critical), (note, *alone.notes), True, alone.rows, asks, same.fell)
+    names = [name for name in candidate.names if name in champion.names]
+    if not names:
+        uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
+        note, verdict = f"{note}, so nothing can be compared", replace(alone, rules=(*uncovered, *alone.rules))
+    else:
+        columns = [champion.names.index(name) for name in names]
+        again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
+        ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
+        note = f"{note}: compared by the {len(names)} that both know"
+        verdict = _compare(alone, ours, rival, own_groups, policy, again)
+    of_all = (COVERAGE, CRITICAL, MINIMUM)
+    rules = [
+        rule if rule.name.startswith(of_all) else replace(rule, name=f"shared classes: {rule.name}")
+        for rule in verdict.rules
+    ]
+    asks = verdict.asks if verdict.uncovered else (note, *verdict.asks)
+    return replace(verdict, rules=tuple(rules), notes=(note, *verdict.notes), doubtful=True, asks=asks)
 
 
 def _compare(

@@ -12,7 +12,6 @@ import pandas as pd
 from capnet.errors import some
 
 if TYPE_CHECKING:
-    from capnet.promotion.gate import Rescore
     from capnet.promotion.scores import GateScores
 
 
@@ -24,25 +23,13 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
     return f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}"
 
 
-def of_shared_classes(
-    candidate: GateScores, champion: GateScores, rescore: Rescore | None
-) -> tuple[GateScores, GateScores, Rescore | None]:
-    """Both models as if they had the classes alone that both know, in the candidate's order.
+def of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
+    """A model's scores and labels as if it had some of its classes alone.
 
     Args:
-        candidate, champion: with at least one class in common.
-        rescore: gives the champion's scores of all its classes; None for none.
-
-    Returns:
-        The two models, and what gives the champion's scores of these classes.
+        model: what the gate compares.
+        names: of these classes, in the order that they shall have.
     """
-    names = [name for name in candidate.names if name in champion.names]
-    columns = [champion.names.index(name) for name in names]
-    again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
-    return _of_classes(candidate, names), _of_classes(champion, names), again
-
-
-def _of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
     columns = [model.names.index(name) for name in names]
     number = {column: new for new, column in enumerate(columns)}
     numbers = {

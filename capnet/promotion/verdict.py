@@ -19,10 +19,11 @@ Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
 COVERAGE, CRITICAL = "coverage", "critical class"  # rules' names start with it
 FORMER_TAIL = "tail of the champion"
+MINIMUM = "minimum mAP"
 NO_INTERVAL = (float("nan"), float("nan"))
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
-OTHER_CLASSES = "not comparable: the champion knows other classes"
+OTHER_CLASSES = "the champion knows other classes"
 OTHER_LABELS = "all test pictures of the champion are tested on again, but the labels of some were changed"
 CAUSES = (OTHER_CLASSES, OTHER_LABELS)  # why too little is compared: notes that begin so
 LIKELY = "below what is allowed, but not beyond doubt"
@@ -149,7 +150,7 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
         [mean_over(weighted_average_precision(ranking, weights)) for weights in draws_of(rows, [ranking], policy)]
     )
     evidence = Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1)
-    return [judge("minimum mAP", point, required, draws - required, 0.0, evidence)]
+    return [judge(MINIMUM, point, required, draws - required, 0.0, evidence)]
 
 
 def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
