@@ -209,6 +209,14 @@ def read_sets(items: Sequence[str], base: Mapping[str, Any]) -> dict[str, Path]:
     return folders
 
 
+def refuse_rows(rows: Mapping[str, Row], folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a row is of the class head and its settings train none."""
+    heads = [name for name, row in rows.items() if "class_head" in (row.weights or {})]
+    if heads and not parse(settings).train.class_head.enabled:
+        what = f"train.class_head.enabled = false trains no class head; these rows are of one: {some(heads)}"
+        raise ConfigError(what, str(folder), "set it to true, or name other rows with --rows")
+
+
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -243,6 +251,9 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
     folders = read_sets(arguments.sets, base)
+    rows_to_run = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
+    for folder in folders.values():
+        refuse_rows(rows_to_run, folder, settings_of(folder, base))
     parse(override(base, [f"train.seeds={arguments.seeds}"]), "--seeds")
     for objective in arguments.objectives:
         parse(override(base, [f"evaluate.threshold.objective={objective}"]), "--objectives")
@@ -250,7 +261,6 @@ def main(argv: Sequence[str]) -> None:
         what = f"--draws {arguments.draws}, --shares {' '.join(map(str, arguments.shares))}"
         raise ConfigError(what, "command line", "give a number of draws from 1 on, and shares above 0, up to 1")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    rows_to_run = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
     every_set, lines, gaps = [], [], {}
     total: Counter[str] = Counter()  # seconds of a training on each set
     for name, folder in folders.items():

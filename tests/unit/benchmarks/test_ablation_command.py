@@ -20,9 +20,15 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "labels.csv").write_text("path,labels\na.jpg,thing\n")
     (tmp_path / "wrong" / "settings.yaml").write_text("split:\n  sead: 1\n")
-    for name, content in (("text", "hello"), ("loss", "train:\n  loss: {kappa: 1.0}\n"), ("yaml", "split: [")):
+    for name, content in (
+        ("text", "hello"),
+        ("loss", "train:\n  loss: {kappa: 1.0}\n"),
+        ("yaml", "split: ["),
+        ("headless", "train:\n  class_head: {enabled: false}\n"),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "labels.csv").write_text("path,labels\na.jpg,thing\n")
+        (tmp_path / name / "a.jpg").touch()
         (tmp_path / name / "settings.yaml").write_text(content)
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "labels.csv").write_text("path,labels\na.jpg,thing\n")
@@ -48,6 +54,8 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (["--sets", "GOOD", "--objectives", "f1", "recal>=0.9"], "recal>=0.9"),
         (["--sets", "GOOD", "--shares", "1", "1.5"], "--shares 1.0 1.5"),
         (["--sets", "GOOD", "--draws", "0"], "--draws 0"),
+        (["--sets", "GOOD", "--set", "train.class_head.enabled=false"], "trains no class head"),
+        (["--sets", "GOOD", "other=headless", "--rows", "class head"], "these rows are of one: class head"),
     ],
 )
 def test_a_mistake_is_refused_before_the_first_set(good: str, arguments: list[str], words: str) -> None:
