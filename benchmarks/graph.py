@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--template", default=Params().graph.template)
     result.add_argument("--draws", type=int, default=20, help="long tails drawn from each set")
     result.add_argument("--train", nargs="*", metavar="NAME", help="sets of --data to train on; default all")
-    result.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    result.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     result.add_argument("--steps", type=int, default=280, help="training steps of every row, at least")
     result.add_argument("--batch", type=int, default=128)
     result.add_argument("--threads", type=int, default=Params().runtime.threads)
@@ -69,6 +69,11 @@ def main(argv: Sequence[str]) -> None:
     """Measure, train, print and write; raises ConfigError for a wrong command line."""
     arguments = parser().parse_args(argv)
     folders = dict(item.partition("=")[::2] for item in arguments.data)
+    if len(folders) < len(arguments.data):
+        raise ConfigError(f"--data {' '.join(arguments.data)} names a set twice", "command line", "name each set once")
+    if arguments.draws < 1:
+        raise ConfigError(f"--draws {arguments.draws}", "command line", "give a number of draws from 1 on")
+    parse({"train": {"seeds": arguments.seeds}}, "--seeds")
     if not all(folders.values()) or not (folders or arguments.labels):
         raise ConfigError("no labels are named", "command line", "give --labels FOLDER or --data NAME=FOLDER")
     if unknown := [name for name in arguments.train or [] if name not in folders]:

@@ -285,6 +285,14 @@ def test_wrong_command_lines_and_missing_lists_are_told(tmp_path: Path) -> None:
         graph.main([])
     with pytest.raises(ConfigError, match="--train names c, which --data lacks"):
         graph.main(["--data", "a=b", "--train", "c"])
+    with pytest.raises(ConfigError, match="--data a=b a=c names a set twice"):
+        graph.main(["--data", "a=b", "a=c"])
+    with pytest.raises(ConfigError, match="--draws 0"):
+        graph.main(["--data", "a=b", "--draws", "0"])
+    with pytest.raises(ConfigError, match="a seed is named twice"):
+        graph.main(["--data", "a=b", "--seeds", "1", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        graph.main(["--data", "a=b", "--seeds"])
     with pytest.raises(DataError, match="list of classes is missing"):
         graph.main(["--labels", str(tmp_path), "--parts", "rows"])
     (tmp_path / "broken.csv").write_text("image,labels\n1,cat\n")
