@@ -279,8 +279,8 @@ class Paper:
         return self.out / backbone / f"seed{seed}"
 
     def sources(self) -> dict[str, str]:
-        """Hashes of the files that say which images there are and what classes are called: ingest runs again where one
-        has changed.
+        """Hashes of the files that say which images there are, with which labels, and what classes are called: ingest
+        runs again where one has changed.
         """
         files = [find(self.data, file.path) for file in self.published.files] + [self.data / "classes.csv"]
         if self.name == "coco-lt":
@@ -288,4 +288,6 @@ class Paper:
                 self.data / "annotations/instances_train2017.json",
                 self.data / "annotations/instances_val2017.json",
             ]
+        if self.name == "nus-wide":  # no count is published that would show that these were replaced
+            files += sorted((self.data / "Groundtruth/TrainTestLabels").glob("*.txt"))
         return {path.relative_to(self.data).as_posix(): sha256_file(path) for path in files if path.is_file()}

@@ -225,6 +225,17 @@ def test_other_words_for_classes_are_read_again(tmp_path: Path, capsys: pytest.C
     assert "classes.csv gives other words to 1 classes (tvmonitor" in capsys.readouterr().out
 
 
+def test_other_labels_of_nus_wide_are_read_again(tmp_path: Path) -> None:
+    """No count is published that would refuse the first ones."""
+    words = ["nus-wide", "--dry-run", "--check", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert status(*words) == 0
+    before = (tmp_path / "out/split/split.parquet").read_bytes()
+    path = tmp_path / "data/Groundtruth/TrainTestLabels/Labels_cat_Test.txt"
+    path.write_text("1\n" * len(path.read_text().split()))
+    assert status(*words) == 0
+    assert (tmp_path / "out/split/split.parquet").read_bytes() != before
+
+
 def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "RN50.pt").write_bytes(b"not the made file")
     assert status("coco-lt", "--dry-run", "--weights", f"RN50={tmp_path / 'RN50.pt'}") == 2
