@@ -68,7 +68,7 @@ def make(name: str, data: Path, fault: str = "") -> Made:
     import open_clip
 
     if not (data / NOTE).is_file():
-        if data.is_dir() and any(data.iterdir()):
+        if data.is_file() or (data.is_dir() and any(data.iterdir())):
             raise ConfigError(
                 "a dry run makes its own data, and this folder holds something else",
                 str(data),

@@ -279,4 +279,6 @@ def test_a_dry_run_leaves_a_folder_with_other_data_alone(tmp_path: Path) -> None
     (tmp_path / "photo.jpg").write_bytes(b"of somebody")
     with pytest.raises(ConfigError, match="holds something else"):
         make("voc-lt", tmp_path)
+    with pytest.raises(ConfigError, match="holds something else"):
+        make("voc-lt", tmp_path / "photo.jpg")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
