@@ -261,11 +261,13 @@ class Paper:
                 runs.append(
                     {"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": values}
                 )
+        precisions = [f"{run['backbone']} seed {run['seed']} {run['precision']}" for run in runs]
+        mixed = [f"towers ran in different precisions: {', '.join(precisions)}"]
         facts = {
             "settings_sha256": self.settings_sha256,
             "seeds": self.seeds,
             "weights": self.hashes,
-            "notes": self.notes,
+            "notes": [*self.notes, *(mixed if len({run["precision"] for run in runs}) > 1 else [])],
             "runs": runs,
         }
         params = self.params(next(iter(self.weights)))

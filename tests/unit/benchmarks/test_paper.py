@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,20 @@ def test_the_table_has_our_rows_the_published_ones_and_what_differs(voc_lt: Path
     assert ours["mean"] == pytest.approx(100 * metrics["mAP"])
     assert (ours["sd"], ours["low"]) == (None, pytest.approx(100 * metrics["mAP_low"]))
     assert "95 % bootstrap interval over test images" in text
+    assert "different precisions" not in text
+
+
+def test_a_table_of_runs_in_different_precisions_says_so(voc_lt: Path, tmp_path: Path) -> None:
+    """As where a command that was interrupted goes on on another machine."""
+    out = shutil.copytree(voc_lt / "out", tmp_path / "out")
+    config = out / "RN50/seed0/model/config.json"
+    content = json.loads(config.read_text())
+    other = {"bf16": "fp32", "fp32": "bf16"}[content["precision"]]
+    config.write_text(json.dumps(content | {"precision": other}))
+    arguments = ("voc-lt", "--dry-run", "--seeds", "0", "--data", str(voc_lt / "data"), "--out", str(out))
+    assert status(*arguments) == 0
+    expected = f"towers ran in different precisions: RN50 seed 0 {other}, ViT-B-16 seed 0 {content['precision']}"
+    assert expected in (out / "table.md").read_text()
 
 
 @pytest.mark.parametrize(
