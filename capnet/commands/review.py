@@ -99,6 +99,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
         make_split,
         require_fitted_rows,
         require_measured,
+        served_predictions,
         served_test_scores,
     )
     from capnet.evaluation.thresholds import limits_of, read_thresholds
@@ -115,10 +116,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     if held_out.is_file():
         parts.append(held_out_rows([train, val], read_predictions(held_out)))
     elif len(val.rows):
-        predictions = read_predictions(evaluation / "predictions.parquet")
-        parts.append(
-            held_out_rows([val], predictions[(predictions["variant"] == "capnet") & (predictions["split"] == "val")])
-        )
+        parts.append(held_out_rows([val], served_predictions(evaluation / "predictions.parquet", "val")))
     if test:
         tested.scores["capnet"] = np.stack(served_test_scores(evaluation / "predictions.parquet", tested.rows))
         check_scores(tested)

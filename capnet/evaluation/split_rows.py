@@ -106,9 +106,14 @@ def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: 
 
 def served_test_scores(path: Path, rows: pd.DataFrame) -> list[Any]:
     """``aligned`` scores of the test ``rows`` by the variant capnet, from predictions.parquet at ``path``."""
-    scored = read_predictions(path)
-    scored = scored[(scored["variant"] == "capnet") & (scored["split"] == "test")]
+    scored = served_predictions(path, "test")
     return aligned(scored, rows, "predictions", "test", path, "run `capnet evaluate` again after `capnet split`")
+
+
+def served_predictions(path: Path, split: str) -> pd.DataFrame:
+    """The rows of predictions.parquet at ``path`` that are of a ``split`` and of the variant that is served, capnet."""
+    table = read_predictions(path)
+    return table[(table["variant"] == "capnet") & (table["split"] == split)]
 
 
 def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> SplitRows:

@@ -19,7 +19,6 @@ from capnet.contracts import (
     number,
     read_classes,
     read_csv_rows,
-    read_predictions,
     read_split,
     reading,
     sha256_files,
@@ -29,7 +28,7 @@ from capnet.contracts.stage_json import read_evaluation, read_findings, read_mod
 from capnet.errors import ContractError, GateError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import leaves
-from capnet.evaluation.split_rows import make_split, require_measured, require_split
+from capnet.evaluation.split_rows import make_split, require_measured, require_split, served_predictions
 from capnet.evaluation.thresholds import limits_of, made_for, other_views, read_thresholds
 from capnet.promotion.scores import GateScores, gate_scores
 from capnet.serving.drift import reference_document
@@ -208,8 +207,7 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     """
     train = make_split(read_split(candidate.split / "split.parquet"), "train", candidate.classes, {})
     rates = train.labels.sum(axis=0) / np.maximum(1, train.known.sum(axis=0))
-    rows = read_predictions(candidate.evaluation / "predictions.parquet")
-    rows = rows[(rows["variant"] == "capnet") & (rows["split"] == "test")]
+    rows = served_predictions(candidate.evaluation / "predictions.parquet", "test")
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
     limits, _ = limits_of(candidate.thresholds)
     return reference_document(candidate.classes.names, rates, scores, limits)
