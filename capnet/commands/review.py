@@ -87,7 +87,6 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
         ContractError: outputs are missing, damaged or of different runs, or only test images have such scores.
     """
     import numpy as np
-    import pandas as pd
 
     from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
     from capnet.contracts.stage_json import read_evaluation, read_model_config
@@ -96,6 +95,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     from capnet.evaluation.split_rows import (
         check_scores,
         held_out_rows,
+        joined,
         make_split,
         require_fitted_rows,
         require_measured,
@@ -124,25 +124,24 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     if not parts:
         todo = "set train.out_of_fold: true and train again, or review test images: --test"
         raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
-    rows = pd.concat([part.rows for part in parts], ignore_index=True)
-    labels, known = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "known"))
+    asked = joined(parts)
     number = {name: c for c, name in enumerate(classes.names)}
-    position = {path: row for row, path in enumerate(rows["path"])}
+    position = {path: row for row, path in enumerate(asked.rows["path"])}
     for path, name in before:
         if path in position and name in number:
-            known[position[path], number[name]] = False
+            asked.known[position[path], number[name]] = False
     scores = np.concatenate([part.scores["capnet"] for part in parts])
     probabilities = calibrate(limits_of(thresholds)[1], scores)
     return [
         (
-            str(rows["path"].iloc[doubt.row]),
+            str(asked.rows["path"].iloc[doubt.row]),
             classes.names[doubt.column],
             "",
             "yes" if doubt.labelled else "no",
             f"{doubt.probability:.3f}",
-            str(rows["split"].iloc[doubt.row]),
+            str(asked.rows["split"].iloc[doubt.row]),
         )
-        for doubt in doubtful_labels(labels, known, probabilities, most)
+        for doubt in doubtful_labels(asked.labels, asked.known, probabilities, most)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +123,20 @@ def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> Spl
         ContractError: the scores are of other rows.
     """
     parts = [split for split in splits if (out_of_fold["split"] == split.name).any()] or list(splits)
-    rows = pd.concat([split.rows for split in parts], ignore_index=True)
     words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
     todo = "run `capnet train` again after `capnet split`"
-    by_row = aligned(out_of_fold, rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
-    scores = np.stack(by_row).astype(np.float32)
-    labels, known = (np.concatenate([getattr(split, name) for split in parts]) for name in ("labels", "known"))
-    held_out = SplitRows("+".join(split.name for split in parts), rows, labels, known, {"capnet": scores})
+    together = joined(parts)
+    by_row = aligned(out_of_fold, together.rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
+    held_out = replace(together, scores={"capnet": np.stack(by_row).astype(np.float32)})
     check_scores(held_out)
     return held_out
+
+
+def joined(splits: Sequence[SplitRows]) -> SplitRows:
+    """The rows of several splits one after the other, with their labels and without scores."""
+    rows = pd.concat([split.rows for split in splits], ignore_index=True)
+    labels, known = (np.concatenate([getattr(split, name) for split in splits]) for name in ("labels", "known"))
+    return SplitRows("+".join(split.name for split in splits), rows, labels, known, {})
 
 
 def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Path) -> None:
