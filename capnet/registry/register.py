@@ -185,7 +185,7 @@ def _new_version(
         text += card_links(experiment, run_id)
         tags[PROVENANCE] = json.dumps(sources)
         tags |= {name: f"{value:.4f}" for name, value in candidate.headline.items() if name in ("mAP", "tail")}
-        created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags)
+        created = _create_version(client, settings, run_id, logged.model_id, text, tags)
         advance()
     return _lowest(client, settings, created, candidate.content_hash)
 
@@ -241,7 +241,7 @@ def _complete_twin(client: MlflowClient, settings: Register, candidate: Candidat
 
 
 def _create_version(
-    client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]
+    client: MlflowClient, settings: Register, run_id: str, model_id: str, text: str, tags: dict[str, str]
 ) -> ModelVersion:
     """Create version and alias; on an error neither remains, nor a registered model that was made only for it."""
     from mlflow.exceptions import MlflowException
@@ -258,7 +258,7 @@ def _create_version(
     created = None
     try:
         created = client.create_model_version(
-            settings.name, source, run_id=run_id, tags=tags, description=text, model_id=model_id
+            settings.name, f"models:/{model_id}", run_id=run_id, tags=tags, description=text, model_id=model_id
         )
         insist(client.set_registered_model_alias, settings.name, settings.alias, created.version)
         return created
