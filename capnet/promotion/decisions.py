@@ -54,15 +54,15 @@ def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
     kinds = {(type(item.get("threshold")), type(item.get("objective"))) for item in classes}
     if kinds == {(type(None), type(None))}:
         return None
-    numbers = [item["threshold"] for item in classes] if kinds == {(float, str)} else [np.nan]
-    if not (np.isfinite(numbers) & (np.array(numbers) >= 0) & (np.array(numbers) <= 1)).all():
+    if kinds != {(float, str)} or not all(0 <= item["threshold"] <= 1 for item in classes):
         raise ValueError("every class needs a threshold from 0 to 1 and its objective, or none has one")
     for objective in {item["objective"] for item in classes} - {NOTHING}:
         try:
             Threshold(objective=objective)
         except ValidationError:
             raise ValueError(f"thresholds were chosen for {objective!r}, which is no objective") from None
-    return Cuts(np.array(numbers, dtype=np.float32), tuple(_spelled(item["objective"]) for item in classes))
+    thresholds = np.array([item["threshold"] for item in classes], dtype=np.float32)
+    return Cuts(thresholds, tuple(_spelled(item["objective"]) for item in classes))
 
 
 def _spelled(objective: str) -> str:
