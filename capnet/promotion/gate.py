@@ -179,10 +179,14 @@ def _scores(rows: pd.DataFrame) -> np.ndarray:
     return np.array(rows["scores"].tolist(), dtype=np.float32)
 
 
-def _grouped(*models: GateScores) -> list[GateScores]:
-    """The models with the groups of all their tables taken together."""
-    groups = common_groups([table for model in models for table in (model.test, model.seen)])
-    return [replace(model, test=regrouped(model.test, groups), seen=regrouped(model.seen, groups)) for model in models]
+def _grouped(candidate: GateScores, champion: GateScores) -> tuple[GateScores, GateScores]:
+    """Both models with the groups of all their tables taken together."""
+    groups = common_groups([candidate.test, candidate.seen, champion.test, champion.seen])
+
+    def grouped(model: GateScores) -> GateScores:
+        return replace(model, test=regrouped(model.test, groups), seen=regrouped(model.seen, groups))
+
+    return grouped(candidate), grouped(champion)
 
 
 def _tested(candidate: GateScores) -> tuple[GateScores, list[str]]:
