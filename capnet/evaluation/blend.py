@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capnet.evaluation.bootstrap import draw_weights, interval
+from capnet.evaluation.headline import BASELINES
 from capnet.evaluation.metrics import Bools, Floats, mean_over, rank, weighted_average_precision
 
 Weights = dict[str, float]
@@ -28,7 +29,6 @@ DRAWS = 300
 PREFERRED = ("capnet", "class_head", "linear_probe")
 STEPS = (0.25, 0.5, 0.75, 1.0)  # towards a member that is better alone
 LEEWAY = 0.1  # mAP: a member so far behind the probe weighs 1/e of what the probe does
-BASELINES = ("linear_probe", "zero_shot")  # what a user has without this product
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from capnet.contracts import BUCKETS
 
 HEADLINE = ("mAP", *BUCKETS)
-BASELINES = ("zero_shot", "linear_probe")
+BASELINES = ("zero_shot", "linear_probe")  # what a user has without this product
 # nine columns with four decimals: `dvc metrics show` fits into a terminal of 120 characters
 COMPARED = ("mAP", "mAP_low", "mAP_high", "head", "medium", "tail", "tail_low", "tail_high", "gain")
 
