@@ -104,10 +104,9 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
                     client = _ask(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
-            except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-                raise explain(error, uri, doing) from error
             except Exception as error:
-                if is_of_s3(error):
+                explained = (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError)
+                if isinstance(error, explained) or is_of_s3(error):
                     raise explain(error, uri, doing) from error
                 raise
 
