@@ -60,6 +60,11 @@ class Classes:
         return [item.bucket for item in self.items]
 
     @property
+    def critical(self) -> set[str]:
+        """Names of the critical classes."""
+        return {item.name for item in self.items if item.critical}
+
+    @property
     def train_counts(self) -> np.ndarray:
         """int64 [class]."""
         import numpy as np

@@ -99,7 +99,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
     config, metrics, thresholds = candidate.config, candidate.metrics, candidate.thresholds
     shared, weak = _shared(candidate), weak_classes(candidate)
     limits = {item["name"]: item["threshold"] for item in thresholds["classes"]}
-    critical = {item.name for item in candidate.classes.items if item.critical}
+    critical = candidate.classes.critical
 
     def figures(title: str, named: Mapping[str, Mapping[str, Any]]) -> list[str]:
         rows = [[name, *(with_interval(values, key) for key in shared["shown"])] for name, values in named.items()]
@@ -185,7 +185,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     test pictures, borrowed threshold, objective not reached; of critical classes, low precision and recall.
     """
     chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
-    critical = {item.name for item in candidate.classes.items if item.critical}
+    critical = candidate.classes.critical
     of_critical = str(candidate.thresholds.get("critical_objective", objective))
     borrowed = set(borrowers(candidate.thresholds))
     any_chosen = candidate.thresholds.get("source") != "none"

@@ -162,7 +162,7 @@ def overview(inputs: Inputs) -> Part:
 def class_rows(inputs: Inputs) -> list[Part]:
     """The columns of per_class.csv, ``marks`` and what was ``chosen``, one row a class: for the tables of classes."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
-    critical = {item.name for item in inputs.classes.items if item.critical}
+    critical = inputs.classes.critical
     borrowed, any_chosen = set(borrowers(inputs.thresholds)), inputs.thresholds.get("source") != "none"
     rows = []
     for row in shown_rows(inputs.per_class):
