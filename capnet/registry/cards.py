@@ -11,18 +11,10 @@ from capnet.contracts import VARIANTS, number
 from capnet.errors import counted, some
 from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.headline import HEADLINE
+from capnet.evaluation.report.choices import blend_in_words, borrowers, chosen_on, objectives_in_words
 from capnet.evaluation.report.intervals import intervals_in_words, is_grouped, is_of_one_group
 from capnet.evaluation.report.promises import promises
-from capnet.evaluation.report.words import (
-    VARIANT_NAMES,
-    blend_in_words,
-    borrowers,
-    chosen_on,
-    objectives_in_words,
-    percent,
-    score,
-    with_interval,
-)
+from capnet.evaluation.report.words import VARIANT_NAMES, percent, score, with_interval
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy

@@ -34,7 +34,7 @@ from capnet.evaluation.headline import compared_figures, headline_means, stage_f
 from capnet.evaluation.logistic import probe_scores
 from capnet.evaluation.metrics import Floats
 from capnet.evaluation.rates import decisions_document
-from capnet.evaluation.report.words import threshold_notes
+from capnet.evaluation.report.choices import threshold_notes
 from capnet.evaluation.results import (
     calibration_document,
     compare_on_test_rows,

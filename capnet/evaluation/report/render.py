@@ -13,7 +13,7 @@ from markupsafe import Markup
 from capnet.config import Report
 from capnet.contracts import VARIANTS
 from capnet.errors import counted
-from capnet.evaluation.report import comparisons, sections, words
+from capnet.evaluation.report import choices, comparisons, sections, words
 from capnet.evaluation.report.cells import bar_cell, difference_cell, pair_cell
 from capnet.evaluation.report.curves import FEW, precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
@@ -105,10 +105,10 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "reliability": reliability_charts(inputs),
         "few_decisions": FEW,
         "thresholds": {
-            "objective": words.objectives_in_words(inputs.thresholds),
-            "source": words.chosen_on(inputs.thresholds.get("source"), ""),
-            "borrowed": len(words.borrowers(inputs.thresholds)),
-            "groups": words.groups_in_words(inputs.thresholds),
+            "objective": choices.objectives_in_words(inputs.thresholds),
+            "source": choices.chosen_on(inputs.thresholds.get("source"), ""),
+            "borrowed": len(choices.borrowers(inputs.thresholds)),
+            "groups": choices.groups_in_words(inputs.thresholds),
             "decisions": decisions(inputs.metrics),
             "promises": promises(inputs.metrics),
         },

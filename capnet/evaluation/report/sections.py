@@ -11,18 +11,10 @@ from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.cells import bar_cell
 from capnet.evaluation.report.charts import Part, Series, finite, share_axis
+from capnet.evaluation.report.choices import blend_in_words, borrowers
 from capnet.evaluation.report.inputs import Inputs, shown_rows
 from capnet.evaluation.report.intervals import group_notes, is_grouped, is_of_one_group
-from capnet.evaluation.report.words import (
-    MEANS,
-    as_float,
-    blend_in_words,
-    borrowers,
-    difference,
-    interval,
-    percent,
-    whole,
-)
+from capnet.evaluation.report.words import MEANS, as_float, difference, interval, percent, whole
 from capnet.model.backbones import find_backbone
 
 ALL_MEANS = MEANS | {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from capnet.evaluation.report.words import threshold_notes
+from capnet.evaluation.report.choices import threshold_notes
 
 
 def content(objective: str, *classes: dict[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,8 @@ from __future__ import annotations
 import json
 
 from capnet.errors import counted
-from capnet.evaluation.report.words import (
-    blend_in_words,
-    difference,
-    fixed,
-    flatten,
-    reading,
-    score,
-    shorten,
-    significant,
-)
+from capnet.evaluation.report.choices import blend_in_words
+from capnet.evaluation.report.words import difference, fixed, flatten, reading, score, shorten, significant
 
 
 def test_numbers_in_words() -> None:
