@@ -70,6 +70,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     Raises:
         ContractError: a test row has no scores of the variant capnet.
     """
+    from capnet.evaluation.report.choices import were_chosen
     from capnet.evaluation.split_rows import served_test_scores
     from capnet.evaluation.thresholds import read_thresholds
 
@@ -80,7 +81,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     )
     others = table[table["split"].isin(("train", "val"))]
     chosen = read_thresholds(evaluation / "thresholds.json", classes)
-    is_chosen = chosen.get("source") != "none"  # else every class has 0.5, whatever was asked for
+    is_chosen = were_chosen(chosen)
     items = [
         {
             "name": item.name,

@@ -11,7 +11,7 @@ from capnet.contracts import VARIANTS, number
 from capnet.errors import counted, some
 from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.headline import HEADLINE
-from capnet.evaluation.report.choices import blend_in_words, borrowers, chosen_on, objectives_in_words
+from capnet.evaluation.report.choices import blend_in_words, borrowers, chosen_on, objectives_in_words, were_chosen
 from capnet.evaluation.report.intervals import intervals_in_words, is_grouped, is_of_one_group
 from capnet.evaluation.report.promises import promises
 from capnet.evaluation.report.words import VARIANT_NAMES, percent, score, with_interval
@@ -180,7 +180,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     critical = candidate.classes.critical
     of_critical = str(candidate.thresholds.get("critical_objective", objective))
     borrowed = set(borrowers(candidate.thresholds))
-    any_chosen = candidate.thresholds.get("source") != "none"
+    any_chosen = were_chosen(candidate.thresholds)
     unreached = {item["name"] for item in chosen if any_chosen and item.get("reached") is False}
     # a refit also learns from the held-out pictures, which positives are counted on
     refitted = {item["name"] for item in chosen if candidate.config.get("refit_rows") and item.get("positives")}

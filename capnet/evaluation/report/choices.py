@@ -46,10 +46,20 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     return [sentence + (f", where the difference is, in points of mAP: {'; '.join(gains)}." if gains else ".")]
 
 
+def were_chosen(thresholds: Mapping[str, Any]) -> bool:
+    """Whether thresholds were chosen at all: with no rows to choose them on, every class has 0.5.
+
+    Args:
+        thresholds: the content of thresholds.json, or the section ``threshold`` of evaluation.json.
+    """
+    return bool(thresholds.get("source") != "none")
+
+
 def borrowers(thresholds: Mapping[str, Any]) -> list[str]:
     """Names of the classes that borrow a pooled threshold; none where no thresholds were chosen."""
-    chosen = thresholds.get("source") != "none"
-    return [str(item["name"]) for item in thresholds.get("classes", ()) if chosen and item.get("borrowed")]
+    if not were_chosen(thresholds):
+        return []
+    return [str(item["name"]) for item in thresholds.get("classes", ()) if item.get("borrowed")]
 
 
 def objectives_in_words(content: Mapping[str, Any]) -> str:
@@ -74,7 +84,7 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
     Args:
         content: thresholds.json.
     """
-    if content.get("source") == "none":
+    if not were_chosen(content):
         return []
     notes, wrong, unseen = [], [], []
     shortfalls, never = dict[str, list[Mapping[str, Any]]](), dict[str, list[str]]()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from capnet.contracts import BUCKETS
+from capnet.evaluation.report.choices import were_chosen
 from capnet.evaluation.report.words import MEANS, as_float, interval, percent, whole
 
 TITLES = {
@@ -42,7 +43,7 @@ def promises(metrics: Mapping[str, Any]) -> list[str]:
         metrics: the content of evaluation.json.
     """
     chosen, measured = metrics.get("threshold", {}), metrics.get("decisions", {})
-    if chosen.get("source") == "none":
+    if not were_chosen(chosen):
         return []
     asked = {"all": chosen.get("objective", "f1")}
     if "critical_objective" in chosen and "critical" in measured:

@@ -11,7 +11,7 @@ from capnet.evaluation.bootstrap import MIN_POSITIVES
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.cells import bar_cell
 from capnet.evaluation.report.charts import Part, Series, finite, share_axis
-from capnet.evaluation.report.choices import blend_in_words, borrowers
+from capnet.evaluation.report.choices import blend_in_words, borrowers, were_chosen
 from capnet.evaluation.report.inputs import Inputs, shown_rows
 from capnet.evaluation.report.intervals import group_notes, is_grouped, is_of_one_group
 from capnet.evaluation.report.words import MEANS, as_float, difference, interval, percent, whole
@@ -155,7 +155,7 @@ def class_rows(inputs: Inputs) -> list[Part]:
     """The columns of per_class.csv, ``marks`` and what was ``chosen``, one row a class: for the tables of classes."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
     critical = inputs.classes.critical
-    borrowed, any_chosen = set(borrowers(inputs.thresholds)), inputs.thresholds.get("source") != "none"
+    borrowed, any_chosen = set(borrowers(inputs.thresholds)), were_chosen(inputs.thresholds)
     rows = []
     for row in shown_rows(inputs.per_class):
         threshold = chosen.get(row["class"], {})
