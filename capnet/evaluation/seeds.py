@@ -109,21 +109,20 @@ def with_seeds(page: str, table: SeedTable, seeds: Sequence[float]) -> str:
 
 
 def _section(table: SeedTable, seeds: Sequence[int]) -> str:
-    head = "".join(f'<th scope="col">seed {seed}</th>' for seed in seeds)
-    rows = "".join(
-        "<tr><th"
-        f' scope="row">{html.escape(NAMES.get(name, name))}</th>'
-        f"<td>{100 * table.mean(name):.2f}</td><td>{100 * table.deviation(name):.2f}</td>"
-        + "".join(f"<td>{100 * value:.2f}</td>" for value in values)
-        + "</tr>"
-        for name, values in table.values.items()
-    )
     note = (
         f"{len(seeds)} seeds, fixed before the run, on the same split. Everything below and what was registered is seed"
         f" {seeds[0]}, whatever its result."
     )
-    heading = f'<tr><th scope="col">in percent</th><th scope="col">mean</th><th scope="col">deviation</th>{head}</tr>'
+    titles = ["in percent", "mean", "deviation", *(f"seed {seed}" for seed in seeds)]
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    rows = "".join(_row(table, name) for name in table.values)
     return (
-        f'<section id="seeds"><h2>Over {len(seeds)}'
-        f" seeds</h2><p>{note}</p><table><thead>{heading}</thead><tbody>{rows}</tbody></table></section>"
+        f'<section id="seeds"><h2>Over {len(seeds)} seeds</h2><p>{note}</p>'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
     )
+
+
+def _row(table: SeedTable, name: str) -> str:
+    figures = [table.mean(name), table.deviation(name), *table.values[name]]
+    cells = "".join(f"<td>{100 * figure:.2f}</td>" for figure in figures)
+    return f'<tr><th scope="row">{html.escape(NAMES.get(name, name))}</th>{cells}</tr>'
