@@ -21,10 +21,10 @@ VERDICT_TAGS = (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POL
 
 
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
-    """Have the same content under another registered model, made where it is missing, without verdict and reason.
+    """Copy a version to another registered model, without verdict and reason, unless its content is there already.
 
     Returns:
-        The copy that is there already, the lowest of several; else a new one.
+        The lowest version that was there with this content and form; else the new copy.
     """
     equal = same_content(client, name, version.tags.get("content_hash", ""))
     copies = [item for item in equal if item.tags.get(FORM) == version.tags.get(FORM)]
@@ -40,7 +40,11 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
 
 
 def _complete(client: MlflowClient, made: ModelVersion, home: str) -> None:
-    """Say first where a copy comes from: one whose maker dies here is then no version that nobody refused elsewhere."""
+    """Tag a copy with its origin and take away what the gate said of the original.
+
+    The origin comes first: if this process dies in between, nobody takes the copy for a version of its own, which was
+    never refused elsewhere.
+    """
     name, number = made.name, str(made.version)
     own = made.tags.get(VERDICT_OF) == identity(name, number)
     theirs = [] if own else [key for key in VERDICT_TAGS if key in made.tags]
@@ -66,8 +70,14 @@ def copied_from(client: MlflowClient, version: ModelVersion) -> str:
 
 
 def refused_at_home(client: MlflowClient, original: str) -> str:
-    """What a person must know of a copy of ``original``, an identity, that no champion here is there to be compared
-    with: the gate refused the original where it is; "" if not.
+    """What a person must know of a copy that has no champion to be compared with.
+
+    Args:
+        client: of the registry.
+        original: identity of the version that it is a copy of; "" where it is no copy.
+
+    Returns:
+        That the gate refused the original, in words; "" where it did not.
     """
     home = re.fullmatch(r"(.+) version (\d+)", original)
     if home is None:

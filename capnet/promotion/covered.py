@@ -10,7 +10,7 @@ import pandas as pd
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, OTHER_LABELS, Rule, coverage
 
-Labels = tuple[frozenset[int], frozenset[int]]  # the classes that are on a picture, and those of which it is not known
+Labels = tuple[frozenset[int], frozenset[int]]  # the classes on a picture, and those that nobody knows about
 BySha = Mapping[str, Labels]
 NONE: Labels = (frozenset(), frozenset())
 
@@ -44,7 +44,7 @@ def covered(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any]], pol
 
 
 def fewer_critical(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any]], policy: Policy) -> list[Rule]:
-    """A rule for each critical class of the champion of which too few positives are left; none for the others.
+    """A rule for each critical class of the champion that has too few positives left; none for the others.
 
     Args:
         now, before, classes, policy: as in ``covered``.
@@ -59,7 +59,7 @@ def fewer_critical(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any
 
 
 def relabelled(now: BySha, before: BySha) -> list[str]:
-    """A note on pictures that count as not compared because their labels were changed; none where there are none."""
+    """A note on pictures that do not count as compared because their labels were changed; [] without such pictures."""
     changed = sum(now.get(key, labels) != labels for key, labels in before.items())
     if not changed:
         return []

@@ -175,8 +175,11 @@ def expected(events: Sequence[Event]) -> str:
 
 
 def unfinished(events: Sequence[Event], current: str) -> Event | None:
-    """The event of a move to ``current`` by a process that is still at it, or died before it could say so; None where
-    there is none. An older one was not measured against the champion that the finished events lead to.
+    """The event of a move to ``current`` that is not finished: its process is still at work, or died. None where there
+    is no such event.
+
+    Only moves away from the champion that the finished events lead to count: an older move was measured against
+    another one.
     """
     last = expected(events)
     moves = [event for event in events if (event.before, event.after) == (last, current) and event.kind in GATED]
@@ -193,8 +196,9 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
     """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest
     first; empty: anyone.
 
-    That is the champion before it, also where the alias was taken away from it, "" where there was none; behind one
-    that was set elsewhere without a good verdict also the one before that, since nobody read such a champion.
+    That is the champion before it, even if the alias was taken away from that one in between; "" stands for no
+    champion. If that one was set elsewhere without a good verdict, nobody read it, so the champion before it counts as
+    well.
     """
     counting = [event for event in events if event.counts]
     if any(event.after == version and event.kind in GATED for event in counting):
@@ -212,8 +216,10 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
 
 
 def former(events: Sequence[Event], current: str) -> list[str]:
-    """The champions before ``current``, the latest first: where rollbacks lead. Each rollback goes on from where the
-    one before led to, so that two of them go two steps back. A move that two writers made at once is one step.
+    """The champions before ``current``, the latest first: where rollbacks lead.
+
+    A rollback continues from where the last one led, so that two of them go two steps back. A move that two writers
+    made at once is one step.
     """
     line: list[str] = []
     last: tuple[str, str] | None = None

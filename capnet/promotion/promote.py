@@ -131,8 +131,8 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
 
     ``since``: a time before the present champion was looked up; what others finish from then on, we replace.
     The time of the move is taken between: an alias that is still ours after it was moved by others later, one that is
-    not was moved before. That the event is finished is written last, after the pages: who dies before is completed by
-    the next command.
+    not was moved before. The event is marked as finished last, after the pages: if this process dies
+    before that, the next command completes the move.
     """
     insist(client.set_registered_model_alias, name, ALIAS, event.after)
     done = history.now()

@@ -31,18 +31,18 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Whom a version is measured against: the champion; where its readers refuse it, it is that version itself or there
-    is none, the one before.
+    """Whom a version is measured against: the champion, or the latest champion before it that can be used.
 
-    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away.
+    An earlier one is used where there is no champion, where the version is the champion itself, and where readers
+    refuse the champion. So nobody gets past the gate by setting the alias on a bad model first, or by taking it away.
 
     Args:
         client, name: the registry, and the registered model.
         number: of the version.
 
     Returns:
-        Where readers refuse all former champions, the latest; None where no other version was ever champion, or all
-        that were are deleted.
+        The latest of them where readers refuse all; None where no other version was ever champion, or all that were
+        champion have been deleted.
     """
     known, latest = history.events(client, name), None
     for rival in dict.fromkeys([current_number(client, name), *history.champions(known)]):
@@ -54,7 +54,7 @@ def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | Non
 
 
 def deleted_champions(client: MlflowClient, name: str, number: str) -> str:
-    """What a person must know where a version has no rival although others were champion: "" where none was.
+    """What a person must know where a version has no rival although others were champion; "" where none was.
 
     Args:
         client, name: the registry, and the registered model.
@@ -97,7 +97,7 @@ def same_content(client: MlflowClient, name: str, content_hash: str) -> list[Mod
 
 
 def has_files(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether a version's files are there; yes where nobody says no, as a store that does not answer or refuses.
+    """Whether a version's files are there. Only a store that says so counts as no, not one that fails or refuses.
 
     Args:
         client: of the registry, which holds the files itself (SQLite), hands them through (a server), or names where
@@ -123,7 +123,7 @@ def has_files(client: MlflowClient, version: ModelVersion) -> bool:
 
 
 def has_artifacts(client: MlflowClient, version: ModelVersion, folder: str) -> bool:
-    """Whether the run of a version has something in a folder of its artifacts; yes where nobody says no.
+    """Whether the run of a version has something in a folder of its artifacts. Only a store that says so counts as no.
 
     Args:
         client, version: as in ``has_files``.
@@ -138,8 +138,9 @@ def has_artifacts(client: MlflowClient, version: ModelVersion, folder: str) -> b
 
 
 def require_files(client: MlflowClient, version: ModelVersion) -> None:
-    """Raise ContractError where a version that is to be champion, or to be loaded, has no files; warn where a SQLite
-    store, which keeps absolute paths, was copied, and the files are those of the other store.
+    """Raise ContractError where a version that will be champion, or will be loaded, has no files.
+
+    A SQLite store keeps absolute paths: where it is a copy, a warning says that the files are read from the original.
     """
     location = client.get_model_version_download_uri(version.name, version.version)
     if not has_files(client, version):
@@ -157,8 +158,8 @@ def require_files(client: MlflowClient, version: ModelVersion) -> None:
 
 
 def _folders(client: MlflowClient, location: str) -> tuple[Path | None, Path, Path]:
-    """Of a SQLite store: ``mlruns/`` as the store names it, as it is next to the database, and the path below; the
-    first is None for other stores and locations.
+    """Where files of a SQLite store are: ``mlruns/`` as the store names it, ``mlruns/`` next to the database, and the
+    path below it. The first is None for other stores and locations.
     """
     database, folder = sqlite_file(client.tracking_uri), local_path(location)
     if database is None or folder is None or "mlruns" not in folder.parts:
