@@ -143,9 +143,19 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         for row in history:
             if not 0 < (number(row["epoch"]) or 0) < math.inf:
                 raise ValueError(f"epoch {row['epoch']}")
-    content = content_hash(model, evaluation)
-    measured = (config, metrics, thresholds, per_class, history, findings["checks"])
-    return Candidate(split, model, evaluation, content, classes, *measured)
+    return Candidate(
+        split=split,
+        model=model,
+        evaluation=evaluation,
+        content_hash=content_hash(model, evaluation),
+        classes=classes,
+        config=config,
+        metrics=metrics,
+        thresholds=thresholds,
+        per_class=per_class,
+        history=history,
+        checks=findings["checks"],
+    )
 
 
 # ---------------------------------------------------------------- what the run shows
