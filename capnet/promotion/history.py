@@ -115,8 +115,18 @@ def begin(
     """
     at = now()
     key = key or f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
-    shortened = redact(reason)[:LONGEST], rules[:LONGEST], person()[:100]
-    event = Event(kind, before, after, verdict, *shortened, at, key=key, policy=policy)
+    event = Event(
+        kind=kind,
+        before=before,
+        after=after,
+        verdict=verdict,
+        reason=redact(reason)[:LONGEST],
+        rules=rules[:LONGEST],
+        by=person()[:100],
+        at=at,
+        key=key,
+        policy=policy,
+    )
     _write(client, name, event)
     return event
 
