@@ -148,7 +148,12 @@ def _compare(
     rules = [*uncovered, *missing, *fewer_units(candidate.test[fresh], measured.test, policy), *alone.rules]
     if not fresh.any():
         nothing = "not comparable: no test picture is left"
-        return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
+        return Verdict(
+            rules=tuple(rules),
+            notes=(*notes, *doubts, nothing),
+            doubtful=True,
+            asks=() if uncovered else (nothing,),
+        )
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     cuts = candidate.cuts, champion.cuts
     again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
@@ -171,7 +176,14 @@ def _compare(
     if champion.cuts is None and candidate.cuts is not None:
         notes.append("the champion has no thresholds among its scores for the gate, so no labels are compared")
     asks = other_objectives(cuts)
-    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts or asks), len(theirs), asks, fell)
+    return Verdict(
+        rules=tuple(rules),
+        notes=(*notes, *doubts),
+        doubtful=bool(doubts or asks),
+        rows=len(theirs),
+        asks=asks,
+        fell=fell,
+    )
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray:
