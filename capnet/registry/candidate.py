@@ -162,8 +162,8 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
 
 
 def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON. What a blend gained is a figure, no
-    setting.
+    """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON. The gains of a blend are figures, not
+    settings, and left out.
     """
     return {
         name: value if isinstance(value, str) else json.dumps(value)
@@ -212,8 +212,10 @@ def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:
 
 def reference(candidate: Candidate) -> dict[str, Any]:
     """What travels with the model to compare later scores with: label rates of the training rows, over known labels,
-    and the model's scores of the test rows. Those of training rows are of other models, trained without a fold: by
-    these, batches in which nothing changed named a class up to seven times in ten.
+    and the model's scores of the test rows.
+
+    Scores of training rows would not do: they are out of fold, so by other models, and with them up to seven in ten
+    batches in which nothing had changed were said to differ in some class.
     """
     train = make_split(read_split(candidate.split / "split.parquet"), "train", candidate.classes, {})
     rates = train.labels.sum(axis=0) / np.maximum(1, train.known.sum(axis=0))

@@ -89,7 +89,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
             complete_gate(client, str(version.run_id), candidate)
         else:
             version = _new_version(client, settings, candidate, report, data_md5, policy, advance)
-        # what was at work before this call, and is so after it, was killed
+        # what was at work before this call, and still seems to be after it, was killed
         still = before & registering(client, settings, candidate.content_hash)
         end_killed(client, still | died_here(client, settings))
         if settings.alias not in version.aliases:
@@ -191,8 +191,8 @@ def _new_version(
 
 
 def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, expected_hash: str) -> ModelVersion:
-    """The version that stays when two registrations of the same content ran at once: the lower one; the other is taken
-    back.
+    """The version that stays when two registrations of the same content ran at once: the lower one. The other one is
+    deleted.
     """
     first = find_version(client, settings, expected_hash)
     if first is None or int(first.version) >= int(created.version):
@@ -208,8 +208,8 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, exp
 def _run(
     client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, name: str, tags: dict[str, str]
 ) -> Iterator[str]:
-    """The run that training began, else a new one; it is marked FAILED (KILLED on Ctrl-C) when the body does not get
-    through. A given run is left to whoever opened it.
+    """The run that training began, else a new one; it is marked FAILED (KILLED on Ctrl-C) if the body raises. A given
+    run is left to whoever opened it.
     """
     run_id = begun_run(client, settings, candidate)
     if not run_id:

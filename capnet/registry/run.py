@@ -39,8 +39,8 @@ def run_tags(candidate: Candidate) -> dict[str, str]:
 def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) -> str:
     """The run that waits for the results of this model.
 
-    It is the given run, else the newest with the candidate's tags. Where the server missed the end of the training, and
-    with it the tag of the model, the curve that the run has must be that of the model's history.
+    It is the given run, else the newest with the candidate's tags. If the server missed the end of the training, the
+    run has no tag of the model; then its curve must be the one in the model's history.
 
     Args:
         client: of the store.
@@ -88,14 +88,14 @@ def _points(client: MlflowClient, run: Run, names: Iterable[str]) -> Iterator[Me
 
 
 def process_tag() -> dict[str, str]:
-    """What tells a later registration on this machine that this one died; none for a run that was given from outside,
-    which is left to whoever opened it.
+    """The tag by which a later registration on this machine sees that this one died. A run that was given from outside
+    gets none: whoever opened it ends it.
     """
     return {} if given_run() else {PROCESS: f"{host()}.{os.getpid()}"}
 
 
 def died_here(client: MlflowClient, settings: Register) -> set[str]:
-    """The runs in which registrations on this machine, of whatever content, died without a word.
+    """The runs of registrations on this machine that died without marking their run, whatever they registered.
 
     Args:
         client: of the store.
@@ -111,7 +111,7 @@ def died_here(client: MlflowClient, settings: Register) -> set[str]:
 
 
 def registering(client: MlflowClient, settings: Register, content_hash: str) -> set[str]:
-    """The runs in which registrations of a content are at work, or died without a word.
+    """The runs of registrations of a content that are at work, or died without marking their run.
 
     Args:
         client: of the store.

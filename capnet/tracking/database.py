@@ -13,7 +13,7 @@ from typing import Any
 
 from capnet.state import state_folder
 
-# what nobody has a store without: MLflow makes the first experiment when all tables are there
+# every store in use has a row in one of these: MLflow makes the first experiment when all tables are there
 CONTENT = ("experiments", "runs", "registered_models", "model_versions")
 STEPS = ("alembic_version", "_alembic_tmp_experiments")  # tables of a store that is being made
 SETTLED = 10.0  # seconds without a change after which nobody is making a store any more
@@ -33,7 +33,7 @@ def goes_with_the_pod(database: Path) -> bool:
 
 
 def of_another_store(folder: Path, database: Path) -> bool:
-    """Whether a folder of artifacts is ``mlruns/`` next to another database of the same name, of which this one is a
+    """Whether a folder of artifacts is the ``mlruns/`` of another database of the same name, so that this database is a
     copy.
     """
     other = folder.parent / database.name
@@ -85,7 +85,7 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
 
 
 def _is_only_begun(database: Path) -> bool:
-    """Is this a store that somebody began to make and does not make any more?"""
+    """Is this a store that somebody began to make, and nobody is making any more?"""
     seen, since = 0.0, 0.0
     while database.exists():
         changed = database.stat().st_mtime

@@ -69,8 +69,8 @@ def preload() -> None:
 def store(settings: Register, doing: str, reads: bool = False) -> Iterator[MlflowClient]:
     """A client of the store that answered once; inside, mlflow is quiet and its errors become a StoreError.
 
-    ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards. For
-    whoever only ``reads`` no database file is made.
+    ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards. With
+    ``reads`` no database file is made.
     """
     uri = tracking_uri(settings)
     if uri.partition("?")[0] in FORGETFUL:
@@ -139,9 +139,9 @@ def _wrong_variable(error: ValueError, doing: str) -> ConfigError:
 def experiment_id(client: MlflowClient, settings: Register) -> str:
     """Id of the experiment, made where missing; with a sqlite file its artifacts go to ``mlruns/`` next to the file.
 
-    A sqlite store keeps absolute paths. When its folder was moved the old artifacts are out of reach, when it was
-    copied they are those of the other store: the experiment is then set aside under another name, so that nothing is
-    written to the old folder.
+    A sqlite store keeps absolute paths. If its folder was moved, the old artifacts are out of reach; if it was copied,
+    they belong to the other store. Then the experiment is set aside under another name, so that nothing is written to
+    the old folder.
     """
     from mlflow.exceptions import MlflowException
 
@@ -174,8 +174,8 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
 
 
 def insist(write: Callable[..., Any], *arguments: Any) -> None:
-    """Write a tag, an alias or a data set, if need be twice: MLflow inserts a row that it did not see, which fails for
-    one of two writers at once.
+    """Write a tag, an alias or a data set, if need be twice: MLflow inserts a row where it saw none, and of two writers
+    at once one fails.
     """
     from mlflow.exceptions import MlflowException
 
@@ -187,7 +187,7 @@ def insist(write: Callable[..., Any], *arguments: Any) -> None:
 
 @contextmanager
 def may_be_gone() -> Iterator[None]:
-    """Passes over what the store does not have, or has no more."""
+    """Passes over the error of something that the store does not have, or no longer has."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -209,7 +209,8 @@ def local_path(location: str) -> Path | None:
 def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[None]:
     """Set variables that are unset (or all, with ``replace``) for a while: mlflow reads them at every request.
 
-    One that is set already is not put back at the end either: another thread may have set it, and removed it meanwhile.
+    Variables that were set already are not touched at the end either: another thread may have set them, and removed
+    them meanwhile.
     """
     before = {name: os.environ.get(name) for name in values if replace or name not in os.environ}
     os.environ.update({name: values[name] for name in before})
