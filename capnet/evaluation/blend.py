@@ -3,10 +3,11 @@ have had.
 
 Every candidate is a weighted mean of logits. One is preferred, because held-out rows are few and a choice among many
 blends would follow their noise: the mean of all trained members and the probe, in which a trained member weighs as much
-as the probe, or less, the further it is behind it on these rows. Where what a hurried user would have, the linear probe
-or zero-shot, ranks the held-out rows better than that mean, by however little, or a trained part alone does so by more
-than chance, the best of a few steps from that mean towards it is served, of which the last is that member alone. So on
-these rows the served score is never below the linear probe and zero-shot, and never shown to be below a trained part.
+as the probe, or less, the further it is behind it on these rows. A hurried user would have the linear probe or
+zero-shot: if one of these ranks the held-out rows better than that mean, by however little, or if a trained part alone
+does so by more than chance, the best of a few steps from that mean towards that member is served. The last step is the
+member alone. So on these rows the served score is never below the linear probe and zero-shot, and never shown to be
+below a trained part.
 """
 
 from __future__ import annotations

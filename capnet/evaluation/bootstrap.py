@@ -137,8 +137,8 @@ def outside(positives: int | None) -> float:
         positives: units with a positive, n; None: many.
 
     Returns:
-        Of the standard normal distribution what lies below sqrt(n / (n - 1)) times the 2.5 % quantile of Student's t
-        with n - 1 degrees of freedom; 0 for n = 1.
+        The share of the standard normal distribution that lies below sqrt(n / (n - 1)) times the 2.5 % quantile of
+        Student's t with n - 1 degrees of freedom; 0 for n = 1.
     """
     if positives is None:
         return (1 - LEVEL) / 2

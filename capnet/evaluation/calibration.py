@@ -129,8 +129,8 @@ def cross_calibrate(
     prior: float,
     groups: NDArray[np.int64] | None = None,
 ) -> Floats:
-    """Probabilities of rows by calibrations that have not seen them: on its own rows a calibration lifts just those
-    classes of which they have a positive.
+    """Probabilities of rows by calibrations that have not seen them: a calibration lifts just those classes that have a
+    positive among the rows it was fitted on.
 
     Args:
         calibration: of all these rows.

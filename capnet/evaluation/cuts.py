@@ -73,7 +73,7 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
 def _doubted_precision(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:
     """Precision of the first k entries for each k, [entry], with one wrong label more than there is.
 
-    The lowest of many cuts that reach a precision owes it to luck in part, all of it where labels are few. With one
+    The lowest of many cuts that reach a precision owes it partly to luck, and entirely where labels are few. With one
     wrong label more, as where false discoveries are counted by decoys (knockoff+: Barber and Candes, arXiv
     1404.5609), 9 right labels are the fewest that show a precision of 0.9.
 

@@ -85,8 +85,8 @@ def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: 
     Args:
         scored: a table with image_id and scores.
         rows: the rows, with image_id.
-        what: the scores are called in an error.
-        of: which rows these are, for an error.
+        what: name of the scores in an error.
+        of: name of the rows in an error.
         path: of the scores, for an error.
         todo: what helps, for an error.
 

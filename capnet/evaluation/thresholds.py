@@ -52,13 +52,13 @@ def choose_thresholds(
 ) -> Thresholds:
     """Choose a threshold per class on the known entries.
 
-    For F1 it has the best expected F1 by the calibrated probabilities, in which rare classes lean on the others, and no
-    label less probable than LEAST is given. For a recall or a precision, a class with too few positives, or without a
-    cut of its own that reaches the objective, borrows: one cut is chosen on calibrated probabilities over the entries
-    of several classes together, and mapped back to the class's own score. These are the classes that borrow, because a
-    promise over all classes is kept by the frequent ones (class-conditional conformal prediction by clusters: Ding et
-    al., NeurIPS 2023), and their probabilities are by calibrations that have not seen the row; where those classes have
-    too few positives together, all classes.
+    For F1 it is the cut with the best expected F1 by the calibrated probabilities, in which rare classes lean on the
+    others, and no label less probable than LEAST is given. For a recall or a precision, a class with too few positives,
+    or without a cut of its own that reaches the objective, borrows: one cut is chosen on calibrated probabilities over
+    the entries of the classes that borrow, and mapped back to the class's own score. A promise over all classes would
+    be kept by the frequent ones (class-conditional conformal prediction by clusters: Ding et al., NeurIPS 2023). The
+    probabilities come from calibrations that have not seen the row. Where the classes that borrow have too few
+    positives together, the cut is chosen over all classes.
 
     Args:
         labels, known: bool [image, class].

@@ -103,8 +103,8 @@ class Scorer:
         return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, features)
 
     def _features(self, rows: pd.DataFrame, root: Path, plain: Features, what: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features [image, view, pooled] of some images after the other, as the model sees them, and without adapters,
-        which ``plain`` has of all.
+        """Features [image, view, pooled], some images at a time: as the model sees them, and without adapters, which is
+        what ``plain`` holds.
         """
         model = self.loaded.model
         if model.tower_is_frozen:

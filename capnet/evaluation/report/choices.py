@@ -78,8 +78,9 @@ def groups_in_words(content: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
-    """What thresholds do not reach: classes not shown to reach their objective, those hardly ever recognised or, with
-    F1, rightly given, and critical ones whose held-out images reach less than those that share a threshold do together.
+    """What thresholds do not reach, in sentences: classes that are not shown to reach their objective; those that are
+    hardly ever recognised or, with F1, hardly ever right; and critical classes whose own held-out images stay below a
+    recall that is only reached together with other classes, or on average over groups.
 
     Args:
         content: thresholds.json.
