@@ -134,7 +134,7 @@ def worse_decisions(
 def _kept(objective: str, counts: Counts) -> Floats:
     """How much of an objective is reached [class, draw]; NaN without positives."""
     kind, _, share = objective.partition(">=")
-    if not share:  # F1, and NOTHING, of which F1 says most
+    if not share:  # F1, which also says most where thresholds were chosen for NOTHING
         return class_f1(counts)
     rate = recall(counts) if kind == "recall" else np.where(counts.true > 0, precision(counts), np.nan)
     return np.minimum(rate, float(share))

@@ -63,8 +63,8 @@ def verdict_on(
     policy: Policy,
     rescore: Rescore | None = None,
 ) -> Verdict:
-    """Against ``champion``, and by a ``policy`` that asks for no less than the one it passed; a champion whose scores
-    are gone cannot be compared with, which needs a person and a reason.
+    """The verdict on a candidate against ``champion``, with a rule that fails where ``policy`` asks for less than the
+    one that the champion passed. Where the champion's scores are gone, a person must give a reason.
     """
     if champion is None:
         return gate_verdict(candidate, None, policy)

@@ -39,8 +39,10 @@ START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts 
 def verdict_tags(
     version: ModelVersion, champion: ModelVersion | None, verdict: Verdict, policy: Policy
 ) -> dict[str, str]:
-    """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason and why, after
-    all rules the classes that fell most: a long list is cut.
+    """What readers of the champion ask for, as tags.
+
+    A long list is cut, so rules that failed come first, then what needs a reason and why; behind all rules stand the
+    classes that fell most.
 
     Args:
         version: that the verdict is on.
@@ -63,8 +65,7 @@ def verdict_tags(
         VERDICT: verdict.colour,
         VERDICT_OF: identity(version.name, version.version),
         VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
-        # names of classes may have letters that Unicode ends lines at
-        # and be so long that one line fills the tag
+        # a class name may contain what Unicode takes for the end of a line, and be so long that it fills the tag
         VERDICT_RULES: "\n".join(" ".join(line.splitlines())[:LONGEST_NOTE] for line in lines)[:LONGEST_TAG],
     }
 
