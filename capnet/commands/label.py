@@ -49,8 +49,8 @@ class Labelled:
         added: how many of them are in tables of added images.
         classes: names.
         groups: of all images.
-        located: paths of images without labels whose group the annotations have.
-        bursts: those of them whose group is that of their burst, for want of another.
+        located: paths of images without labels that have a group in the annotations.
+        bursts: those of them that have no other group than their burst.
     """
 
     paths: Set[str]
@@ -215,9 +215,9 @@ def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]
     """The chosen images of a folder.
 
     Args:
-        location: the folder, or s3://BUCKET/PREFIX, of which the chosen images are copied.
+        location: the folder, or s3://BUCKET/PREFIX, from which the chosen images are copied.
         data: the section ``data``, which says how a remote is read.
-        choose: which of them, of their names.
+        choose: picks some of their names.
 
     Raises:
         DataError: there is no such folder, or no image in it.

@@ -91,7 +91,8 @@ def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str
 
 
 def folder_group(name: str, prefix: str) -> str:
-    """The group of an image with ``--group-from-folder``: a camera's folder, whatever folders that holds.
+    """The group of an image with ``--group-from-folder``: the first folder it is in, such as a camera's, whatever
+    folders are inside that one.
 
     Args:
         name: the image, below the folder that is asked for.

@@ -135,7 +135,7 @@ def command(
 
 
 def show_move(done: Outcome, again: str = "") -> None:
-    """The champion and the one before, where there was one; that another took its place at once, where one did."""
+    """Print the champion and the one before it, if any; and another that took its place at the same time, if any."""
     before = f", was version {done.before}" if done.before not in ("", done.after) else ""
     click.echo(f"champion of {done.name}: version {done.after}{again}{before}")
     if done.now != done.after:

@@ -44,8 +44,7 @@ def validate_and_save(params: Params, folders: Mapping[str, Path], validate: Run
 
 
 def split_and_save(params: Params, folders: Mapping[str, Path], split: Run) -> dict[str, float]:
-    """Run stage split, and write which images are in test, and which of all others are not, to the file
-    ``split.reference``.
+    """Run stage split, and write which images are in test, and which are not, to the file ``split.reference``.
 
     Args:
         params: all settings.

@@ -18,7 +18,7 @@ SILENT = "check the network; an address that does not answer at all is often beh
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the answer; with ``problem`` something is wrong, with ``warning``, what to do, it could be better."""
+    """One line of the answer. ``problem``: what is wrong; ``warning``: what to do where something could be better."""
 
     about: str
     message: str

@@ -63,8 +63,8 @@ def check_database(database: Path) -> Iterable[Finding]:
 
 
 def check_server(settings: Register, uri: str) -> Iterable[Finding]:
-    """Whether a store that is no file answers, and the artifact store behind it; whether they let this account write
-    only use would show.
+    """Whether a store that is no file answers, and the artifact store behind it. Whether this account may write there
+    is not asked: only use would show.
 
     Args:
         settings: say where it is.
