@@ -55,26 +55,34 @@ def gate_verdict(
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
     """
-    measured = champion  # by its own groups
-    if champion is not None:
-        candidate, champion = _grouped(candidate, champion)
-    candidate, notes = _tested(candidate)
-    count = len(candidate.test)
-    rules = list[Rule]()
-    if count:
-        rows = _rows(candidate, np.ones(count, dtype=bool))
-        rules = minimum(rows, _scores(candidate.test), policy)
-        unshown = rows.critical & ~(rows.labels & rows.known).any(axis=0)
-        if champion is None and unshown.any():
-            names = some([name for name, is_unshown in zip(rows.names, unshown, strict=True) if is_unshown])
-            notes.append(f"critical classes without a positive test picture: {names}")
-    alone = Verdict(tuple(rules), tuple(notes), not count, count)
-    if champion is None or measured is None:
-        last = NO_CHAMPION if count else "no test picture is left"
-        return replace(alone, notes=(*notes, last))
-    if champion.names == candidate.names:
-        return _compare(alone, candidate, champion, measured, policy, rescore)
-    return _compare_shared(alone, candidate, champion, measured, policy, rescore)
+    if champion is None:
+        return _first_champion(candidate, policy)
+    grouped, rival = _grouped(candidate, champion)
+    tested, notes = _tested(grouped)
+    alone = _alone(tested, notes, policy)
+    compare = _compare if rival.names == tested.names else _compare_shared
+    return compare(alone, tested, rival, champion, policy, rescore)
+
+
+def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
+    """The verdict on a candidate that there is no champion to compare with."""
+    tested, notes = _tested(candidate)
+    alone = _alone(tested, notes, policy)
+    if not alone.rows:
+        return replace(alone, notes=(*notes, "no test picture is left"))
+    rows = _rows(tested, np.ones(alone.rows, dtype=bool))
+    shown = (rows.labels & rows.known).any(axis=0)
+    unshown = [rows.names[int(c)] for c in np.flatnonzero(rows.critical & ~shown)]
+    if unshown:
+        notes.append(f"critical classes without a positive test picture: {some(unshown)}")
+    return replace(alone, notes=(*notes, NO_CHAMPION))
+
+
+def _alone(tested: GateScores, notes: Sequence[str], policy: Policy) -> Verdict:
+    """The verdict on what is asked of a candidate without any champion, by its ``tested`` rows."""
+    count = len(tested.test)
+    rules = minimum(_rows(tested, np.ones(count, dtype=bool)), _scores(tested.test), policy) if count else []
+    return Verdict(tuple(rules), tuple(notes), doubtful=not count, rows=count)
 
 
 def _compare_shared(
