@@ -22,7 +22,7 @@ from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
-from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
+from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem, counted, some
 from capnet.progress import in_threads, track
 from capnet.runtime import cores

@@ -77,7 +77,7 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
     """The published id lists that ingest kept, train and test; raises ConfigError where there is none, DataError for
     unknown ids, ContractError where a list is damaged.
     """
-    from capnet.data.splits.long_tail import LISTS, read_kept_list
+    from capnet.data.splits.id_lists import LISTS, read_kept_list
 
     if settings.method != "published":
         return [], []

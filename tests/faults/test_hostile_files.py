@@ -18,7 +18,7 @@ from unit.data.native import write_nus_wide, write_voc
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
-from capnet.data.splits.long_tail import read_id_list
+from capnet.data.splits.id_lists import read_id_list
 from capnet.errors import DataError
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import pytest
 
 from capnet.config import Pareto, Validation
 from capnet.contracts import read_classes
-from capnet.data.splits.long_tail import write_id_list
+from capnet.data.splits.id_lists import write_id_list
 from capnet.errors import ConfigError, DataError
 from tests.unit.steps.manifests import manifest, split
 

@@ -18,7 +18,7 @@ from capnet.data.annotations import plain_files
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.plain_files import read_lines
 from capnet.data.annotations.reading import read_annotations
-from capnet.data.splits.long_tail import read_id_list
+from capnet.data.splits.id_lists import read_id_list
 from capnet.errors import MOST, DataError
 
 JSON_FORMATS = ("coco", "camera_traps")
