@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from capnet.config import Split
 from capnet.contracts import SPLITS, sampling_units
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
-from capnet.data.splits.reference import NOTHING, TEST, Reference, kept
+from capnet.data.splits.reference import NOTHING, TEST, Reference, grouped_with, kept
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem, counted
 
@@ -75,7 +75,7 @@ def assign_splits(
         _refuse_contradictions(frame, given_split, listed_train, listed_test)
         split[split == "train"] = LEFT
         split[listed_train], split[listed_test] = "train", "test"
-        split[(split == FREE) & _grouped_with(groups, np.isin(split, SPLITS))] = LEFT
+        split[(split == FREE) & grouped_with(groups, np.isin(split, SPLITS))] = LEFT
         followed = 0
     else:
         followed = _follow_groups(split, groups)
@@ -169,18 +169,13 @@ def _reference_counts(n_classes: int, settings: Split) -> np.ndarray:
     return reference_curve(n_classes, settings.pareto.max, settings.pareto.min, settings.pareto.shape)
 
 
-def _grouped_with(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """bool [row]: in one group with a row where ``rows``, bool [row], is true."""
-    return np.isin(groups, groups[rows])
-
-
 def _follow_groups(split: np.ndarray, groups: np.ndarray) -> int:
     """Put rows without a split where the rest of their group was given (test before val before train); how many
     moved.
     """
     moved = 0
     for name in reversed(SPLITS):
-        follow = (split == FREE) & _grouped_with(groups, split == name)
+        follow = (split == FREE) & grouped_with(groups, split == name)
         split[follow] = name
         moved += int(follow.sum())
     return moved
@@ -253,7 +248,7 @@ def _from_train(
     large.
     """
     size = round(settings.validation.share * len(train))
-    free = train[~_grouped_with(groups, given_split == "train")[train]]  # a group with a row given as train stays whole
+    free = train[~grouped_with(groups, given_split == "train")[train]]  # a group with a row given as train stays whole
     for rows in map(np.sort, [free, train] if len(free) >= size else [train]):
         held_out = rows[stratified_holdout(labels[rows], min(size, len(rows)), settings.seed, groups[rows])]
         if len(held_out):
@@ -273,7 +268,7 @@ def _from_pool(
         raise ConfigError(what, "params.yaml", todo)
     taken = split == "test"
     taken[train] = True
-    rows = np.flatnonzero(~_grouped_with(groups, taken))
+    rows = np.flatnonzero(~grouped_with(groups, taken))
     size = min(len(rows), int(min(settings.validation.share, settings.validation.cap) * len(train)))
     return rows[stratified_holdout(labels[rows], size, settings.seed, groups[rows])]
 

@@ -99,6 +99,19 @@ def read_split_reference(setting: str) -> Reference:
     return Reference(images, group_of)
 
 
+def grouped_with(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which rows are in one group with some rows.
+
+    Args:
+        groups: int [row].
+        rows: bool [row].
+
+    Returns:
+        bool [row]; true for ``rows`` themselves, too.
+    """
+    return np.isin(groups, groups[rows])
+
+
 def kept(
     frame: pd.DataFrame, groups: np.ndarray, free: np.ndarray, reference: Reference
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -112,15 +125,13 @@ def kept(
         reference: of an earlier split.
 
     Returns:
-        bool [row]: test rows, and rows of which neither they nor their group are known.
+        bool [row]: test rows, and rows that are not known themselves and whose group is not known either.
     """
     known = frame["image_id"].map(reference.images).to_numpy(dtype=object)
-    test, train = (np.isin(groups, groups[known == split]) for split in (TEST, TRAIN))
+    test, train = grouped_with(groups, known == TEST), grouped_with(groups, known == TRAIN)
     remembered = reference.groups
     former = np.array([remembered.get(group) for group in _short(frame["group"])], dtype=object)
-    replaced = ~test & ~train
-    test, train = (
-        known_now | np.isin(groups, groups[replaced & (former == split)])
-        for split, known_now in ((TEST, test), (TRAIN, train))
-    )
+    replaced = ~test & ~train  # none of the group's images is known
+    test |= grouped_with(groups, replaced & (former == TEST))
+    train |= grouped_with(groups, replaced & (former == TRAIN))
     return free & test, free & ~test & ~train
