@@ -67,7 +67,7 @@ def assign_splits(
         ConfigError: the pool that validation rows are to come from cannot exist.
     """
     groups = sampling_units(frame)
-    given_split = frame["given_split"].astype(object).where(frame["given_split"].notna(), FREE).to_numpy(dtype=object)
+    given_split = frame["given_split"].astype(object).fillna(FREE).to_numpy(dtype=object)
     position = {image: row for row, image in enumerate(frame["image_id"])}
     listed_train, listed_test = ([position[image] for image in ids] for ids in published)
     split = given_split.copy()
@@ -115,9 +115,18 @@ def assign_splits(
         counts = f"{len(train)} of {len(frame)} rows"
         where = f"split.validation.share = {settings.validation.share} holds out every training row: {counts}"
         raise DataError("no rows for train", where, "lower split.validation.share, or give more rows")
-    held_out_of_given = int((given_split[train[held_out]] == "train").sum())
-    rows = (train[~held_out].tolist(), val.tolist(), test)
-    return Assignment(*rows, source, test_source, followed, held_out_of_given, test_kept, draw, warnings)
+    return Assignment(
+        train=train[~held_out].tolist(),
+        val=val.tolist(),
+        test=test,
+        validation_source=source,
+        test_source=test_source,
+        followed=followed,
+        held_out_of_given=int((given_split[train[held_out]] == "train").sum()),
+        test_kept=test_kept,
+        draw=draw,
+        warnings=warnings,
+    )
 
 
 def _leaving_test(split: np.ndarray, frame: pd.DataFrame, test_source: str, reference: Reference) -> list[str]:

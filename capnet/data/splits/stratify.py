@@ -47,20 +47,20 @@ def stratified_holdout(
     by_class.sort_indices()
     sizes = np.bincount(unit_of_row, minlength=n_units).tolist()
     totals = np.asarray(by_class.sum(axis=0)).tolist()
-    # times n, so that ties are exact
+    # for the rows kept and the rows held out: how much of every label is due (times n, so that ties are exact), and for
+    # how many rows there is room
     due = [[total * (n - size) for total in totals], [total * size for total in totals]]
     room = [n - size, size]
     waiting = np.array(totals)
     held_out, placed = bytearray(n_units), bytearray(n_units)
 
     def assign(unit: int, label: int | None) -> None:
-        unit_size = sizes[unit]
-        if (room[0] >= unit_size) == (room[1] >= unit_size):
+        fits_kept, fits_held_out = (left >= sizes[unit] for left in room)
+        part = int(fits_held_out)
+        if fits_kept and fits_held_out:
             wishes = [(due[part][label] if label is not None else 0, room[part]) for part in (0, 1)]
-            part = int(wishes[1] > wishes[0]) if room[1] >= unit_size else 0
-        else:
-            part = int(room[1] >= unit_size)
-        room[part] -= unit_size
+            part = int(wishes[1] > wishes[0])
+        room[part] -= sizes[unit]
         start, end = counts.indptr[unit], counts.indptr[unit + 1]
         for c, k in zip(counts.indices[start:end].tolist(), counts.data[start:end].tolist(), strict=True):
             due[part][c] -= k * n
