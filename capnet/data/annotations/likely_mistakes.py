@@ -33,40 +33,10 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
         data_format: what ``data.format`` says.
     """
     yield from _no_classes(classes, data_format)
-    counts = [class_counts(rows[column], len(classes)) for column in ("labels", "unknown")]
-    alike = []
-    for item, present, unknown in zip(classes.items, *counts, strict=True):
-        if unknown == len(rows):
-            alike.append(f"class {item.name!r} is unknown on every image: it can be neither learned nor measured")
-        elif len(rows) > 1 and present + unknown == len(rows):
-            what = "is missing on no image: what images look like without it cannot be learned"
-            alike.append(f"class {item.name!r} {what}")
-    yield from alike[:SHOWN]
-    if len(alike) > SHOWN:
-        yield f"{counted(len(alike) - SHOWN, 'more class', 'more classes')} unknown on every image, or missing on none"
-    for column in ("group", "slice"):
-        spelt: dict[str, str] = {}
-        for value in map(str, rows[column].dropna().unique()):
-            other = spelt.setdefault(" ".join(normalize("NFC", value).casefold().split()), value)
-            if other != value:
-                apart = "may come into train and test" if column == "group" else "is measured apart"
-                what = (
-                    "capitals or blanks" if normalize("NFC", other) != normalize("NFC", value) else "the Unicode form"
-                )
-                yield f"{column} {other!r} and {value!r} differ in {what} only: each {apart}"
-                break
-    if warning := _without_group(rows):
-        yield warning
-    copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
-    contradictions = []
-    for _, same in copies.groupby("sha256", sort=False):
-        states = set(zip(map(tuple, same["labels"]), map(tuple, same["unknown"]), strict=True))
-        if len(states) > 1:
-            contradictions.append(list(same["path"])[:2])
-    if contradictions:
-        first, second = contradictions[0]
-        more = f", and {counted(len(contradictions) - 1, 'more such image')}" if len(contradictions) > 1 else ""
-        yield f"{first!r} and {second!r} are the same image and have different labels{more}: correct one, or remove it"
+    yield from _on_every_image(rows, classes)
+    yield from _spelt_alike(rows)
+    yield from _without_group(rows)
+    yield from _contradictions(rows)
 
 
 def _no_classes(classes: Classes, data_format: str) -> Iterator[str]:
@@ -84,17 +54,60 @@ def _no_classes(classes: Classes, data_format: str) -> Iterator[str]:
             yield f"class {item.name!r} {what}; if it says that nobody knows, {todo}"
 
 
-def _without_group(rows: pd.DataFrame) -> str:
-    """A warning of folders that read like groups where no image has one; "" where there is nothing to say."""
+def _on_every_image(rows: pd.DataFrame, classes: Classes) -> Iterator[str]:
+    """A warning of each class that is unknown on every image, or missing on none; of many, how many more there are."""
+    counts = [class_counts(rows[column], len(classes)) for column in ("labels", "unknown")]
+    alike = []
+    for item, present, unknown in zip(classes.items, *counts, strict=True):
+        if unknown == len(rows):
+            alike.append(f"class {item.name!r} is unknown on every image: it can be neither learned nor measured")
+        elif len(rows) > 1 and present + unknown == len(rows):
+            what = "is missing on no image: what images look like without it cannot be learned"
+            alike.append(f"class {item.name!r} {what}")
+    yield from alike[:SHOWN]
+    if len(alike) > SHOWN:
+        yield f"{counted(len(alike) - SHOWN, 'more class', 'more classes')} unknown on every image, or missing on none"
+
+
+def _spelt_alike(rows: pd.DataFrame) -> Iterator[str]:
+    """A warning of the first two groups, and the first two slices, that differ in their spelling only."""
+    for column in ("group", "slice"):
+        spelt: dict[str, str] = {}
+        for value in map(str, rows[column].dropna().unique()):
+            other = spelt.setdefault(" ".join(normalize("NFC", value).casefold().split()), value)
+            if other != value:
+                apart = "may come into train and test" if column == "group" else "is measured apart"
+                what = (
+                    "capitals or blanks" if normalize("NFC", other) != normalize("NFC", value) else "the Unicode form"
+                )
+                yield f"{column} {other!r} and {value!r} differ in {what} only: each {apart}"
+                break
+
+
+def _without_group(rows: pd.DataFrame) -> Iterator[str]:
+    """A warning of folders that read like groups where no image has one."""
     if rows["group"].notna().any():
-        return ""
+        return
     folders = dict.fromkeys(match[1] for match in map(GROUP_FOLDER.search, rows["path"]) if match)
-    if len(folders) < 2:
-        return ""
-    return (
-        f"no image has a group, and there are folders such as {next(iter(folders))!r}. If the images of one belong"
-        " together, write its name as their group: else they get into two splits, and the figures flatter"
-    )
+    if len(folders) > 1:
+        yield (
+            f"no image has a group, and there are folders such as {next(iter(folders))!r}. If the images of one belong"
+            " together, write its name as their group: else they get into two splits, and the figures flatter"
+        )
+
+
+def _contradictions(rows: pd.DataFrame) -> Iterator[str]:
+    """A warning of copies of one image whose labels differ."""
+    copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
+    contradictions = []
+    for _, same in copies.groupby("sha256", sort=False):
+        states = set(zip(map(tuple, same["labels"]), map(tuple, same["unknown"]), strict=True))
+        if len(states) > 1:
+            contradictions.append(list(same["path"])[:2])
+    if contradictions:
+        first, second = contradictions[0]
+        more = f", and {counted(len(contradictions) - 1, 'more such image')}" if len(contradictions) > 1 else ""
+        yield f"{first!r} and {second!r} are the same image and have different labels{more}: correct one, or remove it"
 
 
 def without_row(root: Path, rows: pd.DataFrame) -> str:
