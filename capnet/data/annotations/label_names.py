@@ -65,23 +65,8 @@ def classes_of(
         todo = f"write labels in {settings.labels}, or the classes in {settings.classes}"
         problems.append(Problem("no row has a label, so there are no classes", where, todo))
     if listed is None:
-        for name in names:
-            if name.casefold() in EMPTY_CELLS:
-                todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
-                problems.append(Problem(f"label {name!r} is how programs write an empty cell", where, todo))
-        if lists := [repr(name) for name in names if A_LIST.fullmatch(name)]:
-            what = f"label {some(lists, 1)} is a list as programs write it"
-            problems.append(Problem(what, where, _alone(settings)))
-        mistakes, warnings = ([], []) if lists else _unseparated(table, names, settings)
-        problems.extend(mistakes)
-        spellings: dict[str, list[str]] = {}
-        for name in names:
-            spellings.setdefault(name.casefold(), []).append(name)
-        for alike in spellings.values():
-            if len(alike) > 1:
-                what = f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case"
-                todo = f"write one of them everywhere, or list each in {settings.classes}"
-                problems.append(Problem(what, where, todo))
+        mistakes, warnings = _doubtful_labels(table, names, settings)
+        problems += mistakes
     if len(names) > MOST_CLASSES:
         todo = f"is ingest.separator = {settings.separator!r} right?"
         problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", where, todo))
@@ -124,6 +109,34 @@ def codes_of(
             todo = _label_advice(tokens[code], list(index), settings, text, listed_in) if len(problems) < SHOWN else ""
             problems.append(Problem(f"label {tokens[code]!r} is not in {listed_in}", where, todo))
     return [-1 if c > MOST_CLASSES else c for c in classes], problems
+
+
+def _doubtful_labels(table: Table, names: list[str], settings: Ingest) -> tuple[list[Problem], list[str]]:
+    """Labels that hardly are classes, where no list of classes says that they are: as problems, or where that is less
+    certain, as warnings.
+    """
+    where = str(table.path)
+    problems: list[Problem] = []
+    for name in names:
+        if name.casefold() in EMPTY_CELLS:
+            todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
+            problems.append(Problem(f"label {name!r} is how programs write an empty cell", where, todo))
+    warnings: list[str] = []
+    if lists := [repr(name) for name in names if A_LIST.fullmatch(name)]:
+        what = f"label {some(lists, 1)} is a list as programs write it"
+        problems.append(Problem(what, where, _alone(settings)))
+    else:
+        mistakes, warnings = _unseparated(table, names, settings)
+        problems += mistakes
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            what = f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case"
+            todo = f"write one of them everywhere, or list each in {settings.classes}"
+            problems.append(Problem(what, where, todo))
+    return problems, warnings
 
 
 def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list[Problem], list[str]]:
