@@ -143,7 +143,7 @@ def _mark_boxes(
             elif unknown:
                 what = f"annotation {item.get('id')} names {unknown}, which does not exist"
                 problems.append(Problem(what, file.path.name, MEND))
-            elif counts(item, settings):
+            elif _is_counted(item, settings):
                 images[number][3].add(int(category))  # 1.0 is 1, too
             elif not item.get("ignore") and (settings.crowd or not item.get("iscrowd")):
                 filtered.add((number, int(category)))
@@ -156,7 +156,7 @@ def _mark_boxes(
     return lost, lost + sum(len(image[3]) for image in images.values())
 
 
-def counts(annotation: Mapping[str, Any], settings: Settings) -> bool:
+def _is_counted(annotation: Mapping[str, Any], settings: Settings) -> bool:
     """Does a box say that its class is there? Source of the filter: the loader in the code of Wu et al., ECCV 2020,
     behind the published COCO-LT list.
     """
