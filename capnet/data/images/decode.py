@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.fitting import fit, is_clear_bmp, is_reduced, is_white_zero
-from capnet.data.images.headers import has_scan_each, long_entry, long_exif
+from capnet.data.images.headers import first_scan_is_partial, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
@@ -139,13 +139,15 @@ def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
     against it.
     """
     width, height = image.size
-    is_scanned = _is_scanned(image, source)
-    is_reducible = not is_scanned and image.format == "JPEG" and image.mode in ("RGB", "L")  # to half, by its decoder
+    has_several_scans = _has_several_scans(image, source)
+    is_reducible = (
+        not has_several_scans and image.format == "JPEG" and image.mode in ("RGB", "L")
+    )  # to half, by its decoder
     if width * height > MOST_PIXELS and not is_reducible:
         return str(_too_many(MOST_PIXELS))
     if max(width, height) > MOST_ASPECT * min(width, height):
         return f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
-    if is_scanned and (scans := _scans(source)) * width * height > MOST_SCANNED:
+    if has_several_scans and (scans := _scans(source)) * width * height > MOST_SCANNED:
         return f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
     if (covered := _covered(image)) > MOST_COVERED * width * height * len(image.getbands()):
         return f"strips or tiles of {covered:,} pixels for {width} x {height}: a file that could take minutes"
@@ -218,12 +220,14 @@ def _opened(source: Path | bytes) -> io.BufferedReader | io.BytesIO:
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
-def _is_scanned(image: Image.Image, source: Path | bytes) -> bool:
-    """Is it a JPEG that comes in several scans: progressive, or one component after the other?"""
-    if image.format not in ("JPEG", "MPO") or image.info.get("progressive"):
-        return bool(image.info.get("progressive"))
+def _has_several_scans(image: Image.Image, source: Path | bytes) -> bool:
+    """Does a JPEG come in several scans: progressive, or one component after the other?"""
+    if image.info.get("progressive"):
+        return True
+    if image.format not in ("JPEG", "MPO"):
+        return False
     with decoder_faults(), _opened(source) as file:
-        return has_scan_each(file)
+        return first_scan_is_partial(file)
 
 
 def _covered(image: Image.Image) -> int:

@@ -69,9 +69,9 @@ def long_exif(info: Mapping[Any, Any]) -> bool:
     return bool(long_entry(BytesIO(data[prefix.end() if prefix else 0 :])))
 
 
-def has_scan_each(file: BinaryIO) -> bool:
-    """Whether the first scan of a JPEG has not all of its components: further scans follow, and the decoder keeps the
-    coefficients of all until the last.
+def first_scan_is_partial(file: BinaryIO) -> bool:
+    """Whether the first scan of a JPEG lacks some of its components: then further scans follow, and the decoder keeps
+    the coefficients of all scans until the last.
 
     Args:
         file: at its start.
