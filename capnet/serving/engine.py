@@ -77,7 +77,7 @@ class Served:
         Yields:
             Parts; an image that cannot be used has a fault and no row in their scores.
         """
-        from capnet.data.images.stream import fill_threads, passes, stream
+        from capnet.data.images.stream import fills_threads, passes, stream
         from capnet.data.images.transform import Item
 
         model, scorer = self.scorer.loaded.model, self.scorer
@@ -92,7 +92,7 @@ class Served:
             scorer.threads,
             total,
             model.towers.image.is_convolutional
-            and fill_threads(total, scorer.transform, scorer.machine, scorer.threads),
+            and fills_threads(total, scorer.transform, scorer.machine, scorer.threads),
         ):
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):

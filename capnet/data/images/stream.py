@@ -66,8 +66,8 @@ def stream(
         yield from encode_batches(encode, batches, transform, machine, threads, concurrent)
 
 
-def fill_threads(total: int, transform: Transform, machine: Machine, threads: int) -> bool:
-    """Whether so many images are a batch for each thread, and more: of fewer, one thread would do nearly all."""
+def fills_threads(total: int, transform: Transform, machine: Machine, threads: int) -> bool:
+    """Whether so many images make more than one batch for each thread: with fewer, one thread would do nearly all."""
     return total * transform.views > views_at_once(machine) * threads
 
 
