@@ -141,18 +141,24 @@ def make_classes(
 
 
 def _class(item: Mapping[str, Any]) -> ClassInfo:
-    """An entry of classes.json; raises TypeError where a field is missing, strange or of another type."""
+    """An entry of classes.json; raises TypeError where a field is missing, strange or of another type, and ValueError
+    where its value is none that ``write_classes`` writes.
+    """
     info = ClassInfo(**item)
     for name, kind in _TYPES.items():
         if type(getattr(info, name)) is not kind:
             raise TypeError(f"{name} of class {info.name!r} is {getattr(info, name)!r}")
     if info.bucket not in ("", *BUCKETS):
         raise ValueError(f"bucket of class {info.name!r} is {info.bucket!r}")
+    if not SLUG.fullmatch(info.slug):
+        raise ValueError(f"slug of class {info.name!r} is {info.slug!r}")
+    if info.train_count < -1:
+        raise ValueError(f"train_count of class {info.name!r} is {info.train_count}")
     return info
 
 
 def _check_unique(classes: Classes) -> None:
-    """Raises ValueError where two classes have one name, or a slug is none that ``make_classes`` makes."""
+    """Raises ValueError where two classes have one name or one slug."""
     for kind in ("name", "slug"):
         first: set[str] = set()
         for item in classes.items:
@@ -160,11 +166,6 @@ def _check_unique(classes: Classes) -> None:
             if value in first:
                 raise ValueError(f"{kind} {value!r} is there twice")
             first.add(value)
-    for item in classes.items:
-        if not SLUG.fullmatch(item.slug):
-            raise ValueError(f"slug of class {item.name!r} is {item.slug!r}")
-        if item.train_count < -1:
-            raise ValueError(f"train_count of class {item.name!r} is {item.train_count}")
 
 
 def write_classes(path: Path, classes: Classes) -> None:
