@@ -12,7 +12,7 @@ from capnet.data.annotations.class_list import read_classes_csv, with_separator
 from capnet.data.annotations.corrections import COLUMNS
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
-from capnet.data.annotations.rows import Annotations, LeftOut
+from capnet.data.annotations.rows import TEXT_COLUMNS, Annotations, LeftOut
 from capnet.data.annotations.tables import open_table
 from capnet.errors import DataError, Problem, Problems
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from capnet.config import Ingest
-
-TEXTS = ("given_split", "group", "slice")  # of a row, beside its labels
 
 
 def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -> tuple[Annotations, int]:
@@ -183,7 +181,8 @@ def _repetitions(rows: pd.DataFrame, first: int, settings: Ingest) -> tuple[list
     columns = {name: rows[name].tolist() for name in ("path", "image_id", "where")}
     seen = {name: {value: row for row, value in enumerate(columns[name][:first])} for name in ("path", "image_id")}
     added = rows[first:]
-    content = list(zip(added["labels"], added["unknown"], *(added[name].fillna("") for name in TEXTS), strict=True))
+    texts = [added[name].fillna("") for name in TEXT_COLUMNS]
+    content = list(zip(added["labels"], added["unknown"], *texts, strict=True))
     for row in range(first, len(rows)):
         name = next((name for name, known in seen.items() if columns[name][row] in known), "")
         if not name:
