@@ -66,18 +66,18 @@ class Table:
         for line, cells in self._rows:
             long = [cell for cell in cells if isinstance(cell, str | list)]
             left -= ROW + sum(len(cell) if isinstance(cell, str) else VALUE * len(cell) for cell in long)
-            what, todo = "", "write it shorter"
             if left < 0:
-                what, todo = (
-                    f"cells of {UNPACKS}",
-                    "write it again; a table of images that differ is not packed so well",
-                )
-            elif any(isinstance(cell, str) and len(cell) > LONGEST_CELL for cell in long):  # in CSV there is none
+                todo = "write it again; a table of images that differ is not packed so well"
+                raise self._ended(Problem(f"cells of {UNPACKS}", self.where(line), todo))
+            if any(isinstance(cell, str) and len(cell) > LONGEST_CELL for cell in long):  # in CSV there is none
                 what = f"a cell of more than {LONGEST_CELL:,} letters"
-            if what:
-                self.problems.append(Problem(what, self.where(line), todo))
-                raise DataError(problems=self.problems)
+                raise self._ended(Problem(what, self.where(line), "write it shorter"))
             yield line, cells
+
+    def _ended(self, problem: Problem) -> DataError:
+        """All mistakes so far, where ``problem`` ends the reading."""
+        self.problems.append(problem)
+        return DataError(problems=self.problems)
 
 
 def open_table(
