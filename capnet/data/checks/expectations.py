@@ -103,7 +103,7 @@ def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
     if "unexpected_count" not in outcome:
         raise RuntimeError(f"great_expectations could not judge {rule.name}: {item.exception_info}")
     rows = table[_offends(table[rule.column], rule)]
-    if len(rows) != outcome["unexpected_count"] or bool(item.success) != (not len(rows)):
+    if len(rows) != outcome["unexpected_count"] or bool(item.success) != rows.empty:
         counts = f"counts {outcome['unexpected_count']} offending rows, the table has {len(rows)}"
         raise RuntimeError(f"{rule.name}: great_expectations {counts}")
     shown = rule.shown or rule.column
@@ -114,17 +114,16 @@ def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
     offending = [
         {**{key: _plain(row[key]) for key in keys}, "value": _plain(row[shown])} for _, row in listed.iterrows()
     ]
-    known = int(table[rule.column].notna().sum())
     return Check(
-        rule.name,
-        rule.severity,
-        bool(item.success),
-        len(rows),
-        known,
-        offending,
-        rule.demands,
-        rule.says,
-        rule.todo,
+        name=rule.name,
+        severity=rule.severity,
+        success=bool(item.success),
+        observed=len(rows),
+        rows=int(table[rule.column].notna().sum()),
+        offending=offending,
+        demands=rule.demands,
+        says=rule.says,
+        todo=rule.todo,
         groups=groups.count if groups else 0,
         largest=groups.largest if groups else [],
     )
@@ -142,7 +141,7 @@ def _offends(values: pd.Series, rule: Rule) -> np.ndarray:
 def _plain(value: Any) -> Any:
     """A NumPy scalar as Python's, a missing value as None."""
     plain = value.item() if hasattr(value, "item") else value
-    return None if plain is None or plain != plain else plain
+    return None if pd.isna(plain) else plain
 
 
 def data_docs(judged: Sequence[CheckedTable]) -> dict[str, str]:
