@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,18 +61,20 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
 
 def verdict(checks: Sequence[Check]) -> list[str]:
     """What a reader must know first, in sentences."""
-    critical, warning = (
-        [check for check in checks if check.status == "failed" and check.severity == severity]
-        for severity in ("critical", "warning")
-    )
-    passed, skipped = (sum(check.status == status for check in checks) for status in ("passed", "not checked"))
-    first = f"Refused: {counted(len(critical), 'critical check')} failed." if critical else "The split may be used."
-    more = [counted(passed, "check") + " passed", counted(len(warning), "warning"), f"{skipped} not checked"]
-    return [first, ", ".join(more) + "."]
+    number = Counter(map(_state, checks))
+    first = "The split may be used."
+    if number["critical"]:
+        first = f"Refused: {counted(number['critical'], 'critical check')} failed."
+    passed, warnings = counted(number["passed"], "check"), counted(number["warning"], "warning")
+    return [first, f"{passed} passed, {warnings}, {number['skipped']} not checked."]
+
+
+def _state(check: Check) -> str:
+    """A key of GLYPHS."""
+    return {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
 
 
 def _shown(check: Check) -> dict[str, Any]:
-    state = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
     word = check.severity if check.status == "failed" else check.status
     # the value says nothing new where a rule is about the path or the split itself
     is_news = any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
@@ -80,7 +83,7 @@ def _shown(check: Check) -> dict[str, Any]:
     plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows", "size", "crowds")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
     titles = [TITLES[key] for key in keys]
-    return plain | sentences | {"state": state, "word": word, "titles": titles, "cells": cells}
+    return plain | sentences | {"state": _state(check), "word": word, "titles": titles, "cells": cells}
 
 
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
