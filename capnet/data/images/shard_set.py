@@ -20,7 +20,8 @@ from PIL import Image
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
 from capnet.contracts.files import CsvLines
 from capnet.data.annotations.class_list import CLASS_COLUMNS, with_separator
-from capnet.data.annotations.readers.csv import TEXT_COLUMNS
+from capnet.data.annotations.readers.csv import LABEL_COLUMNS, TEXT_COLUMNS
+from capnet.data.annotations.rows import SIZES
 from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
@@ -28,7 +29,6 @@ from capnet.errors import DataError, Problem
 from capnet.progress import Advance
 
 FOLDER = "shards"
-COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, "width", "height")
 
 
 def write_shard_set(
@@ -74,7 +74,7 @@ def write_shard_set(
     shards = 0
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(CsvLines(file), lineterminator=CsvLines.END)
-        table.writerow(COLUMNS)
+        table.writerow(LABEL_COLUMNS)
         for split in ("", *SPLITS):
             with closing(_Shards(out, split or "all", size)) as writer:
                 for row in _rows_of(rows, split):
@@ -83,7 +83,7 @@ def write_shard_set(
                         names = {name: [classes.names[c] for c in row[name]] for name in ("labels", "unknown")}
                         row |= {name: separator.join(listed) for name, listed in names.items()}
                         row["path"] = writer.add(data, Path(row["path"]).suffix, {**row, **names})
-                        table.writerow([row[name] for name in COLUMNS])
+                        table.writerow([row[name] for name in LABEL_COLUMNS])
                     advance()
             shards += writer.count
     if problems:
@@ -94,12 +94,12 @@ def write_shard_set(
 def _rows_of(rows: pd.DataFrame, split: str) -> Iterator[dict[str, Any]]:
     """Rows of a split, or of a given split in a manifest, as plain values; empty where nothing is known."""
     splits = rows["split"] if "split" in rows else rows["given_split"].fillna("")
-    chosen = rows[splits == split].assign(split=split).reindex(columns=list(COLUMNS))
+    chosen = rows[splits == split].assign(split=split).reindex(columns=list(LABEL_COLUMNS))
     for values in chosen.itertuples(index=False, name=None):
-        row = dict(zip(COLUMNS, values, strict=True))
-        for name in (*TEXT_COLUMNS, "width", "height"):
+        row = dict(zip(LABEL_COLUMNS, values, strict=True))
+        for name in (*TEXT_COLUMNS, *SIZES):
             value = row[name]
-            if value is None or value != value:
+            if pd.isna(value):
                 row[name] = ""
             elif not isinstance(value, str):
                 row[name] = int(value)
