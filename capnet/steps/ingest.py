@@ -59,20 +59,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
     corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
-    unread = list[str]()
-    for setting in ("corrections", "added"):
-        for name in other_names(folder.names() or (), file := getattr(settings, setting)):
-            log.warning("%s is not read: ingest.%s is %s", name, setting, file)
-            unread.append(name)
-    for name, header in headers_elsewhere(folder, settings).items():
-        if name in unread:
-            continue
-        if {"path", "labels"} <= header:
-            what = "%s is not read: tables with path and labels of further images belong into ingest.added = %s"
-            log.warning(what, name, settings.added)
-        elif {*COLUMNS} <= header:
-            what = "%s is not read: corrections of a review belong into ingest.corrections = %s"
-            log.warning(what, name, settings.corrections)
+    _warn_of_unread_tables(folder, settings)
     problems, outside, unlisted = [*annotations.problems, *mistakes], set[int](), list[Problem]()
     # before images are copied: they may take the place of the copies of label files
     lists = {name: _id_list(folder, name, annotations.rows, settings, unlisted) for name in LISTS}
@@ -110,6 +97,25 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     return metrics | {name: float(count) for name, count in more.items() if count}
 
 
+def _warn_of_unread_tables(folder: DataFolder, settings: Ingest) -> None:
+    """Name the tables of the data folder that people may have meant as corrections or as added images."""
+    unread = set[str]()
+    for setting in ("corrections", "added"):
+        file = getattr(settings, setting)
+        for name in other_names(folder.names() or (), file):
+            log.warning("%s is not read: ingest.%s is %s", name, setting, file)
+            unread.add(name)
+    for name, header in headers_elsewhere(folder, settings).items():
+        if name in unread:
+            continue
+        if {"path", "labels"} <= header:
+            what = "%s is not read: tables with path and labels of further images belong into ingest.added = %s"
+            log.warning(what, name, settings.added)
+        elif {*COLUMNS} <= header:
+            what = "%s is not read: corrections of a review belong into ingest.corrections = %s"
+            log.warning(what, name, settings.corrections)
+
+
 def _images(
     root: Path, annotations: Annotations, settings: Ingest, outside: set[int]
 ) -> tuple[pd.DataFrame, list[Fault]]:
@@ -135,16 +141,15 @@ def _images(
     for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
         images[row] = image
     faults: list[Fault] = []
+    dark = Dark()
     for row, (path, image) in enumerate(zip(rows["path"], images, strict=True)):
+        dark.add(path, image.brightest)
         if image.fault:
             todo = _advice(root, path, image.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
             problem = Problem(f"image {path!r}: {image.fault}", annotations.where(row), todo)
             faults.append((row, image.fault, problem))
     for name in ("width", "height", "sha256"):
         rows[name] = [getattr(image, name) for image in images]
-    dark = Dark()
-    for path, image in zip(rows["path"], images, strict=True):
-        dark.add(path, image.brightest)
     if dark.warning:
         log.warning(dark.warning)
     return rows, faults
@@ -184,7 +189,7 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
     is_there: dict[PurePosixPath, bool] = {}
     paths = rows["path"].tolist()
     missing = [paths[row] for row, fault, _ in faults if fault == "missing"] if setting else []
-    below = _below(root, missing[0]) if missing else None
+    below = _folder_with(root, missing[0]) if missing else None
     for row, fault, problem in faults:
         folder = PurePosixPath(paths[row]).parent
         if folder not in is_there:
@@ -241,7 +246,7 @@ def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest
     return ids
 
 
-def _below(root: Path, path: str) -> Path | None:
+def _folder_with(root: Path, path: str) -> Path | None:
     """The first folder of the data folder that has the path in it."""
     return next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / path).is_file()), None)
 
@@ -252,7 +257,7 @@ def _advice(root: Path, path: str, fault: str) -> str:
             return "convert it to JPEG or PNG, which other programs read as well, and correct the path"
         return "replace the file by a good copy, or remove its row"
     listed = PurePosixPath(path)
-    if below := _below(root, path):
+    if below := _folder_with(root, path):
         return f"paths are relative to the data folder: write {below.name}/{path}"
     if len(listed.parts) > 1 and (root / PurePosixPath(*listed.parts[1:])).is_file():
         return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"
