@@ -137,11 +137,11 @@ def check_positives(
             what = f"{len(short)} of {len(classes)} classes {verb} fewer than {required} known positives in {name}"
             enough = bool(max(total[c] for c in short) >= required)
             in_val = bool(counts["val"][short].any())
-            problems.append(Problem(what, listed, _help(name, assignment, settings, enough, in_val)))
+            problems.append(Problem(what, listed, _what_helps(name, assignment, settings, enough, in_val)))
         elif short:
             listed = some([f"{classes.names[c]}: {counts[name][c]}" for c in short], NAMED)
             warnings.append(f"fewer than {required} known positives in the given {name} rows: {listed}")
-        empty = _without(classes, counts[name])
+        empty = _without_positives(classes, counts[name])
         if empty and (name == "test" or (name == "val" and len(assignment.val))):
             warnings.append(f"no known positive in {name}, so left out of its means: {some(empty, NAMED)}")
     if problems:
@@ -149,7 +149,7 @@ def check_positives(
     return warnings
 
 
-def _help(name: str, assignment: Assignment, settings: Split, enough: bool, in_val: bool) -> str:
+def _what_helps(name: str, assignment: Assignment, settings: Split, enough: bool, in_val: bool) -> str:
     """What would help; ``enough``: in all rows some of these classes have the positives that the split lacks;
     ``in_val``: some of these are validation rows.
     """
@@ -172,7 +172,7 @@ def _help(name: str, assignment: Assignment, settings: Split, enough: bool, in_v
     return f"raise {more}{source}; or add images of these classes; or {fewer}"
 
 
-def _without(classes: Classes, counts: np.ndarray) -> list[str]:
+def _without_positives(classes: Classes, counts: np.ndarray) -> list[str]:
     return [name for name, count in zip(classes.names, counts, strict=True) if not count]
 
 
@@ -196,7 +196,7 @@ def _decisions(
         "test_rows_kept": assignment.test_kept,
         "rows": {**rows, "left_over": n_rows - sum(rows.values())},
         "labels": {name: int(counts[name].sum()) for name in SPLITS},
-        "without_positives": {name: _without(classes, counts[name]) for name in SPLITS if rows[name]},
+        "without_positives": {name: _without_positives(classes, counts[name]) for name in SPLITS if rows[name]},
         "followed_their_group": assignment.followed,
         "validation_rows_given_as_train": assignment.held_out_of_given,
         "warnings": warnings,
