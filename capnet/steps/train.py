@@ -148,7 +148,9 @@ def _fit(
         shutil.rmtree(folder)
     selected = result.history[result.selected_epoch - 1]
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
-    return metrics | {name: value for name, value in selected.items() if name == "val_mAP"}
+    if "val_mAP" in selected:
+        metrics["val_mAP"] = selected["val_mAP"]
+    return metrics
 
 
 def _folds(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame) -> np.ndarray | None:
