@@ -50,15 +50,15 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
         table = read_split(inputs["split"] / "split.parquet")
         train = table[table["split"] == "train"]
     matrix = graph_of(features, classes, train, settings)
-    counted = {} if train is None else {"split_md5": tree_hash(inputs["split"])}
     metadata = {
         **settings.model_dump(mode="json"),
         "backbone": params.backbone.name,
         "weight_hash": towers.weight_hash,
         "class_fingerprint": classes.fingerprint,
         "prompt_fingerprint": classes.prompt_fingerprint(settings.template, towers.weight_hash),
-        **counted,
     }
+    if train is not None:
+        metadata["split_md5"] = tree_hash(inputs["split"])
     write_graph(outputs["graph"] / "graph.safetensors", LabelGraph(matrix, features, metadata))
     return {"classes": len(classes), "edges": int((matrix > 0).sum()) - len(classes)}
 
@@ -93,8 +93,9 @@ def graph_of(text_features: Tensor, classes: Classes, train: pd.DataFrame | None
     if settings.source != "text":
         assert train is not None
         counted = torch.from_numpy(cooccurrence(*known_labels(train, len(classes)))).float()
-        counts = torch.from_numpy(classes.train_counts).float()
-        similarity = (
-            counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
-        )
+        if settings.source == "cooccurrence":
+            similarity = counted
+        else:
+            counts = torch.from_numpy(classes.train_counts).float()
+            similarity = blend(similarity, counted, counts, settings.blend_count)
     return adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
