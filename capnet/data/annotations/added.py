@@ -12,7 +12,7 @@ from capnet.data.annotations.class_list import read_classes_csv, with_separator
 from capnet.data.annotations.corrections import COLUMNS
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
-from capnet.data.annotations.rows import TEXT_COLUMNS, Annotations, LeftOut
+from capnet.data.annotations.rows import NAME_COLUMNS, Annotations, LeftOut
 from capnet.data.annotations.tables import open_table
 from capnet.errors import DataError, Problem, Problems
 
@@ -181,7 +181,7 @@ def _repetitions(rows: pd.DataFrame, first: int, settings: Ingest) -> tuple[list
     columns = {name: rows[name].tolist() for name in ("path", "image_id", "where")}
     seen = {name: {value: row for row, value in enumerate(columns[name][:first])} for name in ("path", "image_id")}
     added = rows[first:]
-    texts = [added[name].fillna("") for name in TEXT_COLUMNS]
+    texts = [added[name].fillna("") for name in NAME_COLUMNS]
     content = list(zip(added["labels"], added["unknown"], *texts, strict=True))
     for row in range(first, len(rows)):
         name = next((name for name, known in seen.items() if columns[name][row] in known), "")

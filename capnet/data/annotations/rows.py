@@ -19,7 +19,7 @@ from capnet.section import SURROGATE, path_fault
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT_COLUMNS = ("given_split", "group", "slice")
+NAME_COLUMNS = ("given_split", "group", "slice")  # texts that many rows share
 OPTIONAL_COLUMNS = ("sequence", "width", "height", "sha256")
 SIZES = ("width", "height")
 LONGEST_NAME = 1000  # letters of a class
@@ -90,7 +90,7 @@ class RowList:
         """
         if unknown := set(columns) - set(OPTIONAL_COLUMNS):
             raise ValueError(f"no such columns: {sorted(unknown)}; a format may have {OPTIONAL_COLUMNS}")
-        names = ("image_id", "path", *TEXT_COLUMNS, *columns, "where")
+        names = ("image_id", "path", *NAME_COLUMNS, *columns, "where")
         self.columns: dict[str, list[Any]] = {name: [] for name in names}
         self.labels, self.unknown = LabelLists(), LabelLists()
         self.problems = Problems()
@@ -147,7 +147,7 @@ class RowList:
         more |= {"image_id": image_id or without_suffix(path), "path": path, "where": where}
         for name, column in self.columns.items():
             value = more.get(name)
-            shared = isinstance(value, str) and name in TEXT_COLUMNS
+            shared = isinstance(value, str) and name in NAME_COLUMNS
             column.append(self._shared.setdefault(value, value) if shared else value)
 
 
@@ -221,7 +221,7 @@ def _faults(frame: pd.DataFrame) -> Iterable[str]:
     """Columns that hold what no manifest can, one sentence each."""
     import pandas as pd
 
-    for name in ("image_id", *TEXT_COLUMNS, "sequence", "sha256"):
+    for name in ("image_id", *NAME_COLUMNS, "sequence", "sha256"):
         kind = pd.api.types.infer_dtype(frame[name], skipna=True) if name in frame else "empty"
         if kind not in ("string", "empty"):
             yield f"column {name} must hold text, and holds {kind}"
@@ -233,7 +233,7 @@ def _faults(frame: pd.DataFrame) -> Iterable[str]:
 
 
 def _unpaired_surrogates(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
-    for name in ("image_id", *TEXT_COLUMNS, "sequence"):
+    for name in ("image_id", *NAME_COLUMNS, "sequence"):
         for where, value in zip(frame["where"], frame[name], strict=True) if name in frame else ():
             if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
                 what = f"{name.replace('_', ' ')} {value!r} has an unpaired surrogate, which is no character"
