@@ -132,30 +132,40 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
         parts = "pandas.read_parquet(FOLDER).to_parquet(FILE) makes one file of parts"
         raise DataError(what, str(table), f"name the label table, such as labels.csv; {parts}")
     entries = folder.names()
+    if not entries:
+        what = "there is no data folder" if entries is None else "the data folder is empty"
+        raise DataError(what, str(folder), _how_to_begin(folder, settings))
+    raise DataError(f"the data folder has no {settings.labels}", str(folder), _advice(folder, settings, entries))
+
+
+def _how_to_begin(folder: DataFolder, settings: Ingest) -> str:
+    """What to do where the data is not there."""
+    if str(folder).startswith("~"):
+        return "write the whole path: only a shell reads ~ as your own folder"
     todo = (
         f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"
         " --out data"
     )
     if folder.is_tracked:
-        todo = f"fetch what {folder}.dvc names: make data-pull, or dvc pull {folder}.dvc; or {todo}"
-    if str(folder).startswith("~"):
-        todo = "write the whole path: only a shell reads ~ as your own folder"
-    if not entries:
-        raise DataError("there is no data folder" if entries is None else "the data folder is empty", str(folder), todo)
+        return f"fetch what {folder}.dvc names: make data-pull, or dvc pull {folder}.dvc; or {todo}"
+    return todo
+
+
+def _advice(folder: DataFolder, settings: Ingest, entries: list[str]) -> str:
+    """What to do where the data folder has ``entries``, and no label table among them."""
     entries = [name for name in entries if name not in (settings.classes, settings.corrections)]
     close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
     similar = next((name for name in entries if close and name.lower() == close[0]), "")
     tables = [name for name in entries if name.endswith(TABLES)]
-    hint = f"{todo}; {EXPORTS}"
-    if len(tables) == 1:
-        hint = f"set ingest.labels: {tables[0]}, or write {settings.labels} (path, labels) there"
-    if similar:
-        hint = f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}"
     if similar.lower().endswith(OTHER_FORMATS):
-        hint = EXPORTS
-    elif similar.lower().endswith(SPREADSHEETS):
-        hint = f"save {similar} as {settings.labels} in the spreadsheet program (CSV UTF-8, comma separated)"
-    raise DataError(f"the data folder has no {settings.labels}", str(folder), hint)
+        return EXPORTS
+    if similar.lower().endswith(SPREADSHEETS):
+        return f"save {similar} as {settings.labels} in the spreadsheet program (CSV UTF-8, comma separated)"
+    if similar:
+        return f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}"
+    if len(tables) == 1:
+        return f"set ingest.labels: {tables[0]}, or write {settings.labels} (path, labels) there"
+    return f"{_how_to_begin(folder, settings)}; {EXPORTS}"
 
 
 class _Cells:
