@@ -101,13 +101,15 @@ def _contradictions(rows: pd.DataFrame) -> Iterator[str]:
     copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
     contradictions = []
     for _, same in copies.groupby("sha256", sort=False):
-        states = set(zip(map(tuple, same["labels"]), map(tuple, same["unknown"]), strict=True))
-        if len(states) > 1:
-            contradictions.append(list(same["path"])[:2])
+        first: dict[tuple[tuple[int, ...], ...], str] = {}  # path of the first copy with these labels
+        for path, labels, unknown in zip(same["path"], same["labels"], same["unknown"], strict=True):
+            first.setdefault((tuple(labels), tuple(unknown)), path)
+        if len(first) > 1:
+            contradictions.append(list(first.values())[:2])
     if contradictions:
-        first, second = contradictions[0]
+        one, other = contradictions[0]
         more = f", and {counted(len(contradictions) - 1, 'more such image')}" if len(contradictions) > 1 else ""
-        yield f"{first!r} and {second!r} are the same image and have different labels{more}: correct one, or remove it"
+        yield f"{one!r} and {other!r} are the same image and have different labels{more}: correct one, or remove it"
 
 
 def without_row(root: Path, rows: pd.DataFrame) -> str:

@@ -77,6 +77,12 @@ def test_equal_images_with_other_labels_are_named_and_those_with_equal_ones_not(
     assert "and 1 more such image:" in result
 
 
+def test_of_several_equal_images_two_with_other_labels_are_named(tmp_path, caplog) -> None:
+    table = {"a1": "fox,", "a2": "fox,", "a3": "fox,deer", "a4": ",", "b": "deer,"}
+    (result,) = warnings_of(tmp_path / "set", table, caplog)
+    assert result.startswith("'images/a1.png' and 'images/a3.png' are the same image and have different labels:")
+
+
 def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path, caplog) -> None:
     (result,) = warnings_of(tmp_path / "one", {"a": "fox,", "b": "deer,"}, caplog, z=1)
     assert result.startswith("'images/z.png' has no row and is not used")
