@@ -106,7 +106,7 @@ def slugify(name: str) -> str:
 
 
 def unique_slugs(names: Sequence[str]) -> list[str]:
-    """The slug of each name; one that another name before it has gets a number."""
+    """The slug of each name; one that an earlier name has already gets a number."""
     slugs, used = [], set()
     following: dict[str, int] = {}  # the next number of a slug: thirty thousand classes may share one
     for name in names:
@@ -182,8 +182,8 @@ def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
         expected_fingerprint: of the classes that it must hold; "" takes any.
 
     Raises:
-        ContractError: the file is missing, damaged or of another schema, its fingerprint is not that of its names, or
-            not the expected one.
+        ContractError: the file is missing, damaged or of another schema, or its fingerprint does not fit its names or
+            is not the expected one.
     """
     content = read_document(path)
     with reading(path):

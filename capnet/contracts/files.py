@@ -19,7 +19,7 @@ from capnet.errors import ContractError
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
 MOST_PARTS = 1_000_000  # lists and objects of a stage's JSON: 230 bytes of memory each
-HALF_LETTER = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: of a pair that stands for one letter
+HALF_LETTER = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: half of a pair that stands for one letter
 MOST_ROWS = 1_000_000  # of a stage's CSV
 SCHEMA = 1
 AGAIN = "run the stage that writes it again"
@@ -46,7 +46,7 @@ def sha256_files(files: Mapping[str, Path]) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file in the folder of ``path``, renamed to ``path`` at the end: no reader ever sees half a file.
-    Those of processes that were killed go.
+    Temporary files that killed processes left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}.tmp")
@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def named_faults(path: Path) -> Iterator[None]:
-    """An error of the system inside that names no file, as that of a full disk, names ``path``, which is written."""
+    """An OSError inside that names no file, such as that of a full disk, names ``path``, the file being written."""
     try:
         yield
     except OSError as error:
@@ -71,7 +71,7 @@ def named_faults(path: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path, form: re.Pattern[str]) -> None:
-    """Remove what processes of this machine left that are gone; ``form`` has the process's id as its group."""
+    """Remove what processes of this machine left that run no more; the group of ``form`` is the process's id."""
     for path in folder.iterdir():
         match = form.fullmatch(path.name)
         if match and not is_alive(int(match[1])):
@@ -139,7 +139,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises ContractError where the file is missing or damaged, holds numbers that are none, or has a part
+    """Read JSON; raises ContractError where the file is missing or damaged, holds NaN or infinity, or has a part
     twice.
     """
     check_exists(path)
@@ -150,12 +150,12 @@ def read_json(path: Path) -> Any:
             raise ValueError(f"more than {MOST_PARTS:,} lists and objects")
         content = json.loads(text, parse_constant=_no_number, object_pairs_hook=_without_repetition)
         if HALF_LETTER.search(text):
-            json.dumps(content, ensure_ascii=False).encode()  # a half without its other one can be written nowhere
+            json.dumps(content, ensure_ascii=False).encode()  # raises where a half stands alone: no file can hold it
         return content
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """``read_json`` of a mapping that this program's schema version wrote; raises ContractError where it is none."""
+    """``read_json`` of a mapping of this program's schema version; raises ContractError where it is anything else."""
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     return content

@@ -16,14 +16,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def check(form: Any, content: Any) -> None:
-    """Nothing is converted, and parts that the form does not name are passed over.
+    """Check what was read; nothing is converted, and parts that the form does not name are ignored.
 
     Args:
         form: a typed dictionary.
         content: of a file.
 
     Raises:
-        ValueError: names the first part of ``content`` that has not this form.
+        ValueError: names the first part of ``content`` that does not fit the form.
     """
     try:
         _adapter(form).validate_python(content, strict=True)

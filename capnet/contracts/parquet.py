@@ -22,7 +22,7 @@ metadata = pq.ParquetFile(sys.argv[1]).metadata
 groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
 print(sum(max(0, group.column(n).num_values - group.num_rows) for group in groups for n in range(group.num_columns)))
 """
-# what pyarrow raises of damaged files: its own exceptions, and Python's for those of the C++ library
+# what pyarrow raises for damaged files: its own exceptions, and Python's for those of the C++ library
 DAMAGED = (pa.ArrowException, OSError, RuntimeError, ArithmeticError, LookupError, UnicodeError)
 
 
@@ -98,7 +98,7 @@ def _written_out(column: pa.Array) -> pa.Array:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether an Arrow type is that of lists."""
+    """Whether an Arrow type is a list."""
     return types.is_list(kind) or types.is_large_list(kind)
 
 

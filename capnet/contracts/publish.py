@@ -68,7 +68,7 @@ def _taken(what: str, path: Path) -> ConfigError:
 
 
 def prepare(path: Path) -> None:
-    """Nothing at ``path``, a folder around it that can be written to, and no remains of runs that were killed.
+    """Remove what is at ``path`` and what killed runs left beside it; its folder must be one that can be written to.
 
     Raises:
         CapnetError: it cannot be written to.
@@ -89,7 +89,7 @@ def publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder next to ``path`` of this process alone, gone at the end; those of processes that were killed go.
+    """An empty folder of this process alone next to ``path``, removed at the end, as are those of killed processes.
 
     Args:
         path: what is made of its content.
@@ -131,7 +131,7 @@ def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
 
 
 def _exchange(new: Path, path: Path) -> None:
-    """Two names change what they stand for at once; where the file system cannot do that, one after the other."""
+    """Put ``new`` in the place of ``path``; a folder there changes places with it, in one step where the system can."""
     while True:
         try:
             if not os.path.lexists(path) or (not new.is_dir() and not path.is_dir()):

@@ -64,7 +64,9 @@ def _write_table(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> Non
 def _read_table(
     path: Path, columns: Sequence[str], filled: Sequence[str] = NEVER_NULL, versioned: bool = True
 ) -> pd.DataFrame:
-    """A table with these columns; those of ``filled`` have no empty cell, and ``versioned`` is of this schema."""
+    """Read a table with these columns. Those in ``filled`` must have no empty cell, and a table that is ``versioned``
+    must be of this schema version.
+    """
     import pyarrow.parquet as pq
 
     from capnet.contracts.parquet import DAMAGED
@@ -139,8 +141,9 @@ def _check_column(column: Any, field: Any, filled: Sequence[str]) -> None:
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
-    """manifest.parquet: one row an image, with MANIFEST_COLUMNS and those of OPTIONAL_COLUMNS that ``frame`` has. Null
-    may be group, slice and given_split, and width, height and sha256 that neither ingest nor the format measured.
+    """manifest.parquet: one row an image, with MANIFEST_COLUMNS and those of OPTIONAL_COLUMNS that ``frame`` has.
+    Group, slice and given_split may be null; so may width, height and sha256 that neither ingest nor the format
+    measured.
     """
     _write_table(path, frame, (*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS))
 
@@ -176,7 +179,7 @@ def write_gate_rows(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> 
 
 
 def read_gate_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """What ``write_gate_rows`` wrote, without an empty cell; the schema version is that of the file beside it."""
+    """What ``write_gate_rows`` wrote, without an empty cell; the schema version is in the file beside it."""
     return _read_table(path, columns, filled=columns, versioned=False)
 
 
@@ -191,7 +194,7 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
         bool [row, class].
 
     Raises:
-        ContractError: an index is that of no class.
+        ContractError: an index stands for no class.
     """
     import numpy as np
 
@@ -214,7 +217,7 @@ def known_labels(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.nda
         n_classes: number of classes.
 
     Raises:
-        ContractError: an index is that of no class.
+        ContractError: an index stands for no class.
     """
     known = ~label_matrix(rows["unknown"], n_classes)
     return label_matrix(rows["labels"], n_classes) & known, known
@@ -262,12 +265,12 @@ def sampling_units(rows: pd.DataFrame) -> np.ndarray:
         rows: columns group, and where the table has them sequence and sha256.
 
     Returns:
-        int64 [image], from 0 on: equal for images of one group. An image without a group is in that of the first image
-        of its sequence, or else of the first copy of its file, that has one; without these, all of its sequence, or of
-        its copies, are one.
+        int64 [image], from 0 on: equal for images of one group. An image without a group joins the first image of its
+        sequence that has one, or else the first copy of its file that has one; where none has one, the images of its
+        sequence, or else its copies, are a group.
     """
     keys = _prefixed(rows, "group")
-    if "sequence" in rows:  # ingest gives an image without a group that of its sequence
+    if "sequence" in rows:  # ingest makes the sequence the group of an image without one
         keys = keys.mask(rows["group"] == _prefixed(rows, "sequence"))
     for name in ("sequence", "sha256"):
         if name in rows:
@@ -278,5 +281,5 @@ def sampling_units(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _prefixed(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
-    """The texts of a column after its name; None where there is none."""
+    """The texts of a column, each with the column's name in front; None for an empty cell."""
     return rows[name].map(lambda value: f"{name} {value}" if isinstance(value, str) and value else None).astype(object)

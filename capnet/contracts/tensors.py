@@ -15,7 +15,7 @@ from capnet.errors import ContractError
 if TYPE_CHECKING:
     import torch
 
-MOST_HEADER = 4 * 2**20  # bytes; that of a ViT-B has 50 thousand
+MOST_HEADER = 4 * 2**20  # bytes; a ViT-B's has 50 thousand
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _check_header(path: Path) -> None:
-    """Raises ValueError where the list of tensors is longer than that of any model: a million take minutes."""
+    """Raises ValueError where the list of tensors is longer than any model's: to read a million takes minutes."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > MOST_HEADER:
@@ -83,7 +83,7 @@ def check_tensors(
         path: of the file, for the message.
 
     Raises:
-        ContractError: one is missing, has another shape, holds no floats, or one that is not finite.
+        ContractError: one is missing, has another shape, holds no floats, or holds a value that is not finite.
     """
     import torch
 
