@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -> tuple[Annotations, int]:
-    """Put the rows of the tables in ``ingest.added`` behind those of the annotations.
+    """Append the rows of the tables in ``ingest.added`` to the annotations.
 
-    A row that stands in two tables alike counts once: people save the same page twice. An image that the format leaves
+    A row that is the same in two tables counts once: people save the same page twice. An image that the format leaves
     out, such as one without any annotation, is left out no more, and has the id, the group and the sequence that the
     format gives it where its row has none.
 
     Args:
-        annotations: of any format; their classes are those of the tables, too.
+        annotations: of any format; the tables have the same classes.
         folder: the data folder.
         settings: the section ``ingest``.
 
@@ -47,7 +47,7 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     names, warnings = added_tables(folder, settings)
     if not names:
         return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
-    listed_in = "the annotations"  # a classes.csv adds none to those of most formats
+    listed_in = "the annotations"  # in most formats, classes.csv adds no class
     tables, mistakes = list[Annotations](), with_separator(annotations.classes.names, settings.separator, listed_in)
     classes, names_only = annotations.classes, not _is_numbered(annotations.classes.names, folder, settings)
     for file in names:
@@ -111,8 +111,8 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
         settings: the section ``ingest``.
 
     Returns:
-        Their paths in the data folder, and a warning for each spreadsheet or text file that is none, and for each
-        folder of tables.
+        Their paths in the data folder, and a warning for each spreadsheet, text file and folder of tables, which are
+        not read.
     """
     name = settings.added
     if not name or not folder.has(name):

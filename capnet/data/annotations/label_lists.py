@@ -30,7 +30,7 @@ class LabelLists:
         return len(self.ends) - 1
 
     def rows_of(self, positions: np.ndarray) -> np.ndarray:
-        """The rows to which some codes belong.
+        """The row that each of some codes belongs to.
 
         Args:
             positions: int [position], of codes in ``codes``.
@@ -43,8 +43,8 @@ class LabelLists:
         return np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), positions, side="right") - 1
 
     def mapped(self, classes: Sequence[int] | np.ndarray) -> pd.Series:
-        """The rows as ascending class indices without repetition, code k standing for ``classes[k]`` (below 0: left
-        away).
+        """The rows as ascending class indices without repetition, code k standing for ``classes[k]``; codes of
+        classes below 0 are left out.
         """
         import numpy as np
         import pandas as pd

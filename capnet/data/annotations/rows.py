@@ -36,7 +36,7 @@ class LeftOutImage(NamedTuple):
 
     @property
     def is_burst(self) -> bool:
-        """Whether its group is the burst whose frame it is, for want of another."""
+        """Whether its group is just the burst that it is a frame of, because it has no other."""
         return bool(self.group) and self.group == group_of(None, self.sequence)
 
 
@@ -74,7 +74,7 @@ class Annotations:
 
 
 def group_of(group: str | None, sequence: str | None) -> str | None:
-    """The group of an image, by its own name for it or that of the burst whose frame it is; None without both."""
+    """The group of an image: its own, or else the burst that it is a frame of; None where it has neither."""
     return group or (f"sequence {sequence}" if sequence else None)
 
 

@@ -94,8 +94,8 @@ def open_table(
         path: a .parquet file, else CSV, gzipped where it ends in .gz.
         columns: names that are understood: a column that is nearly called so is a problem.
         required: those of them that must be there.
-        classes: names of columns that are no such mistake.
-        either: columns of which the caller says itself that they are missing.
+        classes: names of columns that are never such a mistake.
+        either: columns that may be missing: the caller reports that itself.
         name: what messages call the file; by default its name without the folder.
 
     Returns:
@@ -119,7 +119,7 @@ def open_table(
 
 
 def texts_of(table: Table, cells: list[Any], columns: Sequence[str]) -> dict[str, str]:
-    """The text of a row in those of ``columns`` that the table has, "" for an empty cell."""
+    """The texts of a row by column, for those ``columns`` that the table has; "" for an empty cell."""
     return {
         name: "" if cell is None else str(cell)
         for name, cell in zip(table.header, cells, strict=True)

@@ -104,8 +104,8 @@ def _image_set(folder: DataFolder, base: str, chosen: str, setting: str) -> list
 
 
 def _objects(path: Path, index: dict[str, int], difficult: str) -> tuple[set[int], set[int]] | Problem:
-    """Classes with an object that counts, and classes of which only difficult objects are there where these are
-    ``unknown``.
+    """Classes with an object that counts; and where difficult ones are ``unknown``, classes with difficult objects
+    only.
     """
     try:
         with open_plain(path, MOST_XML) as file:
