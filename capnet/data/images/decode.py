@@ -106,7 +106,7 @@ def decoder_faults() -> Iterator[None]:
 
 @contextmanager
 def open_image(source: Path | bytes) -> Iterator[Image.Image]:
-    """A picture of which the header alone is read so far; its file is closed at the end.
+    """Open a picture and read no more than its header; its file is closed at the end.
 
     Args:
         source: its path, or its bytes.
@@ -135,9 +135,7 @@ def open_image(source: Path | bytes) -> Iterator[Image.Image]:
 
 
 def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
-    """Why the pixels of a picture, of which the header is read, should not be decoded; "" where nothing speaks
-    against it.
-    """
+    """Why the pixels of a picture should not be decoded, as its header tells; "" where nothing speaks against it."""
     width, height = image.size
     has_several_scans = _has_several_scans(image, source)
     is_reducible = (
@@ -231,7 +229,7 @@ def _has_several_scans(image: Image.Image, source: Path | bytes) -> bool:
 
 
 def _covered(image: Image.Image) -> int:
-    """Pixels that its strips or tiles cover together; those of a TIFF may cover the same ones again and again."""
+    """Pixels that its strips or tiles cover together; a TIFF's may cover the same ones again and again."""
     boxes = (tile.extents for tile in getattr(image, "tile", ()))
     return sum((right - left) * (lower - upper) for left, upper, right, lower in filter(None, boxes))
 

@@ -34,7 +34,7 @@ def pooled_features(
     what: str,
     concurrent: bool = False,
 ) -> StoredFeatures:
-    """Features of a frozen tower from the feature store; those that it has not are computed.
+    """Features of a frozen tower from the feature store; those that it lacks are computed.
 
     Args:
         pooled: images [view, 3, size, size] -> features [view, ...].
@@ -83,12 +83,12 @@ def pooled_features(
 
 
 def in_whole_passes(pooled: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:
-    """A function of which each pass has ``size`` views: in smaller ones a vision transformer rounds in another way
-    (measured), so the last features before a kill would have other bits than without it.
+    """``pooled`` in passes of ``size`` views: in smaller ones a vision transformer rounds in another way (measured), so
+    the last features before a kill would have other bits than without it.
 
     Args:
         pooled: images [view, 3, size, size] -> features [view, ...].
-        size: views of a pass; the last view is repeated where there are fewer.
+        size: views of each pass; the last view is repeated where there are fewer.
     """
 
     def whole(views: Tensor) -> Tensor:

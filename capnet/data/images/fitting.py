@@ -1,4 +1,4 @@
-"""What Pillow gets wrong of some files, put right between their header and their pixels."""
+"""What Pillow gets wrong in some files, corrected after their header is read and before their pixels are."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _fit_transparency(image: Image.Image) -> None:
 
 
 def _fit_planes(image: TiffImageFile) -> None:
-    """Of planes without compression, Pillow takes 16 bits for 8, and forgets of a single one that 0 is white."""
+    """In planes without compression, Pillow takes 16 bits for 8; of a single plane it forgets that 0 may be white."""
     if image.tag_v2.get(SAMPLES, 1) == 1:
         image.tag_v2[PLANAR] = 1
         image._setup()
@@ -66,5 +66,5 @@ def is_clear_bmp(image: Image.Image) -> bool:
 
 
 def is_white_zero(image: Image.Image) -> bool:
-    """Is 0 white in this TIFF? Pillow turns such values round where they have up to 8 bits, and leaves those of 16."""
+    """Is 0 white in this TIFF? Pillow inverts such values where they have up to 8 bits, and leaves 16 bits alone."""
     return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO

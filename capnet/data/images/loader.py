@@ -1,6 +1,6 @@
 """Image files -> batches of their pixels, decoded ahead in worker processes: the only loader there is.
 
-A batch crosses from its worker through a pipe and not through /dev/shm, of which a container has 64 MB. It holds the
+A batch crosses from its worker through a pipe and not through /dev/shm, which has 64 MB in a container. It holds the
 resized images, and the device cuts the views from them: five views have three times as many bytes.
 """
 

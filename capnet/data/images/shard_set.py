@@ -133,7 +133,7 @@ def _unchanged(path: Path, row: dict[str, Any]) -> bytes:
 
 
 def _bounded(data: bytes, row: dict[str, Any], shorter: int) -> bytes:
-    """An image's bytes, or those of a smaller one, whose size, hash and ending are then the row's."""
+    """An image's bytes, or a smaller image's: then the row gets its size, hash and ending."""
     with open_image(data) as image:
         if not shorter or min(image.size) <= shorter:
             return data
@@ -171,7 +171,7 @@ class _Shards:
             self.count += 1
             self._filled = 0
         key, ending = f"{self._samples:09d}", suffix.lower()
-        member = f"{key}{ending if ending in SUFFIXES else '.jpg'}"  # .json is that of the labels
+        member = f"{key}{ending if ending in SUFFIXES else '.jpg'}"  # .json holds the labels
         content = json.dumps(label, sort_keys=True, ensure_ascii=False).encode()
         add_member(self._tar, member, image)
         add_member(self._tar, f"{key}.json", content)

@@ -26,8 +26,8 @@ MOST_SHARED = 100  # keys of headers that hold for all entries: each entry gets 
 
 
 def file_of(path: str, files: Container[str]) -> str:
-    """The one of ``files`` that holds a picture: its shard; the picture itself where there is none, also in a folder
-    that is called as shards are.
+    """The one of ``files`` that holds a picture: its shard, or the picture itself where it lies in none, even if a
+    folder above it is called like a shard.
     """
     ends = (found.end() for found in re.finditer(rf"{re.escape(ENDING)}(?=/)", path))
     return next((path[:end] for end in ends if path[:end] in files), path)
@@ -105,8 +105,8 @@ def _range(shard: Path, path: Path) -> tuple[int, int]:
 
 
 class _Headers(io.BufferedReader):
-    """A tar of which headers alone are read. Those that belong to the next entry are read whole, so they must be small:
-    refused here, because each version of tarfile reads them by other methods.
+    """A tar whose headers alone are read. Those that belong to the next entry are read whole, so large ones are
+    refused: here, because each version of tarfile reads them by other methods.
     """
 
     long_headers = of_entry = 0  # bytes

@@ -83,7 +83,7 @@ class FeatureStore:
         self._damaged: set[int] = set()  # positions in the segments' rows, one segment after the other
 
     def missing(self, hashes: Sequence[str]) -> list[int]:
-        """Positions in ``hashes`` of images that the store has not, or only damaged; of equal ones the first."""
+        """Positions in ``hashes`` of images that the store lacks, or has only damaged; of equal hashes the first."""
         while damaged := self._find_damaged(self._locate(hashes)):
             logger.warning("%d damaged rows of the feature store are passed over", len(damaged))
             self._damaged |= damaged
@@ -100,7 +100,7 @@ class FeatureStore:
             features: one float16 [view, ...] an image, in the order of ``hashes``.
 
         Raises:
-            CapnetError: the disk has not enough room for all of them.
+            CapnetError: the disk has too little room for all of them.
         """
         waiting: list[np.ndarray] = []
         done, started = 0, time.monotonic()
@@ -117,7 +117,7 @@ class FeatureStore:
                 self._add(hashes[done : done + len(waiting)], waiting)
 
     def read(self, hashes: Sequence[str]) -> StoredFeatures:
-        """The features of images none of which is ``missing``; their segments count as used now."""
+        """The features of images that are not ``missing``; their segments count as used now."""
         positions = self._locate(hashes)
         assert (positions >= 0).all()
         lengths = np.array([len(segment.hashes) for segment in self._segments], dtype=np.int64)
@@ -188,8 +188,8 @@ def write_segment(path: Path, hashes: Sequence[str], features: np.ndarray) -> No
 
 
 def trim(limit: int) -> None:
-    """Remove the longest unused files until the store has at most ``limit`` bytes; what a process has open stays, and
-    what is none of the store's.
+    """Remove the longest unused files until the store has at most ``limit`` bytes. Files that a process has open stay,
+    and so do those that are not the store's.
     """
     files = list[tuple[os.stat_result, Path]]()
     for folder, _, names in os.walk(state_dir("features")):
@@ -217,7 +217,7 @@ def _remove(path: Path) -> bool:
 
 
 def _open(path: Path, views: int) -> Segment | None:
-    """A segment; None where there is none, or a damaged one, which is then removed."""
+    """A segment; None where its file is gone, or damaged: then it is removed."""
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)

@@ -100,7 +100,7 @@ Features = Tensor | StoredFeatures
 
 
 def last_stage(features: Features, width: int) -> Features:
-    """What a linear probe takes of features that may hold those of earlier stages.
+    """The features that a linear probe takes, without those of earlier stages.
 
     Args:
         features: [image, view, pooled + stages].
