@@ -227,7 +227,7 @@ def fit_missing_probe(
 def thresholds(
     val: SplitRows, held_out: SplitRows | None, probe: FittedProbe | None, config: Evaluate, classes: Classes
 ) -> tuple[dict[str, Thresholds], str]:
-    """Thresholds by variant and where those of what is served come from.
+    """Thresholds by variant, and on which rows the served ones are chosen.
 
     Args:
         val: validation rows with the scores that may be used.

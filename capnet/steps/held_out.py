@@ -111,8 +111,8 @@ class HeldOut:
     logits: dict[str, Tensor] = field(default_factory=dict)  # [row, view, class] by member; main process only
 
     def add_probe(self, probe: FittedProbe) -> None:
-        """Take the probe's scores by fits without the row, where it has such, for those of the probe that has seen it;
-        they are the same in every view, because the probe sees the views' mean.
+        """Use the probe's held-out scores, where it has them: by fits that had not seen the row. They are the same in
+        every view, because the probe sees the views' mean.
         """
         if probe.held_out is not None:
             logits = torch.logit(torch.from_numpy(probe.held_out).double(), eps=1e-7).float()

@@ -184,7 +184,7 @@ def _too_bad(
 
 
 def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting: str) -> list[Problem]:
-    """The faults: as one those of all images in a folder that is not there, and those that ``setting`` would find."""
+    """The faults as problems: one for all images of a missing folder, and one for all that ``setting`` would find."""
     groups: dict[object, list[tuple[str, Problem]]] = {}
     is_there: dict[PurePosixPath, bool] = {}
     paths = rows["path"].tolist()

@@ -217,8 +217,9 @@ def _trainer(
 
 
 def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
-    """Of this training's checkpoints: no other settings, data, weights or code lead to it, nor another device or
-    precision that is ``auto``, but for settings that change no result, so that a training goes on with fewer workers.
+    """The folder of this training's checkpoints. Other settings, data, weights or code lead to another one, and so does
+    another device or precision where these are ``auto``. Settings that change no result do not count, so that a
+    training can go on with fewer workers.
     """
     code = {path.relative_to(CODE).as_posix(): path for room in ROOMS for path in (CODE / room).rglob("*.py")}
     contents = {

@@ -147,7 +147,7 @@ def _classes(before: list[str], after: list[str]) -> tuple[str, float]:
 
 
 def _imbalance(before: Mapping[str, Any], after: Mapping[str, Any], limit: float) -> tuple[str, float]:
-    """Count of the largest class over that of the smallest that has any; compared as a factor."""
+    """The largest count of a class over the smallest one above 0; compared as a factor."""
     (old, old_error), (new, new_error) = (_ratio(list(split["positives"].values())) for split in (before, after))
     if not old or not new:
         return f"{old:.1f}, now {new:.1f}", float(old != new)

@@ -60,7 +60,7 @@ def check_table(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Checke
         rules: in the order of the checks.
 
     Raises:
-        RuntimeError: it could not judge a rule, or counts otherwise than the table: that is never a pass.
+        RuntimeError: it could not judge a rule, or its count is not the table's: that is never a pass.
     """
     need_library()
     import great_expectations as gx

@@ -82,7 +82,7 @@ def in_processes(
         items: up to FEW of them are computed in this process.
         processes: 0: one for each core that this process may use, MOST_PROCESSES at most.
         description: of the progress bar.
-        crashed: result of an item of which a process dies.
+        crashed: result for an item at which a process dies.
 
     Returns:
         In the order of ``items``.

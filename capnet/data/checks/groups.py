@@ -1,4 +1,4 @@
-"""Rows that a check links, each to another one: the groups that they form, also by way of others."""
+"""Groups of rows that a check links, each row to another one: whatever a chain of links joins is one group."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def linked_groups(paths: np.ndarray, partners: np.ndarray) -> Groups:
 
 
 def some_of_each(group: np.ndarray, each: int, most: int) -> np.ndarray:
-    """Choose rows such that a large group does not hide the others.
+    """Choose rows so that a large group does not hide the others.
 
     Args:
         group: of every row, int [row].

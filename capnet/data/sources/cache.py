@@ -58,7 +58,7 @@ class Cache:
 
         Args:
             source: the remote.
-            images: their sha256 by path, None where it is not known; of those in shards, the shards are copied. Where
+            images: their sha256 by path, None where it is not known; for images in shards, the shards are copied. Where
                 all are known, and copies have that content, no request is made. Without ``images``, the label files
                 are copied.
             strict: raise for images that the remote lacks, or whose content is another.

@@ -39,7 +39,7 @@ def open_index(root: Path) -> sqlite3.Connection:
 
 
 def _checked(path: Path) -> sqlite3.Connection:
-    """Raises sqlite3.DatabaseError where the file is no such index, or damaged."""
+    """Open an index; raises sqlite3.DatabaseError where the file is damaged, or no such index."""
     index = sqlite3.connect(path)
     try:
         index.execute(SCHEMA)

@@ -54,8 +54,8 @@ class DvcSource:
 
     @cached_property
     def _files(self) -> Any:
-        """DVC's file system over the repository; of one on this machine DVC would read the working files, which may be
-        others than those of the commit.
+        """DVC's file system over the repository. Without a revision, DVC would read the working files of a repository
+        on this machine, which may differ from the commit's.
         """
         from dvc.api import DVCFileSystem
 
@@ -141,7 +141,7 @@ def _output_with(files: Any, path: str) -> Any:
 
 
 def _average_size(files: Any, path: str) -> int:
-    """Mean size in bytes of the files of the DVC folder that has ``path``; 0 where there is none."""
+    """Mean size in bytes of the files of the DVC folder that holds ``path``; 0 where it is not known."""
     output = _output_with(files, path)
     meta = output.meta if output else None
     return int(meta.size / meta.nfiles) if meta and meta.size and meta.nfiles else 0

@@ -50,8 +50,8 @@ def unsafe(path: str) -> str:
 
 
 def copies_folder(kind: str, address: str, identity: str) -> PurePosixPath:
-    """The folder below the cache for the copies of one root; it lies in that of no other root, also where the address
-    begins with another one's.
+    """The folder below the cache for the copies of one root; it is never inside another root's, even where the address
+    begins with another one.
 
     Args:
         kind: of the root.

@@ -115,8 +115,8 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
 
 @cache
 def faults() -> tuple[type[Exception], ...]:
-    """What botocore raises for an answer: it takes numbers, times and checksums in one as they come, and asks again
-    where a redirect leads.
+    """What botocore raises for an answer that it cannot use: it parses numbers, times and checksums as they come, and
+    follows redirects.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError

@@ -20,7 +20,7 @@ from capnet.data.sources.root import kind_of, open_cache, open_source
 from capnet.errors import ContractError, DataError, Problem, Problems
 
 NAME = "source.json"
-MOST_LINKED = 10_000  # folders that are reached through links; such that lead to each other multiply
+MOST_LINKED = 10_000  # folders that are reached through links: those that lead to each other multiply
 FILES = "files"  # folder with source.json, for images of a local folder that tasks elsewhere could not reach
 
 

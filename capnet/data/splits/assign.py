@@ -153,8 +153,8 @@ def _take_test(
     reference: Reference,
     warnings: list[str],
 ) -> int:
-    """Mark ``test_share`` of the rows without a split as test rows, those of the reference first; how many of it there
-    are. Adds to ``warnings``.
+    """Mark ``test_share`` of the rows without a split as test rows, those of the reference first. Returns how many are
+    the reference's, and adds to ``warnings``.
     """
     old, new = kept(frame, groups, split == FREE, reference)
     test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
@@ -179,8 +179,8 @@ def _reference_counts(n_classes: int, settings: Split) -> np.ndarray:
 
 
 def _follow_groups(split: np.ndarray, groups: np.ndarray) -> int:
-    """Put rows without a split where the rest of their group was given (test before val before train); how many
-    moved.
+    """Put rows without a split where the rest of their group was given (test before val before train); returns how
+    many moved.
     """
     moved = 0
     for name in reversed(SPLITS):

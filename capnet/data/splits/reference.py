@@ -1,4 +1,4 @@
-"""The file in git that says which images and groups are in test already: they stay it when images are added."""
+"""The file in git that says which images and groups are in test already: they stay there when images are added."""
 
 from __future__ import annotations
 
