@@ -9,12 +9,12 @@ from capnet.contracts.classes import read_classes as read_classes
 from capnet.contracts.classes import slugify as slugify
 from capnet.contracts.classes import unique_slugs as unique_slugs
 from capnet.contracts.classes import write_classes as write_classes
+from capnet.contracts.csv_files import csv_text as csv_text
+from capnet.contracts.csv_files import number as number
+from capnet.contracts.csv_files import read_csv_rows as read_csv_rows
 from capnet.contracts.files import SCHEMA as SCHEMA
 from capnet.contracts.files import check_schema as check_schema
-from capnet.contracts.files import csv_text as csv_text
 from capnet.contracts.files import md5_file as md5_file
-from capnet.contracts.files import number as number
-from capnet.contracts.files import read_csv_rows as read_csv_rows
 from capnet.contracts.files import read_document as read_document
 from capnet.contracts.files import read_json as read_json
 from capnet.contracts.files import reading as reading

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from capnet.errors import ContractError
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
 MOST_PARTS = 1_000_000  # lists and objects of a stage's JSON: 230 bytes of memory each
 HALF_LETTER = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: half of a pair that stands for one letter
-MOST_ROWS = 1_000_000  # of a stage's CSV
 SCHEMA = 1
 AGAIN = "run the stage that writes it again"
 
@@ -104,33 +101,6 @@ def replace_file(path: Path, data: bytes | str) -> None:
     """Write a whole file; see replacing."""
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-
-
-def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV table with a header, in the same bytes on every system."""
-    text = io.StringIO()
-    csv.writer(CsvLines(text), lineterminator=CsvLines.END).writerows([head, *rows])
-    return text.getvalue()
-
-
-class CsvLines:
-    """A file whose lines end alike on every system, for csv writers that end them with END: before Python 3.13 they put
-    a cell in quotes for those characters alone, and a file's name may hold a carriage return.
-    """
-
-    END = "\r\n"
-
-    def __init__(self, file: TextIO) -> None:
-        """Remember the file, which is open for text."""
-        self._file = file
-
-    def write(self, row: str) -> int:
-        """Write a row that ends with END.
-
-        Args:
-            row: as a csv writer writes it.
-        """
-        return self._file.write(row.removesuffix(self.END) + "\n")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -225,37 +195,3 @@ def tree_hash(root: Path) -> str:
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     entries = [{"md5": md5_file(root / path), "relpath": path} for path in paths]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def read_csv_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV table that a stage wrote, as text.
-
-    Args:
-        path: per_class.csv or history.csv.
-        columns: what it must have.
-
-    Raises:
-        ContractError: the file is missing or damaged, or lacks a column.
-    """
-    check_exists(path)
-    with reading(path), open(path, newline="", encoding="utf-8") as file:
-        check_small(path)
-        reader = csv.DictReader(file, strict=True)
-        rows, head = list(islice(reader, MOST_ROWS + 1)), reader.fieldnames or ()
-        if len(rows) > MOST_ROWS:
-            raise ValueError(f"more than {MOST_ROWS:,} rows")
-    missing = [name for name in columns if name not in head]
-    if missing:
-        raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
-    uneven = next((number for number, row in enumerate(rows, start=1) if None in row or None in row.values()), 0)
-    if uneven:
-        raise ContractError(f"row {uneven} has more or fewer cells than the head", str(path), AGAIN)
-    return rows
-
-
-def number(cell: str | None) -> float | None:
-    """A cell of ``read_csv_rows`` as a number; None where it is empty or no number."""
-    try:
-        return float(cell) if cell else None
-    except ValueError:
-        return None

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from capnet.contracts.files import CsvLines
+from capnet.contracts.csv_files import CsvLines
 from capnet.contracts.parquet import DAMAGED
 from capnet.errors import some
 

@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
-from capnet.contracts.files import CsvLines
+from capnet.contracts.csv_files import CsvLines
 from capnet.data.annotations.class_list import CLASS_COLUMNS, with_separator
 from capnet.data.annotations.readers.csv import LABEL_COLUMNS, TEXT_COLUMNS
 from capnet.data.annotations.rows import SIZES
