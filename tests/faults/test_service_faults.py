@@ -18,7 +18,7 @@ from e2e.workspace import Workspace, draw
 from faults.bad_servers import BadServer, Fault, no_names, objects, serving
 from faults.command import begin, end, output_of
 
-from capnet.data.sources.s3 import S3Source
+from capnet.data.sources.s3_source import S3Source
 
 pytestmark = pytest.mark.slow
 EACH = 1 if os.environ.get("FAULTS") == "all" else 4  # the short run takes one kind of so many
@@ -88,9 +88,9 @@ def s3(images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import boto3  # noqa: F401  imported here, so that a child begins at once
 
     import capnet.steps.ingest  # noqa: F401
-    from capnet.data.sources import s3
+    from capnet.data.sources import s3, s3_source
 
-    monkeypatch.setattr(s3, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(s3_source, "LONGEST_WAIT", 0.05)
     monkeypatch.setattr(s3, "PATIENCE", {"connect_timeout": 1, "read_timeout": 1})
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

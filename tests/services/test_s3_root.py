@@ -16,7 +16,7 @@ from services.s3_server import ACCESS, SECRET, S3Server
 
 from capnet.config import Data
 from capnet.data.sources.root import local_root
-from capnet.data.sources.s3 import S3Source
+from capnet.data.sources.s3_source import S3Source
 from capnet.errors import DataError
 from capnet.serving.predict import remote_images
 from capnet.state import state_dir

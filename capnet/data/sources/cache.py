@@ -28,7 +28,7 @@ from capnet.progress import in_threads, track
 
 if TYPE_CHECKING:
     from capnet.data.sources.dvc_versions import DvcSource
-    from capnet.data.sources.s3 import S3Source
+    from capnet.data.sources.s3_source import S3Source
 
     Source = S3Source | DvcSource
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from capnet.config import Data
 from capnet.data.sources.cache import Cache
 from capnet.data.sources.dvc_versions import DvcSource
-from capnet.data.sources.s3 import S3Source
+from capnet.data.sources.s3_source import S3Source
 from capnet.errors import ConfigError
 from capnet.state import state_dir
 

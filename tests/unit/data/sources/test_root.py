@@ -19,7 +19,7 @@ from capnet.data.sources import root as roots
 from capnet.data.sources.dvc_versions import DvcSource, Version, listed_files, recorded_version, repository_url
 from capnet.data.sources.remote import split_uri
 from capnet.data.sources.root import is_remote, kind_of, local_root
-from capnet.data.sources.s3 import S3Source
+from capnet.data.sources.s3_source import S3Source
 from capnet.errors import ConfigError, DataError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults.bad_servers import Answer, BadServer, md5, objects, serving
 
-from capnet.data.sources import s3
+from capnet.data.sources import s3_source
 from capnet.data.sources.cache import Cache
 from capnet.data.sources.remote import Entry
 from capnet.errors import DataError
@@ -38,9 +38,9 @@ LISTS = {  # what the list says, answer for answer, and the refusal
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadServer]:
-    monkeypatch.setattr(s3, "LONGEST_WAIT", 0.0)
-    monkeypatch.setattr(s3, "MOST_OBJECTS", 100)
-    monkeypatch.setattr(s3, "EMPTY_PAGES", 10)
+    monkeypatch.setattr(s3_source, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(s3_source, "MOST_OBJECTS", 100)
+    monkeypatch.setattr(s3_source, "EMPTY_PAGES", 10)
     for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     with serving(objects("pictures", FILES)) as server:
@@ -53,7 +53,7 @@ def test_a_list_that_is_none(server: BadServer, kind: str) -> None:
     say, words = LISTS[kind]
     server.origin = lambda *_: Answer(200, f"<ListBucketResult>{say()}</ListBucketResult>".encode(), "application/xml")
     with pytest.raises(DataError, match=words):
-        s3.S3Source("s3://pictures/set", 1).entries()
+        s3_source.S3Source("s3://pictures/set", 1).entries()
 
 
 def restarting(method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
@@ -72,7 +72,7 @@ ANSWERS: dict[str, tuple[Callable[..., Answer], str]] = {
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_an_object_that_never_comes(server: BadServer, tmp_path: Path, kind: str) -> None:
     server.origin, words = ANSWERS[kind]
-    source = s3.S3Source("s3://pictures/set", 1)
+    source = s3_source.S3Source("s3://pictures/set", 1)
     with pytest.raises(DataError, match=words):
         source.fetch("a.jpg", Entry(100_000, md5(FILES["set/a.jpg"])), tmp_path / "a.jpg")
 
@@ -80,7 +80,7 @@ def test_an_object_that_never_comes(server: BadServer, tmp_path: Path, kind: str
 def test_an_object_whose_name_is_a_folder_too(server: BadServer, tmp_path: Path) -> None:
     server.origin = objects("pictures", {**FILES, "set/labels.csv/more.txt": b"more"})
     with pytest.raises(DataError, match="rename or remove one of those that are a file and a folder in s3://pictures"):
-        Cache(tmp_path, 10**9, 1).bring(s3.S3Source("s3://pictures/set", 1))
+        Cache(tmp_path, 10**9, 1).bring(s3_source.S3Source("s3://pictures/set", 1))
 
 
 @pytest.mark.parametrize(("code", "todo"), [("ExpiredToken", "AWS_SESSION_TOKEN"), ("RequestTimeTooSkewed", "clock")])
@@ -88,7 +88,7 @@ def test_what_to_do_about_temporary_keys_and_a_wrong_clock(server: BadServer, co
     body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
     server.origin = lambda *_: Answer(403, body, "application/xml")
     with pytest.raises(DataError) as caught:
-        s3.S3Source("s3://pictures/set", 1).entries()
+        s3_source.S3Source("s3://pictures/set", 1).entries()
     (problem,) = caught.value.problems
     assert code in problem.what
     assert todo in problem.todo
