@@ -58,7 +58,7 @@ def verdict_tags(
         *map(str, verdict.uncovered),
         *(str(rule) for rule in verdict.rules if rule not in first),
         *verdict.fell_most,
-        *(note for note in verdict.notes if note not in verdict.causes),
+        *(note for note in verdict.notes if note not in (*verdict.causes, *verdict.asks)),
     ]
     return {
         VERDICT_POLICY: policy_tag(policy),

@@ -124,3 +124,10 @@ def test_long_names_of_classes_do_not_cut_off_that_a_reason_is_needed() -> None:
     verdict = Verdict(tuple(rules), (f"{OTHER_CLASSES} (gone: none; new: {'x' * 5000})",), doubtful=True, rows=350)
     tags = verdict_tags(ModelVersion("capnet", "2", 0), None, verdict, Policy())
     assert "a verdict that needs a reason: inconclusive: coverage" in refusal("capnet", "2", tags, [])
+
+
+def test_what_asks_for_a_reason_is_said_once() -> None:
+    note = f"{OTHER_CLASSES} (gone: none; new: lynx): compared by the 3 that both know"
+    verdict = Verdict((), (note, "another note"), doubtful=True, rows=350, asks=(note,))
+    lines = verdict_tags(ModelVersion("capnet", "2", 0), None, verdict, Policy())["verdict_rules"].splitlines()
+    assert lines == [f"reason needed: {note}", "another note"]
