@@ -119,7 +119,6 @@ def load_batches(
         sampler=chunks,
         num_workers=machine.workers,
         prefetch_factor=AHEAD,
-        pin_memory=pin,
         multiprocessing_context="fork" if sys.platform == "linux" else None,
         worker_init_fn=_begin,
         generator=torch.Generator(),  # the global one belongs to the training
@@ -135,7 +134,8 @@ def load_batches(
         Thread(target=_wake, args=(ended,), daemon=True).start()
         try:
             while (loaded := _next(batches, workers)) is not None:
-                yield loaded
+                # torch's own thread would wait for the rest of a killed worker's batch, and its loader for that thread
+                yield loaded.pin_memory() if pin else loaded
         finally:
             ended.set()
 
