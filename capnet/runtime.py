@@ -70,6 +70,7 @@ def prepare(settings: Runtime) -> Machine:
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, on every card: features are stored by precision
+    torch.set_float32_matmul_precision("highest")  # also where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set
     if bf16 and not _has_bf16(settings.device):
         log.warning("bf16 is slow on this %s; runtime.precision: fp32 gives other scores", settings.device)
     return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))

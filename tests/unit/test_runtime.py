@@ -34,8 +34,10 @@ def test_a_version_of_torch_that_does_not_name_abilities_runs_fp32(monkeypatch):
 def test_fp32_is_fp32_and_a_slow_precision_is_said(monkeypatch, caplog) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")  # as an image whose environment allows TF32 in cuBLAS leaves it
     assert not prepare(Runtime(device="cpu", threads=1)).bf16
     assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
     assert caplog.text == ""
     assert prepare(Runtime(device="cpu", threads=1, precision="bf16")).bf16
     assert "bf16 is slow on this cpu" in caplog.text
