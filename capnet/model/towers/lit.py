@@ -112,17 +112,15 @@ def _load_trunk(trunk: nn.Module, weights: Mapping[str, Tensor], entry: Backbone
     import timm
 
     full = timm.create_model(entry.timm_name).state_dict()
-    names, values = list(full), list(weights.values())
-    if len(names) != len(values) or any(
-        full[name].shape != value.shape for name, value in zip(names, values, strict=True)
-    ):
+    if [tensor.shape for tensor in full.values()] != [tensor.shape for tensor in weights.values()]:
         raise DataError(
             "the weights do not fit the network of this timm version",
             entry.files[0].path,
             "install the versions in constraints.txt",
         )
-    state = dict(zip(names, values, strict=True))
-    bias, weight = state.pop(names[-1]), state.pop(names[-2])
+    state = dict(zip(full, weights.values(), strict=True))
+    weight_name, bias_name = list(full)[-2:]  # the classifier comes last
+    weight, bias = state.pop(weight_name), state.pop(bias_name)
     trunk.load_state_dict(state)
     return weight, bias
 
