@@ -207,8 +207,12 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "capnet/git-revision": origin.get("git_revision", ""),
     }
     # what KServe's webhook looks for in a container of one's own, and folders that any user may write to
-    environment = {"STORAGE_URI": address, "HOME": "/tmp", "CAPNET_STATE": "/tmp/capnet"}
-    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    environment = {
+        "STORAGE_URI": address,
+        "HOME": "/tmp",
+        "CAPNET_STATE": "/tmp/capnet",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     resources: dict[str, dict[str, str]] = {
         "requests": {"cpu": deployment.cpu, "memory": deployment.memory},
         # KServe fills in what is missing; its usual limit of one CPU would be below a request of two
