@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capnet.contracts.csv_files import CsvLines
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST = ["path", "labels", "fault"]  # columns of the table
-# of a part, as ``predict`` saves it; scores are null with a fault
-PART_SCHEMA = pa.schema([("path", pa.string()), ("fault", pa.string()), ("scores", pa.list_(pa.float32()))])
-KEY = b"capnet"  # in the metadata of a part
-PART_ROW = 16_384  # bytes of an image in a part beside its scores: a path and a fault
 SCORE = "score "  # columns of the table, before the class's name
 SEPARATOR = "|"  # of labels in CSV
 GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
@@ -176,47 +171,6 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
         return {"file": name, "detections": []}
     box = {"category": "1", "conf": labels[0][1], "bbox": [0.0, 0.0, 1.0, 1.0]}
     return {"file": name, "detections": [box | {"classifications": [list(item) for item in labels]}]}
-
-
-def write_part(path: Path, key: str, rows: Sequence[tuple[str, str, np.ndarray | None]]) -> None:
-    """Write the scores of some images, whole or not at all.
-
-    Args:
-        path: of the part.
-        key: what the scores depend on.
-        rows: path, fault and scores (None with a fault) of each image.
-    """
-    temporary = path.with_suffix(".tmp")
-    frame = pd.DataFrame(rows, columns=PART_SCHEMA.names)
-    pq.write_table(pa.Table.from_pandas(frame, PART_SCHEMA.with_metadata({KEY: key})), temporary)
-    temporary.replace(path)
-
-
-def is_part(path: Path, key: str, names: Sequence[str], classes: int) -> bool:
-    """Whether a file holds the scores of these images: one that is damaged is written again.
-
-    Args:
-        path: of a part, as ``write_part`` writes it.
-        key: what the scores depend on.
-        names: of its images, in order.
-        classes: number of scores of each image without a fault.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
-            most = len(names) * (PART_ROW + 8 * classes) + PART_ROW
-            if (file.metadata.metadata or {}).get(KEY) != key.encode():
-                return False
-            if not file.schema_arrow.equals(PART_SCHEMA) or file.metadata.num_rows != len(names) or size > most:
-                return False
-            part = file.read()
-    except (*DAMAGED, ValueError):
-        return False
-    scores, faults = part["scores"], part["fault"].to_pylist()
-    if part["path"].to_pylist() != list(names) or None in faults:
-        return False
-    expected = [None if fault else classes for fault in faults]
-    return bool(pc.list_value_length(scores).to_pylist() == expected) and are_scores(pc.list_flatten(scores))
 
 
 def are_scores(values: pa.Array | pa.ChunkedArray) -> bool:

@@ -1,19 +1,33 @@
-"""The folder of a prediction's parts: they survive an interruption, and one process at a time writes them."""
+"""The parts of a prediction: files of scores that survive an interruption, in a folder that one process at a time
+writes.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from capnet.contracts import remove
 from capnet.contracts.files import named_faults
+from capnet.contracts.parquet import DAMAGED
 from capnet.errors import CapnetError
+from capnet.serving.output import are_scores
 
 LOCK = "lock"
+# what a part holds of each image; scores are null with a fault
+PART_SCHEMA = pa.schema([("path", pa.string()), ("fault", pa.string()), ("scores", pa.list_(pa.float32()))])
+KEY = b"capnet"  # in the metadata of a part
+PART_ROW = 16_384  # most bytes of an image in a part beside its scores: a path and a fault
 
 
 @contextmanager
@@ -65,3 +79,44 @@ def _locked(folder: Path, out: Path) -> IO[str]:
             file.flush()
             return file
         file.close()
+
+
+def write_part(path: Path, key: str, rows: Sequence[tuple[str, str, np.ndarray | None]]) -> None:
+    """Write the scores of some images, whole or not at all.
+
+    Args:
+        path: of the part.
+        key: what the scores depend on.
+        rows: path, fault and scores (None with a fault) of each image.
+    """
+    temporary = path.with_suffix(".tmp")
+    frame = pd.DataFrame(rows, columns=PART_SCHEMA.names)
+    pq.write_table(pa.Table.from_pandas(frame, PART_SCHEMA.with_metadata({KEY: key})), temporary)
+    temporary.replace(path)
+
+
+def is_part(path: Path, key: str, names: Sequence[str], classes: int) -> bool:
+    """Whether a file holds the scores of these images: one that is damaged is written again.
+
+    Args:
+        path: of a part, as ``write_part`` writes it.
+        key: what the scores depend on.
+        names: of its images, in order.
+        classes: number of scores of each image without a fault.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+            most = len(names) * (PART_ROW + 8 * classes) + PART_ROW
+            if (file.metadata.metadata or {}).get(KEY) != key.encode():
+                return False
+            if not file.schema_arrow.equals(PART_SCHEMA) or file.metadata.num_rows != len(names) or size > most:
+                return False
+            part = file.read()
+    except (*DAMAGED, ValueError):
+        return False
+    scores, faults = part["scores"], part["fault"].to_pylist()
+    if part["path"].to_pylist() != list(names) or None in faults:
+        return False
+    expected = [None if fault else classes for fault in faults]
+    return bool(pc.list_value_length(scores).to_pylist() == expected) and are_scores(pc.list_flatten(scores))

@@ -24,8 +24,8 @@ from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar, track
 from capnet.serving.image_folder import images_below, is_hidden
-from capnet.serving.output import FORMATS, Writer, is_output, is_part, write_part
-from capnet.serving.parts import parts_of
+from capnet.serving.output import FORMATS, Writer, is_output
+from capnet.serving.parts import is_part, parts_of, write_part
 
 if TYPE_CHECKING:
     from capnet.serving.drift import Drift

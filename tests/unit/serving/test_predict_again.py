@@ -19,7 +19,7 @@ from unit.serving.small_batch import leave_all_parts
 from capnet.config import Runtime
 from capnet.contracts import read_tensors, write_tensors
 from capnet.serving.engine import ScoredPart, Served, load_served
-from capnet.serving.output import write_part
+from capnet.serving.parts import write_part
 from capnet.serving.predict import list_images, predict
 
 pytestmark = pytest.mark.slow

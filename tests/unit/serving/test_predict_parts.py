@@ -13,7 +13,7 @@ from unit.serving import small_batch
 from unit.serving.small_batch import leave_all_parts
 
 from capnet.serving.engine import ScoredPart, Served
-from capnet.serving.output import KEY
+from capnet.serving.parts import KEY
 from capnet.serving.predict import list_images, predict
 
 pytestmark = pytest.mark.slow
