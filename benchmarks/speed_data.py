@@ -69,7 +69,7 @@ def measure(images: Path, number: int, turns: int, threads: int, size: int) -> d
     from capnet.data.images.stream import BATCH_VIEWS
     from capnet.data.images.transform import Item, Transform
     from capnet.runtime import Machine, workers
-    from capnet.serving.predict import list_images
+    from capnet.serving.image_source import list_images
 
     source = list_images(str(images))
     items = [Item(source.names[number % len(source.names)]) for number in range(number)]

@@ -30,7 +30,11 @@ import sys, time
 from pathlib import Path
 from capnet.config import Runtime
 from capnet.serving.engine import load_served
-from capnet.serving.predict import list_images, predict, Source
+from capnet.serving.predict import predict
+try:
+    from capnet.serving.image_source import Source, list_images
+except ModuleNotFoundError:  # an earlier version
+    from capnet.serving.predict import Source, list_images
 model, images, out, number = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 served = load_served(model / "model", model / "evaluation" / "thresholds.json", Runtime(threads=int(sys.argv[5])))
 source = list_images(images)
@@ -72,7 +76,7 @@ def measure(model: Path, images: Path, number: int, turns: int, threads: int) ->
     from capnet.data.images.stream import BATCH_VIEWS, encode_batches
     from capnet.data.images.transform import Item
     from capnet.serving.engine import load_served
-    from capnet.serving.predict import list_images
+    from capnet.serving.image_source import list_images
 
     thresholds = model / "evaluation" / "thresholds.json"
     ours = load_served(model / "model", thresholds, Runtime(threads=threads))

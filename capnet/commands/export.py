@@ -44,7 +44,7 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
     from capnet.commands.predict import model
     from capnet.config import load
     from capnet.serving import onnx_export
-    from capnet.serving.predict import list_images
+    from capnet.serving.image_source import list_images
 
     check_graph(out)
     check_description(out.with_suffix(".json"))

@@ -28,7 +28,7 @@ from capnet.errors import ConfigError, DataError, counted, shown, some
 if TYPE_CHECKING:
     from capnet.config import Data, Params
     from capnet.data.annotations.paths import DataFolder
-    from capnet.serving.predict import Source
+    from capnet.serving.image_source import Source
 
 PAGE, PREDICTIONS = "label.html", "label.parquet"
 SIDE = 360  # pixels of an image on the page
@@ -222,7 +222,7 @@ def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    from capnet.serving.predict import ENDINGS, list_images, remote_images
+    from capnet.serving.image_source import ENDINGS, list_images, remote_images
 
     if location.startswith("s3://"):
         return remote_images(data.model_copy(update={"root": location}), choose)

@@ -57,13 +57,14 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
     from capnet.contracts import write_json
     from capnet.serving import predict as prediction
     from capnet.serving.drift import Drift
+    from capnet.serving.image_source import ENDINGS, list_images
 
     loaded = load(Path(params), settings)
     prediction.format_of(out)
-    source = prediction.list_images(source_address, loaded.data)
+    source = list_images(source_address, loaded.data)
     prediction.check_out(out, source_address)
     if source.passed_over:
-        click.echo(f"predict: {source.passed_over}; {prediction.ENDINGS}", err=True)
+        click.echo(f"predict: {source.passed_over}; {ENDINGS}", err=True)
     with model(address, loaded) as (served, key, reference):
         if fails and not reference:
             todo = "register the model and name its version, or leave out --fail-on-drift"

@@ -21,8 +21,9 @@ from capnet.data.sources.root import is_remote
 from capnet.errors import ContractError, DataError, counted, some
 from capnet.evaluation.thresholds import limits_of, read_thresholds
 from capnet.serving.drift import Drift
+from capnet.serving.image_source import Source, list_images, remote_images
 from capnet.serving.output import FIRST, SCORE, are_scores, row_groups, schema_of
-from capnet.serving.predict import Source, list_images, predict, remote_images
+from capnet.serving.predict import predict
 
 TABLE = "predictions.parquet"
 ROWS = 1024  # of each part at a time

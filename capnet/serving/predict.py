@@ -1,4 +1,4 @@
-"""Many images: listed, scored in parts that survive an interruption, and put together, all in constant memory."""
+"""Many images: scored in parts that survive an interruption, and put together, all in constant memory."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from capnet.config import Data
-from capnet.data.annotations.tables import open_table
 from capnet.data.images.dark import Dark
-from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import shard_of
-from capnet.errors import ConfigError, DataError, Problem, counted, some
+from capnet.errors import ConfigError, counted
 from capnet.progress import Advance, bar, track
-from capnet.serving.image_folder import images_below, is_hidden
+from capnet.serving.image_source import Source
 from capnet.serving.output import FORMATS, Writer, is_output
 from capnet.serving.parts import is_part, parts_of, write_part
 
@@ -35,65 +32,6 @@ log = logging.getLogger(__name__)
 
 SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
-COLUMNS = ("path", "image", "file")  # of a table, the first that exists
-ENDINGS = f"images end in {', '.join(SUFFIXES)}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Images to score: ``names`` as in the output, below ``root``; ``others``: files passed over, by ending;
-    ``faults``: what is wrong with names that no file has.
-    """
-
-    names: list[str]
-    root: Path
-    others: Mapping[str, int] = field(default_factory=dict)
-    faults: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def passed_over(self) -> str:
-        """How many files are passed over, in words; "" where none is."""
-        words = [f"{n} {name}" for name, n in sorted(self.others.items(), key=lambda item: (-item[1], item[0]))]
-        return f"{counted(sum(self.others.values()), 'file')} passed over: {some(words)}" if words else ""
-
-
-def list_images(address: str, remote: Data | None = None) -> Source:
-    """The images that an address names.
-
-    Args:
-        address: a folder (all images below it that are not hidden, sorted), a table with a column path, image or file,
-            one image, or s3://BUCKET/PREFIX, whose images are copied to the state folder.
-        remote: the section ``data``, which says how a remote is read.
-
-    Raises:
-        DataError: there is nothing to score.
-    """
-    if not address:
-        raise ConfigError("no images are named", "--input", "give a folder, a table, an image or s3://BUCKET/PREFIX")
-    location = Path(address)
-    if address.startswith("s3://"):
-        source = remote_images((remote or Data()).model_copy(update={"root": address}))
-    elif location.is_dir():
-        names, others, faults = images_below(location)
-        source = Source(names, location, others, faults)
-    elif location.is_file() and location.suffix.lower() in (".csv", ".parquet"):
-        source = _column(location)
-    elif shard_of(location / "image"):
-        raise DataError("a table names the images of a shard", address, "give the labels.csv of the shards")
-    elif location.is_file() and location.suffix.lower() in ("", *SUFFIXES):
-        source = Source([location.name], location.parent)
-    elif location.is_file():
-        todo = f"{ENDINGS}; a list of images is a .csv or .parquet table with a column path"
-        raise DataError("neither an image nor a table, by its ending", address, todo)
-    else:
-        raise DataError(
-            "neither a folder nor a file",
-            address,
-            "give a folder of images, or a .csv or .parquet table with a column path",
-        )
-    if not source.names:
-        raise DataError("; ".join(filter(None, ("there are no images", source.passed_over))), address, ENDINGS)
-    return source
 
 
 def check_out(out: Path, address: str) -> None:
@@ -115,51 +53,6 @@ def check_out(out: Path, address: str) -> None:
         raise ConfigError("the output is the input", str(out), todo)
     if out.stat().st_size and not is_output(out):
         raise ConfigError("there is a file that no earlier call has written", str(out), f"{todo}, or move the file")
-
-
-def remote_images(settings: Data, choose: Callable[[list[str]], list[str]] = list) -> Source:
-    """Images of a remote, copied to the state folder.
-
-    Args:
-        settings: the section ``data``.
-        choose: which of them, of their sorted names; by default all.
-
-    Raises:
-        DataError: the remote has no image at all; of those that there are, none may be chosen.
-    """
-    from capnet.data.sources.root import open_cache, open_source
-
-    with open_source(settings) as source:
-        images = (path for path in source.entries() if path.lower().endswith(SUFFIXES))
-        names = sorted(path for path in images if not is_hidden(PurePosixPath(path)))
-        if not names:
-            raise DataError("there are no images", settings.root, ENDINGS)
-        chosen = choose(names)
-        if not chosen:
-            return Source(chosen, Path())
-        return Source(chosen, open_cache(settings).bring(source, dict.fromkeys(chosen), strict=False))
-
-
-def _column(path: Path) -> Source:
-    table = open_table(path, (), (), either=("path",))
-    columns = [name for name in COLUMNS if name in table.header]
-    if not columns and not table.problems:
-        what = f"no column {' or '.join(COLUMNS)}; the columns are: {', '.join(table.header[:10])}"
-        raise DataError(what, str(path), "name the column of images path")
-    names: dict[str, None] = {}
-    faults: dict[str, str] = {}
-    for line, cells in table:
-        cell = cells[table.header.index(columns[0])]
-        if isinstance(cell, list | dict | bytes):
-            what = f"column {columns[0]!r} holds no text: {str(cell)[:70]}"
-            table.problems.append(Problem(what, table.where(line), "write the path of an image"))
-            break
-        names["" if cell is None else str(cell)] = None
-        if cell in (None, ""):
-            faults.setdefault("", f"the cell in column {columns[0]} is empty: {table.where(line)}")
-    if table.problems:
-        raise DataError(problems=table.problems)
-    return Source(list(names), path.parent, faults=faults)
 
 
 def format_of(out: Path) -> Writer:

@@ -18,7 +18,7 @@ from capnet.config import Data
 from capnet.data.sources.root import local_root
 from capnet.data.sources.s3_source import S3Source
 from capnet.errors import DataError
-from capnet.serving.predict import remote_images
+from capnet.serving.image_source import remote_images
 from capnet.state import state_dir
 
 

@@ -12,6 +12,7 @@ from unit.stores import Make
 
 from capnet.serving import predict as prediction
 from capnet.serving.engine import Served, load_served
+from capnet.serving.image_source import Source
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return workspace
 
 
-def leave_all_parts(served: Served, source: prediction.Source, out: Path, part: int = prediction.PART) -> None:
+def leave_all_parts(served: Served, source: Source, out: Path, part: int = prediction.PART) -> None:
     """What there is after a call that was interrupted just before it wrote its output."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prediction, "write", Mock(side_effect=KeyboardInterrupt))

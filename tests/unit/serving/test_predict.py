@@ -26,8 +26,8 @@ from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
 from capnet.serving.engine import Served
-from capnet.serving.image_folder import NO_UTF8
-from capnet.serving.predict import check_out, list_images, predict
+from capnet.serving.image_source import NO_UTF8, list_images
+from capnet.serving.predict import check_out, predict
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,9 @@ from unit.serving.small_batch import leave_all_parts
 from capnet.config import Runtime
 from capnet.contracts import read_tensors, write_tensors
 from capnet.serving.engine import ScoredPart, Served, load_served
+from capnet.serving.image_source import list_images
 from capnet.serving.parts import write_part
-from capnet.serving.predict import list_images, predict
+from capnet.serving.predict import predict
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,8 @@ import sys
 from pathlib import Path
 import open_clip
 from capnet.serving.engine import load_served
-from capnet.serving.predict import list_images, predict
+from capnet.serving.image_source import list_images
+from capnet.serving.predict import predict
 outputs, images, out = map(Path, sys.argv[1:])
 open_clip.add_model_config(outputs / "tiny-random-clip.json")
 served = load_served(outputs / "model", outputs / "evaluation" / "thresholds.json")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from capnet.cli import main
 from capnet.errors import DataError
-from capnet.serving.predict import list_images
+from capnet.serving.image_source import list_images
 
 Make = Callable[..., dict[str, Path]]
 

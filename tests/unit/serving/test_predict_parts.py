@@ -13,8 +13,9 @@ from unit.serving import small_batch
 from unit.serving.small_batch import leave_all_parts
 
 from capnet.serving.engine import ScoredPart, Served
+from capnet.serving.image_source import list_images
 from capnet.serving.parts import KEY
-from capnet.serving.predict import list_images, predict
+from capnet.serving.predict import predict
 
 pytestmark = pytest.mark.slow
 
