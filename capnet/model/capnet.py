@@ -235,8 +235,13 @@ class CapNet(nn.Module):
             logits["linear_probe"] = self.linear_probe(plain[..., : self.towers.pooled_dim])
         return logits | {"zero_shot": self.logits(self.image_features(plain, adapted=False), classes.zero_shot)}
 
+    def members_of_views(self, views: Tensor, classes: ClassFeatures, plain: Tensor) -> dict[str, Tensor]:
+        """``members`` for features [image, view, pooled]: logits [image, view, class]."""
+        members = self.members(views.flatten(0, 1), classes, plain.flatten(0, 1))
+        return {name: logits.view(*views.shape[:2], -1) for name, logits in members.items()}
+
     def served(self, members: Mapping[str, Tensor]) -> Tensor:
-        """The weighted mean [image, class] of the members' logits; a member of weight 0 is left out."""
+        """The weighted mean of the members' logits [..., class]; a member of weight 0 is left out."""
         weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
         return torch.stack(weighted).sum(dim=0)
 
@@ -248,15 +253,13 @@ class CapNet(nn.Module):
             views: features of the tower with its adapters, [image, view, pooled].
             classes: text features.
             average: as in ``average_views``.
-            plain: as in ``members``, [image, view, pooled].
+            plain: as in ``members_of_views``.
 
         Returns:
             Each float32 [image, class] in [0, 1].
         """
-        members = self.members(views.flatten(0, 1), classes, plain.flatten(0, 1))
-        both = (logits.view(*views.shape[:2], -1) for logits in (self.served(members), members["zero_shot"]))
-        served, zero_shot = (average_views(logits, average) for logits in both)
-        return served, zero_shot
+        members = self.members_of_views(views, classes, plain)
+        return average_views(self.served(members), average), average_views(members["zero_shot"], average)
 
     def forward(self, images: Tensor) -> Tensor:
         """Training logits [image, class] of images [image, 3, size, size]."""

@@ -44,8 +44,8 @@ def member_logits(
     classes = model.class_features()
     for both in _features(trainer, model, rows, plain, what):
         views, plain_views = (item.to(trainer.machine.device) for item in both)
-        for name, logits in model.members(views.flatten(0, 1), classes, plain_views.flatten(0, 1)).items():
-            parts.setdefault(name, []).append(logits.view(*views.shape[:2], -1).float().cpu())
+        for name, logits in model.members_of_views(views, classes, plain_views).items():
+            parts.setdefault(name, []).append(logits.float().cpu())
     return {name: torch.cat(logits) for name, logits in parts.items()}
 
 
