@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
+from timeit import timeit
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,6 +235,7 @@ def session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+@torch.no_grad()
 def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: Path) -> Measured:
     """Score the same images, through the same views, with the model and with its graph.
 
@@ -246,31 +249,27 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
         Largest differences of scores, and times per view.
     """
     running, scorer = session(path, served.scorer.threads), served.scorer
-    model, average = scorer.loaded.model, scorer.loaded.tte.average
-    paths = sample(images) or _noise(folder, scorer.transform.size)
+    paths, average = sample(images) or _noise(folder, scorer.transform.size), scorer.loaded.tte.average
+    graph = Graph(scorer.loaded.model, scorer.class_features).eval()
 
     def theirs(views: Tensor) -> np.ndarray:
         return np.asarray(running.run([LOGITS], {PICTURES: views.contiguous().numpy()})[0])
 
-    graph = Graph(model, scorer.class_features).eval()
     their_scores, single = [], 0.0
-    clocks, calls = [0.0, 0.0], (graph.forward, theirs)
+    our_seconds, their_seconds = list[float](), list[float]()
     for number, image_path in enumerate(track(paths, "comparing images", len(paths))):
         views = scorer.transform.tensor(Path("/"), str(image_path.absolute()), "")
         logits = theirs(views).astype(np.float64)
         their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
-        with torch.no_grad():
-            own = graph(views[:1]).double().sigmoid().numpy()
-        single = max(single, float(np.abs(own - expit(theirs(views[:1]).astype(np.float64))).max()))
+        one = views[:1]
+        difference = graph(one).double().sigmoid().numpy() - expit(theirs(one).astype(np.float64))
+        single = max(single, float(np.abs(difference).max()))
         if number < TIMED:  # both are warm by now
-            for which, call in enumerate(calls):
-                begin = time.perf_counter()
-                with torch.no_grad():
-                    call(views[:1])
-                clocks[which] += time.perf_counter() - begin
+            our_seconds.append(timeit(partial(graph, one), number=1))
+            their_seconds.append(timeit(partial(theirs, one), number=1))
     averaged = float(np.abs(served.scores(paths) - np.stack(their_scores)).max())
-    ours, of_onnx = (1000 * clock / min(len(paths), TIMED) for clock in clocks)
-    return Measured(len(paths) if images else 0, single, averaged, ours, of_onnx, path.stat().st_size / 1e6)
+    our_time, their_time = (1000 * fmean(seconds) for seconds in (our_seconds, their_seconds))
+    return Measured(len(paths) if images else 0, single, averaged, our_time, their_time, path.stat().st_size / 1e6)
 
 
 def sample(images: Sequence[Path]) -> list[Path]:
