@@ -29,7 +29,7 @@ from capnet.model.prompts import PromptLearner
 from capnet.model.statistics import Rows, chunks
 from capnet.model.towers import Towers
 
-EncodePrompts = Callable[[PromptLearner], Tensor]
+EncodePrompts = Callable[[], Tensor]  # un-normalised text features of all prompts [class, embed]
 START_ENTRIES = 2_000_000  # of images times classes, evenly drawn from the table, that scale and bias start from
 HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail on Corel5k
 
@@ -137,7 +137,7 @@ class CapNet(nn.Module):
         """
         text = self.hand_written
         if self.prompt is not None:
-            encoded = self.prompt(self.towers.text) if encode is None else encode(self.prompt)
+            encoded = self.prompt(self.towers.text) if encode is None else encode()
             text = self.towers.centre(encoded.float())
         if self.gcn is not None:
             text = text + self.gcn(text)

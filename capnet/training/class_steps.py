@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from capnet.model.capnet import CapNet
-from capnet.model.prompts import PromptLearner
 from capnet.runtime import Machine
 from capnet.training.distributed import ProcessGroup
 
@@ -28,24 +27,23 @@ class ClassSteps:
         self.kept: dict[str, Tensor] = {}
         if self.prompt is not None and 0 < self.limit < self.n_classes:
             with torch.no_grad():
-                features = self._encode(self.prompt, np.arange(self.n_classes))
+                features = self._encode(np.arange(self.n_classes))
             self.kept = {"features": features, "turn": torch.zeros(self.n_classes, dtype=torch.float64)}
 
-    def encode(self, prompt: PromptLearner, positive: Tensor) -> Tensor:
+    def encode(self, positive: Tensor) -> Tensor:
         """Un-normalised text features of all classes for one step.
 
         Args:
-            prompt: with the context that the step trains.
             positive: bool [class], true where the batch shows the class.
 
         Returns:
             float32 [class, embed]; only the classes encoded in this step carry a gradient.
         """
         if not self.kept:
-            return self._encode(prompt, np.arange(self.n_classes))
+            return self._encode(np.arange(self.n_classes))
         kept, turn = self.kept["features"], self.kept["turn"]
         chosen = np.sort(np.lexsort((turn.numpy(), ~positive.numpy()))[: self.limit])
-        encoded = self._encode(prompt, chosen)
+        encoded = self._encode(chosen)
         index = torch.from_numpy(chosen)
         turn[index] = turn.max() + 1
         index = index.to(kept.device)
@@ -53,8 +51,10 @@ class ClassSteps:
         kept.index_copy_(0, index, encoded.detach())
         return features
 
-    def _encode(self, prompt: PromptLearner, classes: np.ndarray) -> Tensor:
+    def _encode(self, classes: np.ndarray) -> Tensor:
         """Features [chosen class, embed], of which each process encodes its share."""
+        prompt = self.prompt
+        assert prompt is not None
 
         def encode(share: np.ndarray) -> Tensor:
             with self.machine.autocast():

@@ -38,7 +38,7 @@ def positive(*classes):
 def trained(model, steps, *classes):
     """Numbers of the classes whose prompts a step gives a gradient, after which all prompts move."""
     model.prompt.context.grad = None
-    steps.encode(model.prompt, positive(*classes)).sum().backward()
+    steps.encode(positive(*classes)).sum().backward()
     with torch.no_grad():
         model.prompt.context += 0.1 * torch.randn_like(model.prompt.context)
     return model.prompt.context.grad.abs().sum(dim=(1, 2)).nonzero().flatten().tolist()
@@ -58,7 +58,7 @@ def test_the_others_keep_the_features_that_they_had(make_steps):
     at_start = model.prompt(model.towers.text).detach()
     trained(model, steps, 1, 2)
     now = model.prompt(model.towers.text).detach()
-    features = steps.encode(model.prompt, positive(2, 4)).detach()
+    features = steps.encode(positive(2, 4)).detach()
     torch.testing.assert_close(features[[2, 4]], now[[2, 4]])
     torch.testing.assert_close(features[[0, 1, 3, 5, 6]], at_start[[0, 1, 3, 5, 6]])
     assert not torch.allclose(now, at_start, atol=1e-3)
@@ -69,4 +69,4 @@ def test_without_a_limit_below_the_number_of_classes_all_are_trained(limit, make
     model, steps = make_steps(limit)
     assert trained(model, steps, 3) == list(range(7))
     assert not steps.kept
-    torch.testing.assert_close(steps.encode(model.prompt, positive()), model.prompt(model.towers.text))
+    torch.testing.assert_close(steps.encode(positive()), model.prompt(model.towers.text))
