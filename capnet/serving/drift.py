@@ -20,7 +20,7 @@ ALPHA = 0.01  # chance that any class is named although nothing changed
 
 
 def reference_document(names: list[str], label_rates: Floats, scores: Floats, limits: Floats) -> dict[str, Any]:
-    """What travels with the model, to compare later scores with.
+    """The reference that travels with the model, for later scores to be compared with.
 
     Args:
         names: of the classes.

@@ -51,7 +51,7 @@ class Served:
         scorer: the model.
         names: of its classes.
         thresholds: the content of thresholds.json; the numbers alone are ``limits``.
-        identity: sha256 of its files and the precision; models of which it is equal give equal decisions.
+        identity: sha256 of its files, and the precision; models with equal identities make equal decisions.
     """
 
     scorer: Scorer
@@ -224,17 +224,17 @@ def download(version: ModelVersion, folder: Path) -> Path:
 
 
 def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:
-    """What gives a registered version's scores of rows that it was not tested on.
+    """A function that scores rows with a registered version that was not tested on them.
 
     Args:
-        champion: the version; downloaded when it is asked.
+        champion: the version; downloaded when the function is called.
         runtime: the section ``runtime``.
         root: folder of the images.
         split: folder of split.parquet, which has the images' paths by sha256.
 
     Returns:
-        Scores float32 [image, class] of rows with a ``sha256``; raises DataError where an image is not in the split, or
-        its file is another one.
+        The function: rows with a ``sha256`` to scores float32 [image, class]. It raises DataError where an image is not
+        in the split, or its file has changed.
     """
     from capnet.data.images.decode import Unusable, check_sha256
     from capnet.data.images.views import unusable

@@ -196,7 +196,7 @@ def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> Non
         )
     pixels = served.scorer.loaded.model.towers.preprocess.size
     example = torch.zeros(2, 3, pixels, pixels)
-    # the exporter tells much that no user can act on; errors still raise
+    # the exporter logs much that no user can act on; errors still raise
     with warnings.catch_warnings(action="ignore"), quiet(EXPORTERS), torch.no_grad():
         program = torch.onnx.export(
             graph,

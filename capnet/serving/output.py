@@ -91,7 +91,7 @@ def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
         model_key: not written in this format.
 
     Yields:
-        What adds a table with columns path, fault and scores.
+        A function that adds a table with columns path, fault and scores.
     """
     schema = schema_of(served.names)
     with row_groups(path, schema) as add:
@@ -106,7 +106,7 @@ def csv(path: Path, served: Served, model_key: str) -> Iterator[Add]:
         path, served, model_key: as in ``parquet``.
 
     Yields:
-        What adds a table with columns path, fault and scores.
+        A function that adds a table with columns path, fault and scores.
     """
     if doubtful := [name for name in served.names if SEPARATOR in name]:
         what = "%s: %s separates labels, and classes have it in their names (%s): write .parquet to keep them apart"
@@ -134,7 +134,7 @@ def megadetector(path: Path, served: Served, model_key: str) -> Iterator[Add]:
         model_key: name of the model in the file's head.
 
     Yields:
-        What adds a table with columns path, fault and scores.
+        A function that adds a table with columns path, fault and scores.
     """
     head = {
         "info": {
@@ -180,7 +180,7 @@ def are_scores(values: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def is_output(path: Path) -> bool:
-    """Whether this file is a table or MegaDetector's JSON of this program, as far as its beginning says."""
+    """Whether this program wrote the file, a table or MegaDetector's JSON, judging by how it begins."""
     if path.suffix.lower() == ".parquet":
         try:
             return bool(pq.read_schema(path).names[: len(FIRST)] == FIRST)

@@ -82,8 +82,8 @@ class Predicted:
 def predict(
     served: Served, model_key: str, source: Source, out: Path, drift: Drift | None = None, part: int = PART
 ) -> Predicted:
-    """Score what an interrupted call has not, then write the output, both some images at a time. Of what is scored,
-    images of 16 bits that use fewer are pointed out.
+    """Score the images that an interrupted call has not scored, then write the output, both some images at a time. A
+    warning points out 16-bit images that use fewer bits.
 
     Parts lie in the output's folder until it is written. A part is used again only for the same model, root, list of
     images and files.

@@ -56,7 +56,7 @@ class CapnetModel(PythonModel):
             GateError: the gate refuses this champion.
             ContractError: the files are not those that were registered, or the thresholds are those of other classes or
                 views.
-            ConfigError: the environment sets a limit of requests that is none.
+            ConfigError: the environment sets a limit of requests to a value that is not allowed.
         """
         model = Path(context.artifacts["model"])
         self._limits = read_limits()
@@ -107,12 +107,12 @@ class CapnetModel(PythonModel):
 
 
 def check_gate(folder: Path) -> None:
-    """Ask the registry whether this version may serve, where the model came from it: a red champion is refused on every
-    way.
+    """Ask the registry that the model came from whether this version may serve: a red champion is refused however it
+    is loaded.
 
-    A registry that does not answer refuses too; the variable CAPNET_UNCHECKED_CHAMPION with a reason lets the model
-    serve where there is none, in an image that was built from the registry for example. It does not overrule a registry
-    that answers.
+    A model is also refused where the registry does not answer, unless the variable CAPNET_UNCHECKED_CHAMPION gives a
+    reason: that is for a place without a registry, such as an image that was built from one. It does not overrule a
+    registry that answers.
 
     Args:
         folder: of the model as MLflow wrote it.
@@ -147,8 +147,7 @@ def check_gate(folder: Path) -> None:
 
 
 def _check_address(folder: Path) -> None:
-    """A model that was named by its run or its path: refused, too, where the registry has it as a champion that may
-    not serve.
+    """Refuse a model that was named by its run or its path where it is a champion in the registry and may not serve.
 
     Without a registry that answers there is nothing to ask: such a model is no version.
     """

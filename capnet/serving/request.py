@@ -29,7 +29,7 @@ COLUMN = "image"
 VARIABLE = "CAPNET_SERVE_"
 MEGA = 10**6
 SEND, WHOLE = "send the bytes of an image file or their base64", "send the whole file: this one is cut or damaged"
-BASE64 = str.maketrans("-_", "+/", "\r\n")  # that for addresses has other letters, and some encoders break lines
+BASE64 = str.maketrans("-_", "+/", "\r\n")  # the URL-safe alphabet, and line breaks of some encoders
 ARRIVED: ContextVar[float] = ContextVar("when the whole body of a request was there")  # may wait for a thread then
 NO_IMAGE = f"neither an image in base64 nor a file below {VARIABLE}ROOT"  # of any path, whether there is a file or not
 
@@ -84,7 +84,7 @@ def read_limits() -> Limits:
     """The limits that the environment sets.
 
     Raises:
-        ConfigError: variables have no such value; names every one.
+        ConfigError: variables have values that are not allowed; names every one.
     """
     names = {name: f"{VARIABLE}{name.upper()}" for name in Limits.model_fields}
     try:
@@ -177,8 +177,8 @@ def _values(column: pd.Series, most: int) -> Iterator[Any]:
 
 
 def _content(value: Any) -> bytes | None:
-    """Bytes as they are, or what base64 stands for, that for addresses too, with or without its padding; None where the
-    value is neither.
+    """Bytes as they are, or decoded from base64 (also URL-safe, with or without padding); None where the value is
+    neither.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
@@ -186,7 +186,7 @@ def _content(value: Any) -> bytes | None:
         return None
     text = value.partition(",")[2] if value.startswith("data:") else value
     if not text.isascii():
-        return None  # to translate it would take seconds, and all threads wait
+        return None  # translating it would take seconds and block all threads
     plain = text.translate(BASE64)
     padding = "" if "/" in text else "=" * (-len(plain) % 4)  # what has a / and no padding is a path
     try:
