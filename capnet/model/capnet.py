@@ -100,7 +100,7 @@ class CapNet(nn.Module):
         return not self.tower_is_frozen and any(self.weights.get(name) for name in ("linear_probe", "zero_shot"))
 
     def prepare_for(self, pooled: Rows, targets: Tensor, known: Tensor) -> None:
-        """Take from the training images what is needed before training.
+        """Set the statistics and start values that come from the training images.
 
         Args:
             pooled: features of the tower without adapters, [image, view, pooled]; read in chunks.
@@ -132,8 +132,8 @@ class CapNet(nn.Module):
     def class_features(self, encode: EncodePrompts | None = None) -> ClassFeatures:
         """Text features of all classes; gradients flow to prompts, GCN and text adapters.
 
-        Training has a way of its own to ``encode`` prompts, because every step runs the text tower; what is evaluated
-        and served is always encoded whole and in full precision, so that machines agree.
+        Training passes an ``encode`` of its own, because every step runs the text tower. For evaluation and serving all
+        prompts are encoded in full precision, so that machines agree.
         """
         text = self.hand_written
         if self.prompt is not None:

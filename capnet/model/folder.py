@@ -167,8 +167,8 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
 
 
 def renamed(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Section train as this version names it, of a registered model that is older: one section held the settings of all
-    losses, and the adapter's location was its place.
+    """Section train of an older registered model in the names of this version: there one section held the settings of
+    all losses, and the adapter's location was called place.
     """
     train = dict(train)
     loss, adapter = train.get("loss"), train.get("adapter")

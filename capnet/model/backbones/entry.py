@@ -54,10 +54,10 @@ class BackboneEntry:
         description: what it is, for the model card.
         load: builds the frozen towers from this entry, the settings, the image size in pixels (0: its own) and the
             names of all registered backbones, for messages.
-        licences: by the beginning of the tag in ``backbone.pretrained``, of which the longest counts; "" is the
-            beginning of all, and alone covers a weight file of one's own, whose name says nothing.
-        published_files: sha256 of weight files by the tag under which they were published, so that a file of one's
-            own is known by its bytes.
+        licences: by how the tag in ``backbone.pretrained`` begins; the longest match counts. "" matches every tag,
+            and alone covers a user's own weight file, whose name says nothing.
+        published_files: sha256 of weight files by the tag under which they were published, so that a user's file is
+            recognised by its bytes.
         files: weight files in Python packages, which a registered model therefore requires.
         timm_name: the image tower in timm, where the loader needs it.
         image_size: width and height in pixels that it was trained with, where the loader needs it.

@@ -14,13 +14,13 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What each token gathers from the tokens that the mask leaves it: softmax(q k' / sqrt(width)) v.
+    """Attention of each token to those that the mask allows: softmax(q k' / sqrt(width)) v.
 
     On a CPU written out: torch's fused kernel took 1.3 to 6 times as long there, forward and backward, for prompts of
     12 to 77 tokens, and twice as long for a ViT's 197 in bf16.
 
     Args:
-        q: [batch, head, token, width of a head]; of another number of tokens than k and v where one attends to all.
+        q: [batch, head, token, width of a head]; fewer tokens than k and v where one attends to all.
         k, v: [batch, head, token, width of a head].
         mask: added to the scores, [token, token] or [batch, head, token, token]; -inf hides a token.
 

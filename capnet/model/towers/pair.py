@@ -46,7 +46,7 @@ class Towers:
 
     @property
     def feature_key(self) -> str:
-        """Stands for the image tower in the feature store: of one file another activation makes other features."""
+        """Key of the image tower in the feature store; one file makes other features with another activation."""
         stages = " stages" if self.stage_dim else ""
         return f"{self.weight_hash} {settings_hash(self.architecture)}{stages}"
 

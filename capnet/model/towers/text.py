@@ -46,7 +46,7 @@ class TextTower(nn.Module):
             ConfigError: a text is that long; names the first classes.
         """
         length = self.tokenizer(["cat"]).shape[1]
-        # a text that is cut fills a context of one token more, too: there another word behind it changes nothing
+        # a text that is cut also fills a context one token longer, where another word behind it changes nothing
         own, more = (self.tokenizer([text + end for text in texts], length + 1) for end in ("", " cat"))
         cut = [name for name, a, b in zip(names, own, more, strict=True) if bool((a == b).all())]
         if cut:
@@ -150,7 +150,7 @@ class MaskedTextTower(TextTower):
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         mask = (tokens != self.tower.config.pad_token_id).long()
-        # as what is added to scores [text, 1, 1, length]: of a mask of ones and zeros transformers fetches values
+        # in the form that is added to scores, [text, 1, 1, length]: transformers would fetch values of a 0/1 mask
         added = (1 - mask)[:, None, None].to(embeddings) * torch.finfo(embeddings.dtype).min
         output = self.tower.transformer(inputs_embeds=embeddings, attention_mask=added)
         return self.tower.proj(self.tower.pooler(output, mask))

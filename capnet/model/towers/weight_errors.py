@@ -40,7 +40,7 @@ LAYOUTS = (  # what a loader's error holds, what that says of a file, and what t
         "save its state_dict alone, in the program that wrote it: `torch.save(model.state_dict(), 'weights.pt')`",
     ),
     (
-        "weights_only",  # of what torch cannot read it says to read it unsafely
+        "weights_only",  # torch advises to read unsafely what it cannot read
         "it is no file of tensors as torch.save writes it",
         "use a .safetensors file, or one of `torch.save(model.state_dict(), 'weights.pt')`; ONNX graphs are not read",
     ),
@@ -71,7 +71,7 @@ def weights_error(settings: Backbone, error: Exception) -> DataError:
         settings: model and weights.
         error: as it was raised.
     """
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of a KeyError the text says nothing
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # the text of a KeyError says nothing
     weights = f"weights of {settings.name}"
     if settings.pretrained.startswith(FOLDER) or is_weight_file(settings.pretrained):
         what, todo = _layout(str(error), Path(settings.pretrained)) or (
