@@ -2,8 +2,8 @@
 process.
 
 Each process sends its share of a batch through the image tower and its share of the prompts through the text tower:
-nearly all of the work. The features are exchanged, and every process computes the loss over the whole batch, so any
-loss is exact, also one that is no mean over images.
+nearly all of the work. The features are exchanged, and every process computes the loss over the whole batch, so
+every loss is exact, even one that is not a mean over images.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class ProcessGroup:
         return values[0]
 
     def wait(self) -> None:
-        """Until all processes have come as far."""
+        """Wait until all processes have come this far."""
         if self.size > 1:
             distributed.barrier()
 

@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class LateLosses:
-    """Collects what the steps of an epoch lost.
+    """Collects the losses of an epoch's steps.
 
     Args:
         device: that computes them.
         image_ids: of the training rows, for messages.
-        warns: whether to say where the first step's scores are too high to be ranked.
+        warns: whether to warn where the first step's scores are too high to be ranked.
     """
 
     def __init__(self, device: torch.device, image_ids: Sequence[str], warns: bool = True) -> None:
@@ -36,11 +36,11 @@ class LateLosses:
         self.saturated: Tensor | None = None  # share of the first step's logits
 
     def add(self, loss: Tensor, logits: Tensor, batch: np.ndarray) -> None:
-        """Remember what a step lost, without waiting for the device.
+        """Remember the loss of a step, without waiting for the device.
 
         Args:
             loss: a scalar.
-            logits: [image, class]; of these only whether they are finite is kept.
+            logits: [image, class]; only whether they are finite is kept.
             batch: int [image], the rows of the training table.
         """
         if self.warns:

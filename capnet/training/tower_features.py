@@ -1,4 +1,4 @@
-"""What the towers give for the images of one data set, from the feature store; several processes divide the work."""
+"""Tower features of the images of one data set, from the feature store; several processes divide the work."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Trainer:
 
     @cached_property
     def features(self) -> TowerFeatures:
-        """What the towers give for the images of this data set."""
+        """Tower features of the images of this data set."""
         return TowerFeatures(self.params, self.towers, self.machine, self.root, self.process_group)
 
     def fit(
