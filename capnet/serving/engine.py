@@ -174,9 +174,9 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     scorer, chosen = Scorer(model, runtime or Runtime()), config.get("precision")
     if chosen and scorer.machine.precision != chosen:
         log.warning(
-            "the model's thresholds were chosen on scores in %s, and it works in %s here: labels whose scores are close"
-            " to a threshold may be others. To have the same, set runtime.precision to %s in training, or to %s here"
-            " (an exported graph knows only fp32)",
+            "the model's thresholds were chosen on scores in %s, but it runs in %s here: labels with scores close to a"
+            " threshold may differ. To get the same labels, set runtime.precision to %s in training, or to %s here (an"
+            " exported graph knows only fp32)",
             *(chosen, scorer.machine.precision, scorer.machine.precision, chosen),
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}

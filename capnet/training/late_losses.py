@@ -70,8 +70,8 @@ class LateLosses:
                 )
         if self.saturated is not None and float(self.saturated) > MANY:
             logger.warning(
-                "%.0f %% of the first step's scores have a logit above %.0f, where float32 makes all of them 1: what is"
-                " equal has no order. Set train.head.start: data and train.head.bias: true, or lower"
+                "%.0f %% of the first step's scores have a logit above %.0f, where float32 makes all of them 1, and"
+                " equal scores cannot be ranked. Set train.head.start: data and train.head.bias: true, or lower"
                 " train.head.logit_scale or bias_init (docs/method.md, Logits)",
                 100 * float(self.saturated),
                 HIGHEST_LOGIT,

@@ -142,14 +142,14 @@ def _check_file(path: Path, name: str) -> str:
 
 
 def _warn_of_activation(name: str, path: Path) -> None:
-    """Say which activation a weight file gets where open_clip has the model with either; no file says its own."""
+    """Warn which activation a weight file gets where open_clip has the model with both: no file says what it needs."""
     import open_clip
 
     plain = name.removesuffix("-quickgelu")
     if {plain, f"{plain}-quickgelu"} <= set(open_clip.list_models()):
         log.warning(
-            "%s does not hold its activation, and %s runs %s: weights of OpenAI, MetaCLIP and DFN need %s-quickgelu,"
-            " those of LAION and DataComp %s",
+            "%s does not say which activation it needs, and %s runs %s: weights of OpenAI, MetaCLIP and DFN need"
+            " %s-quickgelu, those of LAION and DataComp %s",
             path,
             name,
             "GELU" if name == plain else "QuickGELU",
@@ -180,7 +180,7 @@ def _as_published(name: str, tag: str, config: Mapping[str, Any]) -> dict[str, A
         if len(values) == 1:
             result[key] = values.pop()
         elif values and key != "resize_mode":  # a setting says what is taken
-            what = "weights of %s were published with more than one %s, and %s is taken: local-dir:FOLDER has its own"
+            what = "weights of %s were published with more than one %s; %s is taken, and a local-dir:FOLDER has its own"
             log.warning(what, name, key, result[key])
     return result
 
