@@ -49,7 +49,9 @@ class Data(Section):
     cache_gigabytes: float = Field(
         50.0,
         gt=0,
-        description="most that copies of remote images may take in the state folder; the longest unused go first",
+        description=(
+            "largest size of the copies of remote images in the state folder; the longest unused are deleted first"
+        ),
     )
     connections: Int = Field(16, ge=1, le=256, description="remote files fetched at a time")
 
@@ -212,7 +214,9 @@ class Validate(Section):
         "warning", description="copies and burst frames, by perceptual hash, in two splits"
     )
     min_positives: Int = Field(5, ge=0, description="known positives that a class should have in every split")
-    few_positives: Literal["off", "warning", "critical"] = Field("warning", description="a class with fewer than that")
+    few_positives: Literal["off", "warning", "critical"] = Field(
+        "warning", description="a class with fewer than min_positives"
+    )
     reference: str = Field(
         "reference/validation.json",
         description=(

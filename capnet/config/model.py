@@ -28,7 +28,7 @@ class Backbone(Section):
     stages: bool = Field(
         False,
         description=(
-            "give the class head the mean features of a convolutional image tower's earlier stages, too; not in the"
+            "also give the class head the mean features of a convolutional image tower's earlier stages; not in the"
             " paper"
         ),
     )
@@ -50,7 +50,7 @@ class Tte(Section):
         "full",
         description=(
             "how JPEGs are decoded, also in training: all pixels, or at the smallest of the format's reduced scales at"
-            " which no view is enlarged; faster for large photos, and other pixels"
+            " which no view is enlarged; faster for large photos, but gives other pixels"
         ),
     )
     average: Literal["logits", "probabilities"] = Field("logits", description="what is averaged over views")
@@ -103,8 +103,8 @@ class Runtime(Section):
     feature_gigabytes: float = Field(
         20.0,
         gt=0,
-        description="size of the feature store in the state folder; beyond it the longest unused features go, but never"
-        " those in use",
+        description="largest size of the feature store in the state folder; beyond it the longest unused features are"
+        " deleted, but never those in use",
     )
 
     def with_effect(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from capnet.section import Int, Section
 class Threshold(Section):
     objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on held-out rows")
     critical_objective: str = Field(
-        "", description="of the classes that classes.csv calls critical; empty: the same objective"
+        "", description="objective of the classes that classes.csv calls critical; empty: the same as for others"
     )
     min_positives: Int = Field(
         5, ge=1, description="for recall and precision, classes with fewer held-out positives borrow a pooled threshold"
@@ -65,7 +65,9 @@ class Register(Section):
     tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1, description="used unless MLFLOW_TRACKING_URI is set")
     alias: str = Field("challenger", pattern=r"^[\w-]+$", max_length=255, description="alias given to the new version")
     policy: str = Field(
-        "mlflow/promotion.yaml", min_length=1, description="what a new version must hold against the champion"
+        "mlflow/promotion.yaml",
+        min_length=1,
+        description="file with the rules that a new version must keep to replace the champion",
     )
     data_licence: str = Field(
         "",

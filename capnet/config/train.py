@@ -33,7 +33,7 @@ class Prompt(Section):
     chunk: Int = Field(
         256,
         ge=1,
-        description="classes whose prompts are in memory at a time; with more than these, others are encoded twice",
+        description="classes whose prompts are in memory at a time; with more classes, the rest are encoded twice",
     )
 
 
@@ -98,7 +98,9 @@ class ClassHead(Section):
     enabled: bool = Field(
         False, description="also train a visual weight vector for each class, anchored in its text; not in the paper"
     )
-    weight_decay: float = Field(2.0, ge=0, description="on these weights: what pulls a class back to its text")
+    weight_decay: float = Field(
+        2.0, ge=0, description="weight decay of these weights, which pulls a class back to its text"
+    )
 
 
 def _named_loss(value: Any) -> Any:
@@ -123,7 +125,7 @@ class Optimiser(Section):
     lr_adapter: float = Field(1e-3, ge=0, description="peak learning rate of the adapters")
     lr_head: float = Field(1e-2, ge=0, description="peak learning rate of logit scale and bias")
     lr_class_head: float = Field(1e-3, ge=0, description="peak learning rate of the class head's weights")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices only")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay, on matrices only")
     warmup: Share = Field(0.1, description="share of the steps with rising learning rate, then cosine")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
