@@ -146,18 +146,15 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
     not know them.
     """
     try:
-        sections = (
-            Tte.model_validate(config["tte"]),
-            Train.model_validate(renamed(config["train"])),
-            Backbone.model_validate(config["backbone"]),
-        )
+        tte = Tte.model_validate(config["tte"])
+        train = Train.model_validate(renamed(config["train"]))
+        backbone = Backbone.model_validate(config["backbone"])
         # a default instead would be another backbone, to be fetched from a network
-        problems = [
-            f"no backbone.{name}" for name in ("name", "pretrained") if name not in sections[2].model_fields_set
-        ]
-        problems += [] if "weight_hash" in config else ["no 'weight_hash'"]
+        problems = [f"no backbone.{name}" for name in ("name", "pretrained") if name not in backbone.model_fields_set]
+        if "weight_hash" not in config:
+            problems.append("no 'weight_hash'")
         if not problems:
-            return *sections, str(config["weight_hash"])
+            return tte, train, backbone, str(config["weight_hash"])
     except KeyError as error:
         problems = [f"no {error}"]
     except ValidationError as error:
