@@ -72,18 +72,12 @@ class Checkpoint:
         if state is None:
             return Progress()
         tensors, metadata = state
-        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for key, tensor in tensors.items():
-            part, _, name = key.partition("/")
-            parts[part][name] = tensor
+        parts = _by_prefix(tensors)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(parts["model"][name])
-        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for key, tensor in parts["optimiser"].items():
-            index, _, name = key.partition("/")
-            moments[int(index)][name] = tensor
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": dict(moments)})
+        moments = {int(index): named for index, named in _by_prefix(parts["optimiser"]).items()}
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         return Progress(**metadata, best=parts["best"])
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -116,6 +110,15 @@ class Checkpoint:
         """Write, unless the last checkpoint is only seconds old."""
         if time.monotonic() - self.saved > self.pause:
             self.save(progress)
+
+
+def _by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors of the names PREFIX/NAME, by prefix and name; {} for a prefix that none has."""
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        prefix, _, name = key.partition("/")
+        parts[prefix][name] = tensor
+    return parts
 
 
 @contextmanager
