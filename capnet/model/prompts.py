@@ -59,7 +59,8 @@ class PromptLearner(nn.Module):
         if classes is not None:
             tokens, context = tokens[classes], context[classes]
         rest = len(tokens) % self.chunk
-        sizes = [rest] * (rest > 0) + [self.chunk] * (len(tokens) // self.chunk)
+        sizes = [rest] if rest else []
+        sizes += [self.chunk] * (len(tokens) // self.chunk)
         parts = list(zip(torch.split(tokens, sizes), torch.split(context, sizes), strict=True))
         again = [checkpoint(self._encode, text, *part, **EXACT) for part in parts[:-1]]
         return torch.cat([*again, self._encode(text, *parts[-1])])

@@ -24,9 +24,10 @@ def batches(targets: np.ndarray, settings: Train, seed: int, epoch: int) -> list
     Returns:
         int64 [image] for each batch: rows of the table.
     """
-    order = shuffled(len(targets), seed, epoch)
     if settings.sampler == "class_aware":
         order = class_aware(targets, seed, epoch)
+    else:
+        order = shuffled(len(targets), seed, epoch)
     return np.array_split(order, math.ceil(len(targets) / settings.batch_size))
 
 
