@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Semaphore
 from time import monotonic
@@ -172,8 +172,8 @@ def _values(column: pd.Series, most: int) -> Iterator[Any]:
     """One value an image, up to one more than ``most``: MLflow makes one row of a request's {"inputs": {"image":
     [...]}}, with the list in its cell.
     """
-    every = (item for value in column for item in (value if isinstance(value, list | tuple | np.ndarray) else (value,)))
-    return islice(every, most + 1)
+    cells = (value if isinstance(value, list | tuple | np.ndarray) else (value,) for value in column)
+    return islice(chain.from_iterable(cells), most + 1)
 
 
 def _content(value: Any) -> bytes | None:
