@@ -61,7 +61,7 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
     differences = f"{measured.single:.1g} (one view) and {measured.averaged:.1g} (averaged views)"
     click.echo(f"scores on {on} differ by at most {differences}")
     click.echo(
-        f"one view takes {measured.theirs:.1f} ms in ONNX Runtime, {measured.ours:.1f} ms in capnet, on"
+        f"one view takes {measured.onnx_ms:.1f} ms in ONNX Runtime, {measured.capnet_ms:.1f} ms in capnet, on"
         f" {loaded.runtime.threads} threads"
     )
 

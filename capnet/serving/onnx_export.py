@@ -86,15 +86,15 @@ class Graph(nn.Module):
 
 @dataclass(frozen=True)
 class Measured:
-    """Largest difference of a score with a ``single`` view and with ``averaged`` views; milliseconds for one view
-    (``theirs``: ONNX Runtime).
+    """Largest difference of a score with a ``single`` view and with ``averaged`` views; ``_ms``: milliseconds for one
+    view, in capnet and in ONNX Runtime; size of the file.
     """
 
     pictures: int
     single: float
     averaged: float
-    ours: float
-    theirs: float
+    capnet_ms: float
+    onnx_ms: float
     megabytes: float
 
 
@@ -252,24 +252,24 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
     paths, average = sample(images) or _noise(folder, scorer.transform.size), scorer.loaded.tte.average
     graph = Graph(scorer.loaded.model, scorer.class_features).eval()
 
-    def theirs(views: Tensor) -> np.ndarray:
+    def onnx_logits(views: Tensor) -> np.ndarray:
         return np.asarray(running.run([LOGITS], {PICTURES: views.contiguous().numpy()})[0])
 
-    their_scores, differences = [], []
-    our_seconds, their_seconds = list[float](), list[float]()
+    onnx_scores, differences = [], []
+    capnet_seconds, onnx_seconds = list[float](), list[float]()
     for number, image_path in enumerate(track(paths, "comparing images", len(paths))):
         views = scorer.transform.tensor(Path("/"), str(image_path.absolute()), "")
-        logits = theirs(views).astype(np.float64)
-        their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
+        logits = onnx_logits(views).astype(np.float64)
+        onnx_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
         one = views[:1]
-        differences.append(graph(one).double().sigmoid().numpy() - expit(theirs(one).astype(np.float64)))
+        differences.append(graph(one).double().sigmoid().numpy() - expit(onnx_logits(one).astype(np.float64)))
         if number < TIMED:  # both are warm by now
-            our_seconds.append(timeit(partial(graph, one), number=1))
-            their_seconds.append(timeit(partial(theirs, one), number=1))
+            capnet_seconds.append(timeit(partial(graph, one), number=1))
+            onnx_seconds.append(timeit(partial(onnx_logits, one), number=1))
     single = float(np.abs(np.stack(differences)).max())
-    averaged = float(np.abs(served.scores(paths) - np.stack(their_scores)).max())
-    our_time, their_time = (1000 * fmean(seconds) for seconds in (our_seconds, their_seconds))
-    return Measured(len(paths) if images else 0, single, averaged, our_time, their_time, path.stat().st_size / 1e6)
+    averaged = float(np.abs(served.scores(paths) - np.stack(onnx_scores)).max())
+    capnet_ms, onnx_ms = (1000 * fmean(seconds) for seconds in (capnet_seconds, onnx_seconds))
+    return Measured(len(paths) if images else 0, single, averaged, capnet_ms, onnx_ms, path.stat().st_size / 1e6)
 
 
 def sample(images: Sequence[Path]) -> list[Path]:
