@@ -77,17 +77,20 @@ class Drift:
         """
         from scipy.stats import hypergeom
 
-        rows, before = self.rows, int(self.reference["rows"])
-        now, then = max(1, rows), max(1, before)
-        enough = min(rows, before) >= FEWEST
+        references, reference_rows = self.reference["classes"], int(self.reference["rows"])
+        n_now, n_reference = max(1, self.rows), max(1, reference_rows)
+        enough = min(self.rows, reference_rows) >= FEWEST
         chance = ALPHA / 2 / max(1, len(self.limits))  # of each end of a class, exact: rare classes are far from normal
-        noise = (BINS - 1) * (1 / now + 1 / then)  # expected PSI when nothing changed
+        noise = (BINS - 1) * (1 / n_now + 1 / n_reference)  # expected PSI when nothing changed
         psi_limit = max(LARGE_PSI, 4 * noise)
-        references = self.reference["classes"]
-        rates, were = self.decided / now, np.array([item["decided_rate"] for item in references], dtype=np.float64)
-        pooled = (rates * rows + were * before) / max(1, rows + before)
-        z = (rates - were) / np.sqrt(np.maximum(pooled * (1 - pooled), 1e-12) * (1 / now + 1 / then))
-        drawn = rows + before, self.decided + np.rint(were * before).astype(np.int64), rows
+        rates = self.decided / n_now
+        reference_rates = np.array([item["decided_rate"] for item in references], dtype=np.float64)
+        pooled = (rates * self.rows + reference_rates * reference_rows) / max(1, self.rows + reference_rows)
+        spread = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-12) * (1 / n_now + 1 / n_reference))
+        z = (rates - reference_rates) / spread
+        reference_decided = np.rint(reference_rates * reference_rows).astype(np.int64)
+        # hypergeom's arguments: all images, those of them that are decided, and how many of all come from this batch
+        drawn = self.rows + reference_rows, self.decided + reference_decided, self.rows
         tails = np.minimum(hypergeom.cdf(self.decided, *drawn), hypergeom.sf(self.decided - 1, *drawn))
         classes = []
         for c, item in enumerate(references):
@@ -104,12 +107,12 @@ class Drift:
                 }
             )
         whole = {
-            "labels_per_picture": self.labels / rows if rows else 0.0,
-            "without_labels": self.without / rows if rows else 1.0,
+            "labels_per_picture": self.labels / self.rows if self.rows else 0.0,
+            "without_labels": self.without / self.rows if self.rows else 1.0,
         }
         return {
-            "pictures": rows,
-            "reference_pictures": before,
+            "pictures": self.rows,
+            "reference_pictures": reference_rows,
             "reference": dict(self.reference["whole"]),
             "now": whole,
             "enough_pictures": enough,
