@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
 from capnet.config import Params
@@ -59,8 +60,7 @@ def softmax_over_classes(
     """
     p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
     logits = (np.log(p) - np.log1p(-p) - bias) / scale * to
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    result: np.ndarray = softmax(logits, axis=1)
     return result
 
 
