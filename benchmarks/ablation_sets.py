@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from benchmarks.graph_training import read_folder
-from capnet.config import Params, parse, read_sections
+from capnet.config import Backbone, Params, parse, read_sections
 from capnet.contracts import Classes, LabelGraph, sampling_units, sha256_file
 from capnet.data.splits.assign import assign_splits
 from capnet.errors import ConfigError
@@ -68,10 +68,9 @@ def settings_of(folder: Path, base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache
-def towers_of(backbone: str, size: int, device: str = "cpu") -> Towers:
-    """The towers of a backbone's settings as JSON on a device, loaded once a process."""
-    settings = Params.model_validate_json(f'{{"backbone": {backbone}}}').backbone
-    return load_towers(settings, size).to(torch.device(device))
+def towers_of(backbone: Backbone, size: int, device: str = "cpu") -> Towers:
+    """The towers of a backbone on a device, loaded once a process."""
+    return load_towers(backbone, size).to(torch.device(device))
 
 
 class Set:
@@ -134,7 +133,7 @@ class Set:
     def _machine_and_towers(self, params: Params) -> tuple[Machine, Towers]:
         """What the settings say to compute on, and the towers there."""
         machine = prepare(params.runtime)
-        return machine, towers_of(params.backbone.model_dump_json(), params.tte.size, str(machine.device))
+        return machine, towers_of(params.backbone, params.tte.size, str(machine.device))
 
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
         """Train with ``change``, choose the blend as stage train does, or take the weights that it serves where

@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks import ablation_sets
 from benchmarks.ablation_sets import Set, merged
 from capnet.commands.preset import read
+from capnet.config import Backbone
 from capnet.errors import ConfigError
 from capnet.model.towers import Towers
 from tests.unit.model import tiny
@@ -82,7 +83,7 @@ def test_towers_are_where_the_machine_computes(folder: Path, monkeypatch: pytest
     """Images are sent to the GPU where there is one, whatever the towers are on."""
     towers_of, devices = ablation_sets.towers_of, list[tuple[object, ...]]()
 
-    def recorded(backbone: str, size: int, *device: str) -> Towers:
+    def recorded(backbone: Backbone, size: int, *device: str) -> Towers:
         devices.append(device)
         return towers_of(backbone, size, *device)
 

@@ -135,7 +135,7 @@ def sets(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
 def test_the_geometry_is_that_of_clip_and_zero_shot_ranks_as_before(sets: dict[str, dict[str, Set]]) -> None:
     data = sets["own"]
     settings = data["plain"].trainer({}, 0).params
-    towers = ablation_sets.towers_of(settings.backbone.model_dump_json(), settings.tte.size)
+    towers = ablation_sets.towers_of(settings.backbone, settings.tte.size)
     pooled = data["plain"].crops["test"].mean(dim=1)[:, : towers.pooled_dim]  # without those of earlier stages
     cosines = {}
     for name, tower in (("plain", towers), ("clip", clip_like(towers))):
