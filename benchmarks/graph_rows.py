@@ -186,6 +186,21 @@ def mixed_up(text: np.ndarray, times: int) -> Iterator[np.ndarray]:
         yield text[np.ix_(names, names)]
 
 
+def usable(sample: Sample, truth: np.ndarray) -> np.ndarray:
+    """Classes whose row can be judged: the truth has enough images of them and not all companions equally often, and
+    the training list has an image.
+
+    Args:
+        sample: training list and truth.
+        truth: P(j | i) of the truth, without its diagonal, [class, class - 1].
+
+    Returns:
+        bool [class].
+    """
+    enough = sample.truth.sum(axis=0) >= MIN_TRUE
+    return enough & (truth.max(axis=1) > truth.min(axis=1)) & sample.train.any(axis=0)
+
+
 def measure(
     text: np.ndarray, sample: Sample, blend_count: float, half: np.ndarray | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -204,13 +219,12 @@ def measure(
     """
     truth, frequency, seen = counted(sample.truth), shares(sample.truth), shares(sample.train)
     true_lift = lift(truth, frequency)
-    off = without_diagonal(truth)
-    usable = (sample.truth.sum(axis=0) >= MIN_TRUE) & (off.max(axis=1) > off.min(axis=1)) & sample.train.any(axis=0)
+    judged = usable(sample, without_diagonal(truth))
     measures: dict[str, dict[str, np.ndarray]] = {name: {} for name in MEASURES}
 
     def put(name: str, graph: np.ndarray, specific: np.ndarray) -> None:
         for kind, values in zip(MEASURES, nearness(graph, truth, specific, true_lift), strict=True):
-            measures[kind][name] = np.where(usable, values, np.nan)
+            measures[kind][name] = np.where(judged, values, np.nan)
 
     graphs = sources(text, sample.train, blend_count)
     images = torch.from_numpy(sample.train.sum(axis=0)).double()
@@ -227,7 +241,7 @@ def measure(
         put("large sample", rates, lift(rates, shares(half)))
     parts = [nearness(shuffled, truth, shuffled, true_lift) for shuffled in mixed_up(text, PERMUTATIONS)]
     for kind, values in zip(MEASURES, np.mean(parts, axis=0), strict=True):
-        measures[kind]["permuted"] = np.where(usable, values, np.nan)
+        measures[kind]["permuted"] = np.where(judged, values, np.nan)
     return measures
 
 
@@ -246,9 +260,8 @@ def by_chance(text: np.ndarray, sample: Sample, permutations: int = 1000) -> dic
         For "ndcg" and "strict" the mean over tail classes of the text graph, and float64 [permutation] of the mixed
         ones; nothing without tail classes.
     """
-    truth, images = without_diagonal(counted(sample.truth)), sample.train.sum(axis=0)
-    usable = (sample.truth.sum(axis=0) >= MIN_TRUE) & (truth.max(axis=1) > truth.min(axis=1))
-    tail = usable & (images > 0) & (images < CUTS[1])
+    truth = without_diagonal(counted(sample.truth))
+    tail = usable(sample, truth) & (sample.train.sum(axis=0) < CUTS[1])
     if not tail.any():
         return {}
     true = truth[tail]
