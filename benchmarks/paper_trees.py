@@ -119,11 +119,10 @@ def made_labels(n_classes: int, head: int, rare: int, prefix: str, first: int, *
     """Labels by image id: one head class on many images, two medium ones, the others on ``rare`` images each; in a test
     split all on two.
     """
-    mediums = [c for c in range(n_classes) if c != head][:2]
     others = [c for c in range(n_classes) if c != head]
     times = dict.fromkeys(others, 2)
     if train:
-        times = {c: MEDIUM if c in mediums else rare for c in others}
+        times = {c: MEDIUM if c in others[:2] else rare for c in others}
     tokens = [c for c in others for _ in range(times[c])]
     rows = max(HEAD + 6, len(tokens) // 2) if train else len(tokens)
     labels_of: list[set[int]] = [set() for _ in range(rows)]
