@@ -163,9 +163,8 @@ class Setup:
         """What a task needs to read images: credentials, the state volume with their copies, the volume that has
         them.
         """
-        if self.options.cluster:
-            secret(task, self.cluster.s3_secret, S3_KEYS)
-            secret(task, self.cluster.git_secret, GIT_KEYS)
+        self.with_secret(task, self.cluster.s3_secret, S3_KEYS)
+        self.with_secret(task, self.cluster.git_secret, GIT_KEYS)
         return self.with_state(self.with_volume(task))
 
     def with_volume(self, task: PipelineTask) -> PipelineTask:
@@ -184,15 +183,18 @@ class Setup:
 
     def with_curves(self, task: PipelineTask) -> PipelineTask:
         """Credentials of the MLflow server, which shows the curves while the task works."""
-        if self.options.cluster:
-            secret(task, self.cluster.mlflow_secret, MLFLOW_KEYS)
-        return task
+        return self.with_secret(task, self.cluster.mlflow_secret, MLFLOW_KEYS)
 
     def with_store(self, task: PipelineTask) -> PipelineTask:
         """Credentials of the MLflow server and of the bucket with its artifacts."""
-        self.with_curves(task)
+        return self.with_secret(self.with_curves(task), self.cluster.s3_secret, S3_KEYS)
+
+    def with_secret(self, task: PipelineTask, name: Any, keys: tuple[str, ...]) -> PipelineTask:
+        """Keys of a secret as environment variables of the same names; what the secret lacks stays unset."""
         if self.options.cluster:
-            secret(task, self.cluster.s3_secret, S3_KEYS)
+            kubernetes.use_secret_as_env(
+                task, secret_name=name, secret_key_to_env={key: key for key in keys}, optional=True
+            )
         return task
 
     def heavy(self, task: PipelineTask) -> PipelineTask:
@@ -230,7 +232,7 @@ class Setup:
         """What a task that trains on several nodes asks for each of them."""
         options, cluster = self.options, self.cluster
         return {
-            **{name: getattr(cluster, name) for name in CLUSTER if name not in ("data_claim", "pull_secret")},
+            **{name: getattr(cluster, name) for name in CLUSTER},
             "data_claim": cluster.data_claim if options.data_volume else "",
             "pull_secret": cluster.pull_secret if options.pull_secret else "",
             "nodes": options.nodes,
@@ -241,8 +243,3 @@ class Setup:
             "hours": float(options.train_hours),
             "start_minutes": float(options.start_minutes),
         }
-
-
-def secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
-    """Keys of a secret as environment variables of the same names; what the secret lacks stays unset."""
-    kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: key for key in keys}, optional=True)
