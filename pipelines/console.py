@@ -93,12 +93,13 @@ class Console(io.TextIOBase):
             self._runner(match[1])
         elif match := EXECUTOR.fullmatch(line):
             level, message = match[1], match[2]
-            quiet = message.startswith(QUIET)
-            self._mode = "output"
-            if quiet:
-                self._mode = "input" if message == INPUT else "skip"
             self._input = []
-            if not quiet:
+            if message == INPUT:
+                self._mode = "input"
+            elif message.startswith(QUIET):
+                self._mode = "skip"
+            else:
+                self._mode = "output"
                 self._output(message, level)
         elif self._mode == "input":
             self._input.append(line)
