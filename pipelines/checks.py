@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,11 @@ def check_device(device: str, accelerators: int) -> None:
 def check_size(arguments: Mapping[str, Any]) -> None:
     """Raise ConfigError where a run's parameters are too long together to be handed on."""
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in arguments.items()}
-    sizes = {name: len(json.dumps(text, ensure_ascii=False).encode()) for name, text in texts.items()}  # JSON in JSON
-    if sum(sizes.values()) > MOST_BYTES:
-        longest = sorted(sizes, key=lambda name: -sizes[name])[:2]
-        what = f"the parameters of the run have {sum(sizes.values())} bytes, and {MOST_BYTES} fit"
-        where = ", ".join(f"{name}: {sizes[name]}" for name in longest)
+    # JSON in JSON
+    sizes = Counter({name: len(json.dumps(text, ensure_ascii=False).encode()) for name, text in texts.items()})
+    if sizes.total() > MOST_BYTES:
+        what = f"the parameters of the run have {sizes.total()} bytes, and {MOST_BYTES} fit"
+        where = ", ".join(f"{name}: {size}" for name, size in sizes.most_common(2))
         raise ConfigError(
             what, where, "shorten the file that travels there: register.policy, validate.reference, split.reference"
         )
@@ -115,7 +116,8 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{options[name]!r} is no quantity of Kubernetes", option(name), todo)
         elif name != "cpu" and parse_quantity(options[name]) < LEAST_BYTES:
             yield Problem(f"{options[name]!r} is less than 1Mi of memory", option(name), "add the unit: 8Gi or 512Mi")
-    for name in (*NAMES, *(("pull_secret",) if options["pull_secret"] else ())):
+    secrets = (*NAMES, "pull_secret") if options["pull_secret"] else NAMES
+    for name in secrets:
         if not NAME.fullmatch(options[name]):
             todo = "write a name in small letters, digits, - and .; a secret that does not exist does no harm"
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
