@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from capnet.config import Data, Params
@@ -42,24 +41,17 @@ def training_arguments(params: Params, version: str) -> dict[str, Any]:
     }
 
 
-def prediction_arguments(
-    params: Params, pictures: str, model: str, shards: int, version: Callable[[Data], str]
-) -> dict[str, Any]:
-    """Arguments of the prediction pipeline: ``pictures`` take the place of data.root, ``model`` that of the
-    champion.
-    """
-    data = params.data.model_copy(update={"root": pictures}) if pictures else params.data
-    settings = {**params.subset(("runtime", "register")), "data": data.model_dump(mode="json")}
-    refuse_credentials(params.model_copy(update={"data": data}))
-    address = model or f"models:/{params.register_.name}@champion"
-    # inside a loop KFP has the items of its list, and no longer the list
-    parts = {"shards": list(range(shards)), "shard_count": shards}
+def prediction_arguments(params: Params, model: str, shards: int, version: str) -> dict[str, Any]:
+    """Arguments of the prediction pipeline, without those about the cluster; without a ``model`` it is the champion."""
+    refuse_credentials(params)
     return {
-        "fetch": {"data": settings["data"]},
-        "predict": settings,
-        "model": address,
-        "data_version": version(data),
-        **parts,
+        "fetch": params.subset(("data",)),
+        "predict": params.subset(("runtime", "register", "data")),
+        "model": model or f"models:/{params.register_.name}@champion",
+        "data_version": version,
+        # inside a loop KFP has the items of its list, and no longer the list
+        "shards": list(range(shards)),
+        "shard_count": shards,
     }
 
 

@@ -46,21 +46,23 @@ def command(pipeline: str, **options: Any) -> None:
 
     check_options(pipeline, options)
     params = load(Path(options["params"]), options["settings"])
-    root, folder = options["pictures"] or params.data.root, ""  # the folder is mounted into containers of this machine
+    if options["pictures"]:
+        params = with_root(params, options["pictures"])
+    folder = ""  # of images, which is mounted into containers of this machine
     if options["local"] == "docker":
-        params, folder = _in_containers(params, options)
+        params, folder = _in_containers(params)
     elif options["local"]:
-        check_folder(root)
+        check_folder(params.data.root)
     else:
         check_device(params.runtime.device, options["accelerator_count"])
         if not options["dry_run"]:
-            check_root(root, options["data_volume"])
+            check_root(params.data.root, options["data_volume"])
     if options["nodes"] > 1:  # refuse before anything starts what the nodes would refuse after the data was prepared
         per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
         settings_of({"image": "", **per_node}, params)
     from pipelines.compiling import PIPELINES, compile_text
 
-    function = PIPELINES[pipeline](_compile_options(params, options))
+    function = PIPELINES[pipeline](_compile_options(params, folder, options))
     arguments = _arguments(pipeline, params, options)
     if options["local"]:
         _run_here(function, arguments, folder, options)
@@ -74,7 +76,12 @@ def command(pipeline: str, **options: Any) -> None:
     _run_there(f"capnet-{pipeline}", text, arguments, params.register_.experiment, options)
 
 
-def _compile_options(params: Params, options: dict[str, Any]) -> Any:
+def with_root(params: Params, root: str) -> Params:
+    """``params`` with images from another address or folder."""
+    return params.model_copy(update={"data": params.data.model_copy(update={"root": root})})
+
+
+def _compile_options(params: Params, folder: str, options: dict[str, Any]) -> Any:
     from components.images import read_lock
     from pipelines.options import Options
 
@@ -85,6 +92,7 @@ def _compile_options(params: Params, options: dict[str, Any]) -> Any:
         | {
             "images": None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
             "cluster": local is None,
+            "data_volume": options["data_volume"] or bool(folder),
             "further_seeds": len(params.train.seeds) > 1,
             "pull_secret": bool(options["pull_secret"]) and local is None,
             "retries": retries if options["retries"] is None else options["retries"],
@@ -95,8 +103,8 @@ def _compile_options(params: Params, options: dict[str, Any]) -> Any:
     )
 
 
-def _in_containers(params: Params, options: dict[str, Any]) -> tuple[Params, str]:
-    """Settings as containers see this machine, and the folder of images to mount, which ``options`` then mention."""
+def _in_containers(params: Params) -> tuple[Params, str]:
+    """Settings as containers see this machine, and the folder of images to mount; "" where images are elsewhere."""
     from capnet.data.sources.root import kind_of
     from capnet.tracking.database import sqlite_file
     from capnet.tracking.store import tracking_uri
@@ -106,22 +114,19 @@ def _in_containers(params: Params, options: dict[str, Any]) -> tuple[Params, str
         what = f"containers need an MLflow server, and the store is the file {uri}"
         todo = "start `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local subprocess"
         raise ConfigError(what, "MLFLOW_TRACKING_URI, register.tracking_uri", todo)
-    root = options["pictures"] or params.data.root
+    root = params.data.root
     check_folder(root)
-    if kind_of(root) != "folder":
-        return params, ""
-    options["data_volume"], options["pictures"] = True, ""
-    return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), root
+    return (with_root(params, DATA), root) if kind_of(root) == "folder" else (params, "")
 
 
 def _arguments(pipeline: str, params: Params, options: dict[str, Any]) -> dict[str, Any]:
     from pipelines.arguments import data_version, prediction_arguments, training_arguments
 
-    version = (lambda data: "not asked") if options["local"] or options["dry_run"] else data_version
+    version = "not asked" if options["local"] or options["dry_run"] else data_version(params.data)
     if pipeline == "prediction":
         shards = options["shards"] or (1 if options["local"] else 4)
-        return prediction_arguments(params, options["pictures"], options["model"], shards, version)
-    return training_arguments(params, version(params.data))
+        return prediction_arguments(params, options["model"], shards, version)
+    return training_arguments(params, version)
 
 
 def _cluster(options: dict[str, Any]) -> dict[str, Any]:

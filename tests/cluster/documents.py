@@ -26,7 +26,7 @@ def parameters(kind: str, several: bool) -> dict[str, Any]:
 
     params = parse({"data": {"root": "s3://bucket/birds"}, "train": {"seeds": [0, 1, 2] if several else []}})
     if kind == "prediction":
-        return prediction_arguments(params, "", "", MOST_SHARDS, lambda _: "today")
+        return prediction_arguments(params, "", MOST_SHARDS, "today")
     return training_arguments(params, "today")
 
 

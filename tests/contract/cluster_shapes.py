@@ -48,7 +48,7 @@ def runs(name: str, shards: tuple[int, ...] = (1, 2, 8, 40, MOST_SHARDS)) -> Ite
     for more in ({}, GPU):
         if kind == "prediction":
             for parts in shards:
-                yield prediction_arguments(PARAMS, "", "", parts, lambda _: "today") | more
+                yield prediction_arguments(PARAMS, "", parts, "today") | more
             continue
         for seeds in ((0, 1), (0, 1, 2)) if options.further_seeds else ((), (7,)):
             train = PARAMS.train.model_copy(update={"seeds": seeds})

@@ -56,7 +56,7 @@ def longest(pod: dict[str, Any]) -> int:
 def longest_of(parts: int) -> int:
     """The same of all pods of a prediction in so many parts."""
     spec, platform = compiled("prediction")
-    arguments = prediction_arguments(PARAMS, "", "", parts, lambda _: "today")
+    arguments = prediction_arguments(PARAMS, "", parts, "today")
     return max(longest(pod) for _, pod in kfp_pod.pods(spec, platform, arguments))
 
 
@@ -89,7 +89,7 @@ def test_the_workflow_is_small_enough_for_argo_when_its_last_task_has_ended(name
 
 def test_the_workflow_of_a_thousand_parts_would_be_refused() -> None:
     spec, platform = compiled("prediction")
-    arguments = prediction_arguments(PARAMS, "", "", 1000, lambda _: "today")
+    arguments = prediction_arguments(PARAMS, "", 1000, "today")
     assert argo_rules.workflow_size(spec, platform, arguments) > argo_rules.MOST_WORKFLOW
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from capnet.config import parse
 from capnet.errors import ConfigError, DataError
 from pipelines import compiling, submit
 
@@ -20,38 +19,42 @@ SERVER = "http://127.0.0.1:5000"
 
 
 @pytest.fixture(autouse=True)
-def no_server_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the repository, and without a server of the user's."""
+    monkeypatch.chdir(repository)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def seen(root: str, **changes: Any) -> tuple[Any, str, dict[str, Any]]:
-    options = {"pictures": "", "data_volume": False, **changes}
-    params, pictures = submit._in_containers(
-        parse({"data": {"root": root}, "register": {"tracking_uri": SERVER}}, "a test"), options
-    )
-    return params, pictures, options
+def seen(root: str, monkeypatch: pytest.MonkeyPatch, *more: str) -> tuple[str, str, bool]:
+    """Where containers of a prediction find the images, the folder to mount, and whether their tasks mount it."""
+    runs: list[tuple[Any, ...]] = []
+    monkeypatch.setitem(compiling.PIPELINES, "prediction", lambda options: options)
+    monkeypatch.setattr(submit, "_run_here", lambda *run: runs.append(run))
+    words = ["--local", "docker", "--lock", str(compiling.GOLDEN_LOCK), "--params", "params.yaml", *more]
+    settings = ["--set", f"register.tracking_uri={SERVER}", "--set", f"data.root={root}"]
+    result = CliRunner().invoke(submit.command, ["prediction", *words, *settings])
+    if result.exception:
+        raise result.exception
+    [(options, arguments, folder, _)] = runs
+    return arguments["predict"]["data"]["root"], folder, options.data_volume
 
 
-def test_a_local_folder_is_mounted_as_the_volume_with_pictures(tmp_path: Path) -> None:
-    params, pictures, options = seen(str(tmp_path))
-    assert (params.data.root, pictures, options["data_volume"]) == ("/mnt/data", str(tmp_path), True)
+def test_a_local_folder_is_mounted_as_the_volume_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seen(str(tmp_path), monkeypatch) == ("/mnt/data", str(tmp_path), True)
 
 
-def test_a_bucket_needs_no_mount() -> None:
-    params, pictures, options = seen("s3://birds/set")
-    assert (params.data.root, pictures, options["data_volume"]) == ("s3://birds/set", "", False)
+def test_a_bucket_needs_no_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seen("s3://birds/set", monkeypatch) == ("s3://birds/set", "", False)
 
 
-def test_pictures_to_predict_take_the_place_of_the_data(tmp_path: Path) -> None:
-    params, pictures, options = seen("s3://birds/set", pictures=str(tmp_path))
-    assert (params.data.root, pictures, options["pictures"]) == ("/mnt/data", str(tmp_path), "")
-    params, pictures, options = seen("birds", pictures="s3://birds/new")
-    assert (pictures, options["pictures"]) == ("", "s3://birds/new")
+def test_pictures_to_predict_take_the_place_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seen("s3://birds/set", monkeypatch, "--pictures", str(tmp_path)) == ("/mnt/data", str(tmp_path), True)
+    assert seen("birds", monkeypatch, "--pictures", "s3://birds/new") == ("s3://birds/new", "", False)
 
 
-def test_a_missing_folder_is_named() -> None:
+def test_a_missing_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="there is no such folder"):
-        seen("nowhere")
+        seen("nowhere", monkeypatch)
 
 
 @pytest.mark.parametrize(

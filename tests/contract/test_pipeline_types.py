@@ -35,7 +35,7 @@ def arguments(kind: str, several: bool) -> Iterator[dict[str, Any]]:
     """What pipelines.submit starts runs with: one to three seeds, one to 100 parts."""
     if kind == "prediction":
         for shards in (1, 2, 100):
-            yield prediction_arguments(PARAMS, "", "", shards, lambda _: "today")
+            yield prediction_arguments(PARAMS, "", shards, "today")
         return
     for seeds in ([0, 1], [3, 1, 2]) if several else ([], [7]):
         train = PARAMS.train.model_copy(update={"seeds": tuple(seeds)})

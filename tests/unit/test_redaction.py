@@ -17,6 +17,7 @@ from capnet.errors import ConfigError, Problem
 from capnet.redaction import install, redact
 from capnet.tasks import with_files
 from pipelines.arguments import prediction_arguments, training_arguments
+from pipelines.submit import with_root
 
 Make = Callable[..., dict[str, Path]]
 W = "Zq7Xk2Vw9Rt4Ls8Ny3Hb6Fd1"  # what no text has by chance
@@ -123,8 +124,9 @@ def test_nor_do_predictions_whose_run_shows_its_parameters_too(
 ) -> None:
     from capnet.config import parse
 
+    params = with_root(parse(settings), pictures) if pictures else parse(settings)
     with pytest.raises(ConfigError, match=f"{name} = .*holds a credential") as caught:
-        prediction_arguments(parse(settings), pictures, "", 1, lambda _: "today")
+        prediction_arguments(params, "", 1, "today")
     assert W not in str(caught.value)
 
 
