@@ -120,8 +120,10 @@ def _in_containers(params: Params) -> tuple[Params, str]:
 
 
 def _arguments(pipeline: str, params: Params, options: dict[str, Any]) -> dict[str, Any]:
+    from capnet.tasks import refuse_credentials
     from pipelines.arguments import data_version, prediction_arguments, training_arguments
 
+    refuse_credentials(params)  # before the images are asked for their version
     version = "not asked" if options["local"] or options["dry_run"] else data_version(params.data)
     if pipeline == "prediction":
         shards = options["shards"] or (1 if options["local"] else 4)

@@ -38,6 +38,15 @@ def test_a_seed_that_stands_there_twice_is_named() -> None:
     assert "a seed is named twice" in output("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
 
 
+@pytest.mark.parametrize("pipeline", ["training", "prediction"])
+def test_an_address_with_a_password_is_refused_before_it_is_asked(
+    pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.arguments.data_version", lambda data: pytest.fail(f"asked {data.root}"))
+    root = "data.root=git+https://user:pass-of-mine@host.example/x"
+    assert "holds a credential" in output(pipeline, *LOCK, "--set", root)
+
+
 @pytest.mark.parametrize(
     "option",
     [("--processes-per-node", "4"), ("--training-runtime", "TrainingRuntime/mine"), ("--start-minutes", "5")],
