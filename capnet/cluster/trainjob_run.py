@@ -62,10 +62,8 @@ def train_on_nodes(
     settings = params.subset((*STAGES["train"].sections, "register"))
     job = train_job(name, folder, spec, here, params.runtime.threads)
     with cancellable(folder):
-        begun = False
+        running = adopted(jobs, job, here, folder)
         try:
-            running = adopted(jobs, job, here, folder)
-            begun = True
             clear_abandoned(jobs, folder)
             while True:
                 if not running:
@@ -85,7 +83,7 @@ def train_on_nodes(
                         "TrainJob %s went with the task that had started it: training goes on in a new one", name
                     )
         finally:
-            if begun and jobs.remove(name):
+            if jobs.remove(name):
                 clear(folder)
                 log.info("TrainJob %s is removed", name)
 
