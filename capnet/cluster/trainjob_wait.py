@@ -97,10 +97,11 @@ class Follower:
     def stop_if_hopeless(self, now: Seen) -> None:
         """Raise what the training wrote down, what the cluster says, or that it has waited long enough."""
         broken = now.first_broken
-        if error := error_of(self.folder, f"{self.where}{f', pod {broken.name}' if broken else ''}"):
+        where = f"{self.where}, pod {broken.name}" if broken else self.where
+        if error := error_of(self.folder, where):
             raise error
         if now.failed:
-            raise self.failure(now, broken)
+            raise self.failure(now, broken, where)
         no_image = next((pod for pod in now.pods if pod.no_image), None)
         if self.lasts("no image", no_image is not None) > PULL_PATIENCE and no_image is not None:
             todo = (
@@ -115,14 +116,13 @@ class Follower:
         if self.lasts("waits", not now.started and not now.suspended) > 60 * self.nodes.start_minutes:
             raise self.not_started(now)
 
-    def failure(self, now: Seen, broken: Pod | None) -> CapnetError:
+    def failure(self, now: Seen, broken: Pod | None, where: str) -> CapnetError:
         """Why the TrainJob failed, with the last lines of the pod that failed first."""
         if broken is None:
             todo = "kubectl describe trainjob, jobset and job of that name; a longer time is --train-hours"
-            return ClusterError(f"training on {now.nodes} nodes failed: {now.failed}", self.where, todo)
+            return ClusterError(f"training on {now.nodes} nodes failed: {now.failed}", where, todo)
         for line in self.jobs.lines(broken, tailLines=str(TAIL)):
             log.error("node %d: %s", broken.node, line)
-        where = f"{self.where}, pod {broken.name}"
         what = f"node {broken.node} of {now.nodes} failed: {broken.why or f'exit code {broken.exit_code}'}"
         if "OOMKilled" in broken.why or broken.exit_code == 137:
             return ClusterError(
