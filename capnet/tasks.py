@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def require_accelerators(count: float) -> None:
     if count <= 0:
         return
     seen = 0
-    if any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in DEVICES):
+    if any(glob(pattern) for pattern in DEVICES):
         import torch
 
         seen = torch.cuda.device_count() if torch.cuda.is_available() else 0  # counted also by a driver that is too old
