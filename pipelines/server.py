@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,9 +62,8 @@ class Server:
                     display_name=pipeline, name=pipeline, description=description, namespace=self.way.namespace or None
                 )
                 pipeline_id = self._client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
-            for item in self._pages(
-                lambda **page: self._client.list_pipeline_versions(pipeline_id, **page), "pipeline_versions"
-            ):
+            versions = partial(self._client.list_pipeline_versions, pipeline_id)
+            for item in _pages(versions, "pipeline_versions"):
                 if item.display_name == version:
                     return Version(pipeline_id, item.pipeline_version_id, version, False)
             with TemporaryDirectory() as folder:
@@ -97,10 +97,8 @@ class Server:
         """
         with self._explained():
             job = self._job(version, experiment, arguments, service_account)
-            listed = self._pages(
-                lambda **page: self._client.list_recurring_runs(experiment_id=job["experiment_id"], **page),
-                "recurring_runs",
-            )
+            schedules = partial(self._client.list_recurring_runs, experiment_id=job["experiment_id"])
+            listed = _pages(schedules, "recurring_runs")
             named = [(str(item.display_name), item.recurring_run_id) for item in listed]
             before = [identity for other, identity in named if other == name]
             others = sorted({other for other, _ in named} - {name})
@@ -114,8 +112,8 @@ class Server:
         return f"{self.way.host}/#/runs/details/{run_id}"
 
     def wait(self, run_id: str, report: Callable[[str], None], every: float = 10.0) -> None:
-        """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Up to
-        ten minutes without an answer are borne.
+        """Report what the tasks do until the run ends. Raises RunFailed naming what failed, and ServerError where the
+        server has not answered for ten minutes.
         """
         states: dict[str, str] = {}
         lost = 0
@@ -141,13 +139,7 @@ class Server:
             if run.state in GOOD:
                 return
             if run.state in BAD:
-                failed = [
-                    f"{item.display_name}{_reason(item)}"
-                    for item in tasks
-                    if item.state == "FAILED" and not item.child_tasks
-                ] or ["no task named"]
-                what = f"the run ended as {run.state}: {'; '.join(failed)}{_reason(run)}"
-                raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
+                raise RunFailed(_failure(run, tasks), self.address(run_id), "the task's log on that page says why")
             time.sleep(every)
 
     def _job(
@@ -171,15 +163,6 @@ class Server:
         ).pipelines
         return str(pipelines[0].pipeline_id) if pipelines else None
 
-    def _pages(self, fetch: Callable[..., Any], name: str) -> Iterator[Any]:
-        token = ""
-        while True:
-            answer = fetch(page_token=token, page_size=100)
-            yield from getattr(answer, name) or ()
-            token = answer.next_page_token or ""
-            if not token:
-                return
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what the client and the network raise into a ServerError."""
@@ -197,12 +180,30 @@ class Server:
             raise self.way.fail(why) from None
 
 
+def _pages(fetch: Callable[..., Any], name: str) -> Iterator[Any]:
+    """The items that answers have as attribute ``name``, page after page."""
+    token = ""
+    while True:
+        answer = fetch(page_token=token, page_size=100)
+        yield from getattr(answer, name) or ()
+        token = answer.next_page_token or ""
+        if not token:
+            return
+
+
 def _message(body: Any) -> str:
     try:
         content = json.loads(body)
         return " ".join(str(content.get("message") or content.get("error") or "").split())[:500]
     except (TypeError, ValueError, AttributeError):
         return ""
+
+
+def _failure(run: Any, tasks: Sequence[Any]) -> str:
+    """How a run ended, and which of its tasks failed, without those that only contain them."""
+    failed = [item for item in tasks if item.state == "FAILED" and not item.child_tasks]
+    names = "; ".join(f"{item.display_name}{_reason(item)}" for item in failed) or "no task named"
+    return f"the run ended as {run.state}: {names}{_reason(run)}"
 
 
 def _reason(item: Any) -> str:
