@@ -19,7 +19,7 @@ Kind = Literal["auto", "in-cluster", "port-forward", "token"]
 HEALTH = "/apis/v2beta1/healthz"
 FORWARDED = "http://localhost:8080"
 TOKEN = "KF_PIPELINES_TOKEN"
-POD_TOKENS = ("/var/run/secrets/kubeflow/pipelines/token",)  # projected for the audience pipelines.kubeflow.org
+POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # projected for the audience pipelines.kubeflow.org
 SECONDS = 15.0  # longest wait for one answer
 CORRECT = f"correct --host: the address under which {HEALTH} answers"
 ADVICE = {
@@ -84,7 +84,7 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         return Way("token", host.rstrip("/"), namespace, token, token_file)
     if kind == "port-forward":
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
-    paths = (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
+    paths = (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), POD_TOKEN)
     mounted = next((Path(path) for path in paths if path and Path(path).is_file()), None)
     address = (host or "http://ml-pipeline.kubeflow:8888").rstrip("/")
     token = mounted.read_text().strip() if mounted else ""
