@@ -12,7 +12,8 @@ from capnet.contracts import BUCKETS
 
 CLASS_DRAWS = 1000  # bootstrap draws of classes
 MIN_CLASSES = 5  # fewer classes in a bucket allow no interval over classes
-BINS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, 99), (100, 10**9))  # training images, first and last
+MANY = 10**9  # training images: no class has more
+BINS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, 99), (100, MANY))  # training images, first and last
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,8 @@ class Measured:
     def bucket(self, name: str) -> np.ndarray:
         """bool [draw, class]: classes of one bucket; a class may change its bucket from draw to draw."""
         head, tail = CUTS
-        return {
-            "head": self.within(head, 10**9),
-            "medium": self.within(tail, head - 1),
-            "tail": self.within(1, tail - 1),
-        }[name]
+        ends = {"head": (head, MANY), "medium": (tail, head - 1), "tail": (1, tail - 1)}
+        return self.within(*ends[name])
 
 
 @dataclass(frozen=True)

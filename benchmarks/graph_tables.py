@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.differences import Draws
 from benchmarks.differences import difference as points
 from benchmarks.drawing import pyplot, save
-from benchmarks.graph_means import BINS, Mean, Measured, mean
+from benchmarks.graph_means import BINS, MANY, Mean, Measured, mean
 from capnet.registry.markdown import table
 
 TITLES = {"ndcg": "nDCG@5", "strict": "order", "spearman": "Spearman", "lift": "lift"}
@@ -83,7 +83,7 @@ def cut_table(measured: Mapping[str, Measured], by: str) -> list[str]:
 
 def bin_title(first: int, last: int) -> str:
     """``5-9``, or ``100+`` for the last one."""
-    return f"{first}-{last}" if last < 10**9 else f"{first}+"
+    return f"{first}-{last}" if last < MANY else f"{first}+"
 
 
 def control_table(measured: Mapping[str, Measured]) -> list[str]:
