@@ -31,6 +31,19 @@ COMMANDS = {
 }
 # command: what replaced it
 GONE = {"sync": "run `capnet register`: it completes the run on the tracking server from the stages' files"}
+# stage: a setting that its help shows as an example
+EXAMPLES = {
+    "train": "train.epochs=3",
+    "split": "split.method=pareto",
+    "validate": "validate.images=full",
+    "evaluate": "evaluate.bootstrap=200",
+    "register": "register.name=birds",
+}
+# stage: what --save-reference does there
+REFERENCES = {
+    "split": "Write which images are in test to the file split.reference, for later splits to keep.",
+    "validate": "Write the file validate.reference from this split, for later runs to compare with.",
+}
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": COLUMNS}
 EPILOG = """\b
 Examples:
@@ -159,20 +172,11 @@ def _stage_command(name: str) -> click.Command:
         options.append(
             click.option("--check", is_flag=True, help="Register again only where the store lacks this version.")
         )
-    saved = {
-        "split": "Write which images are in test to the file split.reference, for later splits to keep.",
-        "validate": "Write the file validate.reference from this split, for later runs to compare with.",
-    }
-    if name in saved:
-        options.append(click.option("--save-reference", is_flag=True, help=saved[name]))
-    example = {
-        "train": "train.epochs=3",
-        "split": "split.method=pareto",
-        "validate": "validate.images=full",
-        "evaluate": "evaluate.bootstrap=200",
-        "register": "register.name=birds",
-    }.get(name, "")
-    epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
+    if name in REFERENCES:
+        options.append(click.option("--save-reference", is_flag=True, help=REFERENCES[name]))
+    epilog = f"\b\nExamples:\n  capnet {name}"
+    if name in EXAMPLES:
+        epilog += f"\n  capnet {name} --set {EXAMPLES[name]}"
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
     return click.command(name, help=text, epilog=epilog)(in_order(*options)(execute))
