@@ -33,9 +33,9 @@ POD = {  # of a task that starts pods of its own: environment variable and where
     "CAPNET_RUN": "metadata.labels['pipeline/runid']",
 }
 RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brings along
-# of the pods that train together: what their network policy selects
+# of the pods that train together: their network policy selects them by it
 NODE_LABEL = ("app.kubernetes.io/component", "training-node")
-# of every pod of a task, and of nothing that serves: what network policies select
+# of every pod of a task and of no pod that serves: network policies select tasks by it
 LABEL = ("capnet/role", "task")
 OLDEST_KFP = (2, 16)  # the first server that knows the field securityContext of a task
 NEWER_KFP = "install 2.17, or at least 2.16 (docs/on-kubernetes.md, Kubeflow Pipelines)"

@@ -1,6 +1,4 @@
-"""What the task and the pods of its TrainJob give each other, in a folder on the state volume that all of them
-mount.
-"""
+"""Files that a task and the pods of its TrainJob exchange, in a folder of the state volume that all of them mount."""
 
 from __future__ import annotations
 
@@ -56,25 +54,23 @@ def put(
 
 
 def beat(folder: Path) -> None:
-    """Let the nodes know that somebody waits for them."""
+    """Tell the nodes that the task still waits for them."""
     with suppress(OSError):
         (folder / ALIVE).write_text(str(time.time_ns()))
 
 
 def silence(folder: Path) -> float:
-    """Seconds since a task made the folder, or wrote last that it waits.
+    """Seconds since a task made the folder or last wrote that it waits.
 
     Raises:
-        FileNotFoundError: the folder has gone.
+        FileNotFoundError: the folder is gone.
     """
     made, alive = folder.stat().st_mtime, folder / ALIVE
     return time.time() - max(made, alive.stat().st_mtime if alive.exists() else made)
 
 
 def abandon(folder: Path) -> None:
-    """Let the nodes know at once that nobody does: it takes a moment only, which may be all that is left to a task that
-    is cancelled.
-    """
+    """Tell the nodes that no task waits for them any more; it takes a moment, and a cancelled task may have no more."""
     with suppress(OSError):
         (folder / ABANDONED).touch()
 
@@ -121,7 +117,7 @@ def take(folder: Path, target: Path, claim: str) -> dict[str, float]:
 
 
 def write_error(folder: Path, rank: int, error: CapnetError) -> None:
-    """Let the task know what a process ended with; where the folder has gone, nobody waits for it any more.
+    """Tell the task which error ended a process; where the folder is gone, no task waits any more.
 
     Args:
         folder: of the TrainJob.
@@ -146,7 +142,9 @@ def clear(folder: Path) -> None:
 
 
 def error_of(folder: Path, where: str) -> CapnetError | None:
-    """What the first process ended with, as the same kind of error; a second try would end with it too."""
+    """The error that ended the first process, as the same kind of error: a second try would end with it too. None
+    where no process wrote one.
+    """
     errors = sorted(folder.glob("error-*.json"))
     if not errors:
         return None

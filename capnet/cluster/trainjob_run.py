@@ -89,8 +89,8 @@ def train_on_nodes(
 
 
 def clear_abandoned(jobs: TrainJobs, own: Path) -> None:
-    """Remove folders of other TrainJobs, which are gone and whose task was killed before it could. Those of another
-    namespace on the same volume cannot be seen here, but their task writes that it waits.
+    """Remove the folders of other TrainJobs that are gone and whose task was killed before it could remove them.
+    TrainJobs of another namespace on the same volume cannot be seen here, but their task keeps writing that it waits.
     """
     for folder in own.parent.glob("*"):
         with suppress(ClusterError, FileNotFoundError):  # another task removes it
@@ -137,8 +137,8 @@ def same(left: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def cancellable(folder: Path) -> Iterator[None]:
-    """A SIGTERM raises Cancelled, once: clearing up is not disturbed by another one. The nodes learn of it first,
-    should this process be killed next.
+    """A SIGTERM raises Cancelled, once: a second one does not disturb clearing up. The nodes are told first, in case
+    this process is killed next.
     """
 
     def cancel(*_: Any) -> None:

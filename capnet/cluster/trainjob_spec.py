@@ -66,13 +66,13 @@ class Nodes(BaseModel):
 
     @property
     def processes(self) -> int:
-        """Of one node: one for each of its GPUs, and one without any."""
+        """Processes of one node: one for each of its GPUs, or a single one where it has none."""
         return self.processes_per_node or max(1, self.accelerator_count)
 
 
 @dataclass(frozen=True)
 class Here:
-    """The pod that starts the TrainJob: whom Kubernetes shall remove it with, and the ``state`` folder that all pods
+    """The pod that starts the TrainJob, which Kubernetes removes with it, and the ``state`` folder that all pods
     mount.
     """
 
@@ -99,7 +99,7 @@ class Here:
 
     @property
     def owner(self) -> list[dict[str, Any]]:
-        """This pod as owner; nobody where its uid is not known."""
+        """This pod as owner; none where its uid is not known."""
         return [{"apiVersion": "v1", "kind": "Pod", "name": self.pod, "uid": self.uid}] if self.pod and self.uid else []
 
 
@@ -217,7 +217,7 @@ def environment(folder: Path, nodes: Nodes, here: Here, threads: int) -> list[di
 
 def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     """What the pods get beyond the TrainJob's own fields: volumes, mount points, user, account, pull secret, the labels
-    that network policies select, and no sidecar of Istio, behind which nodes do not find each other.
+    that network policies select. They get no sidecar of Istio: behind one the nodes would not find each other.
 
     Args:
         nodes: with the claims, and where pods may run.
@@ -234,7 +234,7 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     }
     if nodes.data_claim:
         volumes["data"] = (names.DATA, {"persistentVolumeClaim": {"claimName": nodes.data_claim}})
-    # whom the server may have chosen for the task: the nodes write to its folder
+    # the task's own user, which the server may have chosen: the nodes write to the task's folder
     user: dict[str, Any] = {"runAsUser": os.getuid()} if os.getuid() else {}
     spec: dict[str, Any] = {
         "securityContext": {"runAsNonRoot": True, **user, "seccompProfile": {"type": "RuntimeDefault"}},

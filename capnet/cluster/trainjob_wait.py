@@ -1,4 +1,4 @@
-"""Waiting for a TrainJob: every change goes to the log, with the lines of node 0; what will not get better ends the
+"""Waiting for a TrainJob: every change goes to the log, with the lines of node 0; a fault that will not pass ends the
 wait.
 """
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Follower:
-    """Follows one TrainJob, whose ``folder`` on the state volume is ours too."""
+    """Follows one TrainJob; the task shares ``folder`` on the state volume with its pods."""
 
     jobs: TrainJobs
     name: str
@@ -42,7 +42,7 @@ class Follower:
         return self.jobs.where(self.name)
 
     def wait(self) -> None:
-        """Until training is complete; raises what the training raised, or ClusterError for what befell it."""
+        """Until training is complete; raises the error of the training, or ClusterError for a fault of the cluster."""
         while not self.poll():
             time.sleep(EVERY)
 
