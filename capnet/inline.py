@@ -33,9 +33,19 @@ def inlined(path: str) -> str:
 
 
 def text_and_path(setting: str | Path, name: str, most: int = MOST_FILE) -> tuple[str | None, Path]:
-    """The text of a file of ``most`` bytes, or of the setting ``name`` itself, and what to call that in a message; None
-    where there is no such file. Raises ConfigError for what is no plain file, a broken link among it, and for a
-    file that is too large.
+    """The text that a setting names or holds.
+
+    Args:
+        setting: the path of a file, or the content of one, as ``inlined`` writes it.
+        name: of the setting.
+        most: bytes that a file may have.
+
+    Returns:
+        The text, None where there is no such file; and what a message calls it: the path, or ``name`` for content.
+
+    Raises:
+        ConfigError: the path is a folder, a broken link or otherwise no plain file, the file is too large, or the
+            content is damaged.
     """
     text = content_of(str(setting))
     if text is not None:

@@ -40,8 +40,8 @@ def state_dir(kind: str) -> Path:
 def use_own_temporary_folder() -> None:
     """What this process and its libraries keep for a moment goes to a folder of its own, which it removes when it ends.
 
-    A process locks its folder for as long as it or a child of it lives. Those of this account that nobody locks were
-    left by a kill and go now. Where no folder can be made, the system's own serves.
+    A process locks its folder for as long as it or a child of it lives. Folders of this account that nobody locks were
+    left by a kill and are removed now. Where no folder can be made, the system's own is used.
     """
     with suppress(OSError):
         base = Path(tempfile.gettempdir())
