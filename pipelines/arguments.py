@@ -14,9 +14,9 @@ SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGE
 
 
 def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
-    """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would
-    make their cache useless. Nor does train learn of the other seeds: each has its own, as a parameter of the task. The
-    task graph gets no GPU on a cluster, and insists on none.
+    """One dict for each stage. Train and evaluate also get the settings of register that say where curves go, and no
+    others, which would make their cache useless. Train gets no list of seeds: each task has its own as a parameter. The
+    task graph has no GPU on a cluster, so it must not insist on one.
     """
     params = with_files(params)
     stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
@@ -59,7 +59,7 @@ def data_version(data: Data) -> str:
     """A word that changes when the images do: the commit, a digest of the bucket's list, or the time where neither
     can be had.
 
-    It is part of KFP's cache key: with a word that is never the same again, nothing stale is taken for these images.
+    It is part of KFP's cache key. The time never comes again, so no stale result is taken for these images.
     """
     from capnet.data.sources.root import kind_of, open_source
     from capnet.data.sources.source import digest

@@ -43,7 +43,7 @@ def check_options(pipeline: str, options: Mapping[str, Any]) -> None:
 
 
 def check_root(root: str, data_volume: bool) -> None:
-    """Raise ConfigError where no pod would find the images below ``root``, an address that data.root takes."""
+    """Raise ConfigError where no pod would find the images below ``root``, a value of data.root."""
     from capnet.data.sources.root import kind_of
 
     if kind_of(root) != "folder" or (data_volume and on_volume(root)):
@@ -55,7 +55,7 @@ def check_root(root: str, data_volume: bool) -> None:
 
 
 def check_folder(root: str) -> None:
-    """Raise DataError where ``root``, an address that data.root takes, is a folder that this machine does not have."""
+    """Raise DataError where ``root``, a value of data.root, is a folder that this machine does not have."""
     from capnet.data.sources.root import kind_of
 
     if kind_of(root) == "folder" and not Path(root).is_dir():
@@ -63,7 +63,7 @@ def check_folder(root: str) -> None:
 
 
 def check_device(device: str, accelerators: int) -> None:
-    """Raise ConfigError where tasks would hold GPUs for hours, and ``device``, that of runtime, leaves them idle."""
+    """Raise ConfigError where tasks would hold GPUs for hours, and ``device``, a value of runtime.device, uses none."""
     if accelerators and device == "cpu":
         what = f"{counted(accelerators, 'GPU')} asked for, and runtime.device = cpu uses none"
         todo = "set runtime.device: auto, or leave --accelerator-count out"

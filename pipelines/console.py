@@ -51,7 +51,7 @@ class Task:
 
 
 class Console(io.TextIOBase):
-    """Takes what kfp.local prints, writes it to ``run``/log.txt, and what people want to read to ``terminal``."""
+    """Writes all that kfp.local prints to ``run``/log.txt, and to ``terminal`` what people want to read of it."""
 
     def __init__(self, terminal: TextIO, root: Path) -> None:
         self.terminal, self.root = terminal, root

@@ -66,8 +66,8 @@ class Options:
 
     @property
     def volume(self) -> str:
-        """The folder of which every task sees the same files: a mounted volume, or where the tasks are processes here,
-        all of them.
+        """The folder in which every task sees the same files: a mounted volume; the whole file system where tasks are
+        processes of this machine; "" for none.
         """
         if self.data_volume:
             return DATA
@@ -152,8 +152,8 @@ class Setup:
         return task
 
     def tried_once(self, task: PipelineTask) -> PipelineTask:
-        """Never try again, whatever Argo's defaults say of all tasks: the gate. These cannot tell it from others,
-        because KFP's launcher ends with 1 whatever a task ended with.
+        """Never try again, whatever Argo's defaults are: for the gate. Argo cannot tell a refusal of the gate from
+        another failure, because KFP's launcher ends with 1 whatever the task ended with.
         """
         if self.options.cluster:
             task.set_retry(0, backoff_duration="1s")
