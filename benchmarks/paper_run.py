@@ -100,9 +100,14 @@ class Paper:
         return params
 
     @property
+    def first_backbone(self) -> str:
+        """Any backbone, for what is the same for all of them."""
+        return next(iter(self.weights))
+
+    @property
     def settings_sha256(self) -> str:
         """Hash of all settings but those that say where data and weights are, which machine runs, and the seed."""
-        params = self.params(next(iter(self.weights)))
+        params = self.params(self.first_backbone)
         return settings_hash(
             {**params.subset(SECTIONS), "format": params.data.format, "centre": params.backbone.centre}
         )
@@ -139,7 +144,7 @@ class Paper:
             DataError: a list is not the published one, or there is such a table.
         """
         check_files(self.name, self.data, self.published)
-        settings, folder = self.params(next(iter(self.weights))).ingest, DataFolder(self.data)
+        settings, folder = self.params(self.first_backbone).ingest, DataFolder(self.data)
         tables = [settings.corrections] if folder.has(settings.corrections) else []
         if tables := tables + added_tables(folder, settings)[0]:
             what = "it changes the published labels, or adds images to them"
@@ -152,7 +157,7 @@ class Paper:
 
     def run(self, stage: str, backbone: str = "", seed: int = 0) -> None:
         """A stage with the folders of this benchmark. Those before graph are the same for all backbones and seeds."""
-        backbone = backbone or next(iter(self.weights))
+        backbone = backbone or self.first_backbone
         folders = {
             "data": self.data,
             **{name: self.out / name for name in ("manifest", "split", "validation")},
@@ -270,7 +275,7 @@ class Paper:
             "notes": [*self.notes, *(mixed if len({run["precision"] for run in runs}) > 1 else [])],
             "runs": runs,
         }
-        params = self.params(next(iter(self.weights)))
+        params = self.params(self.first_backbone)
         text, content = document(self.name, our_rows(runs), facts, params, self.dry)
         replace_file(self.out / "table.md", text)
         write_json(self.out / "results.json", content | {"settings": params.model_dump(mode="json", by_alias=True)})
