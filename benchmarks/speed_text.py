@@ -81,20 +81,18 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.clock == "processor" and options.threads > 1:
         parser.error("--clock processor measures one thread: add --threads 1")
+    if options.here:
+        [classes], [chunk] = options.classes, options.chunk
+        print(json.dumps(measure(options.backbone, classes, chunk, options.threads, options.clock, options.rounds)))
+        return
     shared = ["--threads", str(options.threads), "--rounds", str(options.rounds), "--clock", options.clock]
     rows: list[dict[str, Any]] = []
     for chunk in options.chunk:
         for classes in options.classes:
-            if options.here:
-                row = measure(options.backbone, classes, chunk, options.threads, options.clock, options.rounds)
-                print(json.dumps(row))
-                continue
             counts = ["--backbone", options.backbone, "--classes", str(classes), "--chunk", str(chunk), "--here"]
             command = [sys.executable, "-m", "benchmarks", "text", *shared, *counts]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
-    if options.here:
-        return
     if options.out:
         result = {"about": about(options.threads, options.clock), "rows": rows}
         options.out.write_text(json.dumps(result, indent=2) + "\n")
