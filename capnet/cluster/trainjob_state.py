@@ -96,7 +96,11 @@ def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) 
         )
     )
     return Seen(
-        shown, nodes, "Complete" in conditions, _reason(conditions.get("Failed")), _reason(conditions.get("Suspended"))
+        pods=shown,
+        nodes=nodes,
+        complete="Complete" in conditions,
+        failed=_reason(conditions.get("Failed")),
+        suspended=_reason(conditions.get("Suspended")),
     )
 
 
@@ -121,13 +125,13 @@ def pod_of(item: Mapping[str, Any]) -> Pod:
     if not why and code:
         why = f"{end.get('reason') or 'Error'}, exit code {code}"
     return Pod(
-        meta["name"],
-        node,
-        status.get("phase", "Pending"),
-        why,
-        code,
-        end.get("finishedAt") or "",
-        int(container.get("restartCount", 0)),
+        name=meta["name"],
+        node=node,
+        phase=status.get("phase", "Pending"),
+        why=why,
+        exit_code=code,
+        ended=end.get("finishedAt") or "",
+        restarts=int(container.get("restartCount", 0)),
     )
 
 
