@@ -140,10 +140,10 @@ class CapnetError(Exception):
         return f"{self.title} error".strip()
 
     def __str__(self) -> str:
-        shown = [str(problem) for problem in self.problems[:SHOWN]]
+        texts = [str(problem) for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
-            shown.append(f"... and {len(self.problems) - SHOWN} more")
-        return "\n".join(shown)
+            texts.append(f"... and {len(self.problems) - SHOWN} more")
+        return "\n".join(texts)
 
 
 class ConfigError(CapnetError):
