@@ -25,17 +25,15 @@ STAGES = ("ingest", "split", "validate")
 SETTINGS = ("ingest.images=listed", "validate.images='off'", "validate.near_duplicates='off'", "runtime.threads=2")
 
 
-def write_table(path: Path, rows: int, classes: int = CLASSES, seed: int = 0) -> None:
-    """labels.csv with sizes and hashes: class k is as frequent as 1 / (k + 10), so that the rarest is rare and
-    there.
-    """
-    rng = np.random.default_rng(seed)
-    weights = 1.0 / (np.arange(classes) + 10)
+def write_table(path: Path, rows: int) -> None:
+    """labels.csv with sizes and hashes: class k is as frequent as 1 / (k + 10), so that even the rarest occurs."""
+    rng = np.random.default_rng(0)
+    weights = 1.0 / (np.arange(CLASSES) + 10)
     with open(path, "w") as file:
         file.write("path,labels,group,width,height,sha256\n")
         for start in range(0, rows, 10_000):
             count = min(10_000, rows - start)
-            drawn = rng.choice(classes, size=(count, 3), p=weights / weights.sum())
+            drawn = rng.choice(CLASSES, size=(count, 3), p=weights / weights.sum())
             for number, labels in enumerate(drawn.tolist(), start=start):
                 written = "|".join(f"class {c:04d}" for c in sorted(set(labels)))
                 file.write(
