@@ -17,6 +17,7 @@ from pipelines.errors import RunFailed, ServerError
 from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
+EVERY = 10.0  # seconds between two polls of a run
 LOST = 60  # polls in a row that may fail while a run is waited for: ten minutes
 
 
@@ -111,7 +112,7 @@ class Server:
         """Where the run is shown."""
         return f"{self.way.host}/#/runs/details/{run_id}"
 
-    def wait(self, run_id: str, report: Callable[[str], None], every: float = 10.0) -> None:
+    def wait(self, run_id: str, report: Callable[[str], None]) -> None:
         """Report what the tasks do until the run ends. Raises RunFailed naming what failed, and ServerError where the
         server has not answered for ten minutes.
         """
@@ -128,7 +129,7 @@ class Server:
                     raise
                 if lost == 1:
                     report(f"no word of the run, asking again: {error.problems[0].what}")
-                time.sleep(every)
+                time.sleep(EVERY)
                 continue
             tasks = (run.run_details.task_details if run.run_details else None) or []
             for item in tasks:
@@ -140,7 +141,7 @@ class Server:
                 return
             if run.state in BAD:
                 raise RunFailed(_failure(run, tasks), self.address(run_id), "the task's log on that page says why")
-            time.sleep(every)
+            time.sleep(EVERY)
 
     def _job(
         self, version: Version, experiment: str, arguments: Mapping[str, Any], service_account: str
