@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,11 @@ def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
     """How many values a node stands for once its aliases are written out; each is counted once and then known."""
     if id(node) not in known:
         known[id(node)] = MOST_NODES  # of one that contains itself
-        pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
-        parts = (part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,)))
+        parts: Iterable[yaml.Node] = ()
+        if isinstance(node, yaml.MappingNode):
+            parts = chain.from_iterable(node.value)  # keys and values
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
         known[id(node)] = 1 + sum(_nodes(part, known) for part in parts)
     return known[id(node)]
 
