@@ -99,7 +99,9 @@ def one_line(text: str) -> str:
 
 
 def _ends(text: str, letters: int) -> str:
-    """The first and the last of so many letters. More are searched for credentials than shown, so that none is cut."""
+    """A text, or its first and last letters where it has more. More are searched for credentials than shown, so that no
+    credential is cut.
+    """
     return text if len(text) <= letters else f"{text[: letters // 2]} ... {text[-letters // 2 :]}"
 
 

@@ -27,8 +27,8 @@ class Advance(Protocol):
 
 @contextmanager
 def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance]:
-    """A bar on stderr; call what it yields after each step (``note`` is shown behind the description). One of a single
-    step says that work goes on, and leaves no line behind; nor does another without ``stays``.
+    """A bar on stderr; call what it yields after each step. ``note`` is shown after the description. A bar of a single
+    step only says that work goes on: it leaves no line behind, and neither does a bar without ``stays``.
 
     Without a terminal: lines of level INFO, which pods and pipelines show, and the command line by ``show_lines``.
     """

@@ -1,5 +1,5 @@
-"""Credentials out of every text that leaves the program: messages, log lines, tracebacks, tags and cards. And what
-steers a terminal out of those that people see there.
+"""Takes credentials out of every text that leaves the program: messages, log lines, tracebacks, tags and cards; and
+what steers a terminal out of the texts that people see on one.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def need_docstrings() -> None:
 def prepare(settings: Runtime) -> Machine:
     """Fix threads, seeds and deterministic kernels; raises ConfigError when a device that was asked for is missing.
 
-    On a GPU kernels are deterministic where torch has such: gradients of fused attention differ by rounding.
+    On a GPU those kernels are deterministic that torch can make so: gradients of fused attention differ by rounding.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -77,7 +77,7 @@ def prepare(settings: Runtime) -> Machine:
 
 
 def resolved(settings: Runtime) -> Runtime:
-    """The section with what ``auto`` is on this machine: a training goes on from a checkpoint of the same alone."""
+    """The section with this machine's choices for ``auto``: a checkpoint is used only where they are the same."""
     import torch
 
     device = settings.device
@@ -100,7 +100,7 @@ def workers(settings: Runtime) -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use, whole ones of a container's share among them; 1 at least."""
+    """Cores that this process may use, at least 1; in a container no more than the whole cores of its share."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):  # the container's share; "max 100000" where there is none
         quota, period = map(int, CPU_LIMIT.read_text().split())
