@@ -16,7 +16,7 @@ from capnet.errors import exits
 BENCHMARKS = {
     "ablation": "what each part of the method is worth, over several data sets and seeds",
     "data": "how fast image files become views",
-    "features": "memory of a training whose features are larger than that",
+    "features": "memory of a training on more features than fit into it",
     "graph": "the text graph against true co-occurrence",
     "paper": "the paper's table: VOC-LT, COCO-LT, NUS-WIDE with CLIP's weights",
     "predict": "how fast a model labels images",

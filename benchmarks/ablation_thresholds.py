@@ -1,4 +1,4 @@
-"""What thresholds and calibration that were chosen on held-out rows give on the test rows, by bucket."""
+"""How thresholds and calibration that were chosen on held-out rows do on the test rows, by bucket."""
 
 from __future__ import annotations
 

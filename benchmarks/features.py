@@ -1,4 +1,4 @@
-"""Memory of a training whose features are larger than that: `python -m benchmarks features --images 200000`.
+"""Memory of a training on more features than fit into it: `python -m benchmarks features --images 200000`.
 
 Made features of 5 views and 1,280 numbers go into a feature store of their own; a process trains the bridge adapter and
 the class head on them for one epoch, without prompts. Prints images, gigabytes of features, the largest memory of that

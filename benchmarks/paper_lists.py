@@ -33,8 +33,12 @@ class ListFile:
 
 @dataclass(frozen=True)
 class Published:
-    """List files and, after the split, the hash of the sorted ids of a split (those of which one is published), and
-    test images per class in the order of the classes (empty: not compared).
+    """What is published of a benchmark.
+
+    Attributes:
+        files: its lists of image ids.
+        splits: hash of the sorted image ids of a split, for the splits that have a published one.
+        test_counts: test images of each class, in the order of the classes; empty: not compared.
     """
 
     files: tuple[ListFile, ...]

@@ -2,10 +2,10 @@
 
     python -m benchmarks train --out train.json
 
-An epoch is a quarter of what a training of five epochs takes longer than one of a single epoch, so that loading falls
-out; a training before both has stored what is computed once. Every training is a process of its own. Compared: adapters
-in all blocks, in the last two behind stored tokens, and two processes of one thread beside one of one thread. Then the
-test rows are scored with a single view and with five.
+The time of an epoch is a quarter of the difference between a training of five epochs and one of a single epoch, so
+that loading does not count; a training before both has stored what is computed once. Every training is a process of its
+own. Compared: adapters in all blocks, in the last two behind stored tokens, and two processes of one thread beside one
+of one thread. Then the test rows are scored with a single view and with five.
 """
 
 from __future__ import annotations
