@@ -145,7 +145,15 @@ def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
     out = arguments.out or Path("runs") / f"paper-{name}"
     models = {backbone: f"{backbone}-quickgelu" for backbone in weights}
     paper = Paper(
-        name, arguments.data.resolve(), out, weights, arguments.seeds, PUBLISHED[name], machine, models, dry=False
+        name=name,
+        data=arguments.data.resolve(),
+        out=out,
+        weights=weights,
+        seeds=arguments.seeds,
+        published=PUBLISHED[name],
+        machine=machine,
+        models=models,
+        dry=False,
     )
     if set(weights) != set(BACKBONES):
         paper.notes.append(
@@ -174,15 +182,14 @@ def _dry(
     if name in BENCHMARKS:
         stack.enter_context(patch.dict(BENCHMARKS, {name: made.counts}))
     stack.enter_context(patch.dict(os.environ, {"CAPNET_STATE": str(temporary / "state")}))
-    own: dict[str, Path | str] = {**made.weights, **weights}
     return Paper(
-        name,
-        data,
-        arguments.out or temporary / "out",
-        own,
-        arguments.seeds,
-        made.published,
-        machine,
-        made.models,
+        name=name,
+        data=data,
+        out=arguments.out or temporary / "out",
+        weights={**made.weights, **weights},
+        seeds=arguments.seeds,
+        published=made.published,
+        machine=machine,
+        models=made.models,
         dry=True,
     )
