@@ -134,19 +134,37 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         what = f"{options['accelerator_type']!r} is no kind of GPU"
         yield Problem(what, option("accelerator_type"), todo)
     for key, value in options["node_selector"].items():
-        domain, slash, label = key.rpartition("/")
-        if (
-            (slash and not NAME.fullmatch(domain))
-            or not LABEL.fullmatch(label)
-            or (value and not LABEL.fullmatch(value))
-        ):
+        if not is_label(key) or (value and not LABEL.fullmatch(value)):
             todo = "see the labels of the nodes: kubectl get nodes --show-labels"
             yield Problem(f"'{key}={value}' can be no label of a node", option("node_selector"), todo)
     for item in options["tolerations"]:
-        operator, effect = item.get("operator") or "Equal", item.get("effect") or "NoExecute"
-        if item.keys() - set(TOLERATION) or operator not in OPERATORS or effect not in EFFECTS:
-            todo = f"write {', '.join(TOLERATION)}; operators: {', '.join(OPERATORS)}; effects: {', '.join(EFFECTS)}"
+        if todo := against(item):
             yield Problem(f"{json.dumps(item)} is no toleration of a pod", option("tolerations"), todo)
+
+
+def against(toleration: Mapping[str, Any]) -> str:
+    """What to correct in a toleration that KFP or Kubernetes refuses, or whose field KFP drops; "" for any other."""
+    known = {name: toleration.get(name) or "" for name in TOLERATION[:-1]}
+    operator, effect, seconds = known["operator"] or OPERATORS[0], known["effect"], toleration.get(TOLERATION[-1])
+    texts = all(isinstance(text, str) for text in known.values())
+    if toleration.keys() - set(TOLERATION) or not texts or operator not in OPERATORS or effect not in ("", *EFFECTS):
+        listed = f"operators: {', '.join(OPERATORS)}; effects: {', '.join(EFFECTS)}"
+        return f"write {', '.join(TOLERATION)}; {listed}"
+    if operator == "Exists" and known["value"]:
+        return "leave value out: operator Exists takes none"
+    if operator != "Exists" and not known["key"]:
+        return "name the key of the taint; without one, operator is Exists"
+    if (known["key"] and not is_label(known["key"])) or (known["value"] and not LABEL.fullmatch(known["value"])):
+        return "write key and value as the taint has them: kubectl describe nodes"
+    if seconds is not None and (effect != "NoExecute" or type(seconds) is not int):
+        return "tolerationSeconds is a whole number, and for effect NoExecute alone"
+    return ""
+
+
+def is_label(key: str) -> bool:
+    """Whether a label or a taint can have this key: a name, which a domain may precede."""
+    domain, slash, name = key.rpartition("/")
+    return bool(LABEL.fullmatch(name)) and not (slash and not NAME.fullmatch(domain))
 
 
 def option(name: str) -> str:

@@ -168,6 +168,8 @@ def toleration(item: dict[str, Any]) -> Iterator[str]:
         yield "spec.tolerations.operator: must be Exists when `key` is empty"
     if item.get("operator") == "Exists" and item.get("value"):
         yield "spec.tolerations.operator: value must be empty when `operator` is 'Exists'"
+    elif len(item.get("value", "")) > 63 or not re.fullmatch(rf"({QUALIFIED})?", item.get("value", "")):
+        yield f"spec.tolerations.operator: {item['value']!r} is no value of a label"
     if "tolerationSeconds" in item and item.get("effect") != "NoExecute":
         yield "spec.tolerations.effect: must be 'NoExecute' when `tolerationSeconds` is set"
 

@@ -62,6 +62,7 @@ PODS = [
         "value must be empty when `operator` is 'Exists'",
         CORE,
     ),
+    (put("spec", "tolerations", value=[{"key": "a", "value": "b c"}]), "'b c' is no value of a label", CORE),
     (put("spec", "tolerations", value=[{"key": "a", "tolerationSeconds": 3}]), "must be 'NoExecute'", CORE),
 ]
 RESTRICTED = [

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -15,7 +16,7 @@ from contract import argo_rules, kubernetes_rules
 from capnet.commands import doctor
 from capnet.errors import ConfigError, DataError
 from pipelines import compiling, submit
-from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size
+from pipelines.checks import MOST_BYTES, MOST_SHARDS, against, check_size
 
 LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
 
@@ -95,12 +96,40 @@ def test_a_kind_of_gpu_that_no_pod_can_ask_for_is_refused(kind: str) -> None:
     assert f"{kind!r} is no kind of GPU\n  where: --accelerator-type" in text
 
 
-@pytest.mark.parametrize("change", [{"operater": "Exists"}, {"operator": "exists"}, {"effect": "noSchedule"}])
-def test_a_toleration_that_no_pod_can_have_is_refused(change: dict[str, str]) -> None:
-    assert "operater" in change or list(kubernetes_rules.toleration({"key": "gpu", **change}))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"operater": "Exists"},
+        {"operator": "exists"},
+        {"effect": "noSchedule"},
+        {"operator": "Exists", "value": "present"},
+        {"key": "", "value": "present"},
+        {"key": "my gpu"},
+        {"value": "NVIDIA L4"},
+        {"effect": "NoSchedule", "tolerationSeconds": 60},
+        {"effect": "NoExecute", "tolerationSeconds": "60"},
+        {"value": 1},
+    ],
+)
+def test_a_toleration_that_no_pod_can_have_is_refused(change: dict[str, Any]) -> None:
+    of_another_type = "operater" in change or change.get("value") == 1 or change.get("tolerationSeconds") == "60"
+    assert of_another_type or list(kubernetes_rules.toleration({"key": "gpu", **change}))
     item = json.dumps({"key": "gpu", **change})
     text = output("training", *LOCK, "--dry-run", "--tolerations", f"[{item}]")
     assert f"{item} is no toleration of a pod\n  where: --tolerations" in text
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"operator": "Exists"},
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "gpu", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 60},
+    ],
+)
+def test_a_toleration_that_a_pod_can_have_is_taken(item: dict[str, Any]) -> None:
+    assert list(kubernetes_rules.toleration(item)) == []
+    assert not against(item)
 
 
 def test_gpus_that_the_settings_leave_idle_are_refused() -> None:
