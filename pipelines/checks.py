@@ -29,6 +29,7 @@ MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one variable
 TOLERATION = ("key", "operator", "value", "effect", "tolerationSeconds")  # KFP drops another field without a word
 OPERATORS = ("Equal", "Exists", "Lt", "Gt")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+RUNTIMES = ("ClusterTrainingRuntime", "TrainingRuntime")  # of Kubeflow Trainer
 # options that only several nodes use, with their defaults
 OF_NODES = {"processes_per_node": 0, "training_runtime": RUNTIME, "start_minutes": 30.0}
 OF_PREDICTION = ("pictures", "model", "shards")
@@ -137,6 +138,10 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         if not is_label(key) or (value and not LABEL.fullmatch(value)):
             todo = "see the labels of the nodes: kubectl get nodes --show-labels"
             yield Problem(f"'{key}={value}' can be no label of a node", option("node_selector"), todo)
+    kind, slash, runtime = options["training_runtime"].rpartition("/")
+    if not NAME.fullmatch(runtime) or (slash and kind not in RUNTIMES):
+        todo = f"write NAME or KIND/NAME; kinds: {', '.join(RUNTIMES)}; see kubectl get clustertrainingruntimes"
+        yield Problem(f"{options['training_runtime']!r} is no training runtime", option("training_runtime"), todo)
     for item in options["tolerations"]:
         if todo := against(item):
             yield Problem(f"{json.dumps(item)} is no toleration of a pod", option("tolerations"), todo)

@@ -132,6 +132,18 @@ def test_a_toleration_that_a_pod_can_have_is_taken(item: dict[str, Any]) -> None
     assert not against(item)
 
 
+@pytest.mark.parametrize("runtime", ["", "My Runtime", "trainingruntime/mine", "TrainingRuntime/", "/mine", "a/b/c"])
+def test_a_training_runtime_that_no_cluster_has_is_refused(runtime: str) -> None:
+    text = output("training", *LOCK, "--dry-run", "--nodes", "2", "--training-runtime", runtime)
+    assert f"{runtime!r} is no training runtime\n  where: --training-runtime" in text
+
+
+@pytest.mark.parametrize("runtime", ["torch-mine", "ClusterTrainingRuntime/torch-mine", "TrainingRuntime/mine"])
+def test_a_training_runtime_of_cluster_or_namespace_is_taken(runtime: str) -> None:
+    arguments = ["training", *LOCK, "--dry-run", "--nodes", "2", "--training-runtime", runtime]
+    assert CliRunner().invoke(submit.command, arguments).exit_code == 0
+
+
 def test_gpus_that_the_settings_leave_idle_are_refused() -> None:
     arguments = ("training", *LOCK, "--dry-run", "--accelerator-count", "2")
     text = output(*arguments, "--set", "runtime.device=cpu")
