@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from capnet.cluster.names import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, STATE
-from capnet.errors import ConfigError
+from capnet.errors import ConfigError, check_writable
 from pipelines.console import COLOUR, Console, shortest
 from pipelines.errors import RunFailed
 
@@ -26,14 +26,20 @@ PASSED = (*S3_KEYS, *MLFLOW_KEYS, *GIT_KEYS, "AWS_EC2_METADATA_DISABLED")  # to 
 
 
 def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> Path:
-    """Run ``pipeline`` below ``root`` and return the run's folder; raises RunFailed naming the task that failed.
+    """Run ``pipeline`` below ``root`` and return the run's folder; raises RunFailed naming the task that failed, and
+    ConfigError where nothing can be written.
 
     What KFP's local runners ignore: GPU, CPU and memory requests, secrets, volumes, node selectors, tolerations,
     time-outs.
     """
     from kfp import local
 
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        check_writable(root)
+    except OSError as error:
+        what = f"runs cannot be written there: {error.strerror}"
+        raise ConfigError(what, str(root), "name another folder: --runs") from None
     local.init(runner, pipeline_root=str(root), workspace_root=str(root / "workspace"), raise_on_error=True)
     console = Console(sys.stdout, root)
     try:

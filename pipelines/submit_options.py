@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import capnet.cluster.names as names
-from capnet.commands.options import in_order, pairs, secret_options, settings_options, text_option
+from capnet.commands.options import in_order, pairs, path_option, secret_options, settings_options, text_option
 
 
 def _objects(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
@@ -51,7 +51,7 @@ with_options = in_order(
         default="host",
         help="Docker network of the tasks of --local docker; host reaches servers on this machine.",
     ),
-    click.option("--runs", default="runs", help="Folder of local runs."),
+    path_option("--runs", default="runs", help="Folder of local runs."),
     click.option("--no-cache", is_flag=True, help="Reuse nothing from earlier runs."),
     text_option("--no-cache-from", metavar="STAGE", help="Reuse nothing from this stage on."),
     click.option("--lock", default="components/images.lock.yaml", help="Images by digest, as make push writes it."),

@@ -242,6 +242,21 @@ def test_a_missing_folder_of_images_starts_no_run_on_this_machine(arguments: tup
     assert not runs.exists()
 
 
+@pytest.mark.parametrize("runs", ["a file", "a file/runs"])
+def test_runs_that_cannot_be_written_are_refused(runs: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    (tmp_path / "images").mkdir()
+    images = ("--set", f"data.root={tmp_path / 'images'}")
+    text = output("training", "--local", "subprocess", *images, "--runs", str(tmp_path / runs))
+    assert "runs cannot be written there: " in text
+    assert f"where: {tmp_path / runs}\n  to do: name another folder: --runs" in text
+
+
+def test_runs_are_a_folder_of_this_machine() -> None:
+    text = output("training", "--local", "subprocess", "--runs", "s3://bucket/runs")
+    assert "'s3://bucket/runs' is no path on this machine" in text
+
+
 def test_an_address_without_a_scheme_is_named() -> None:
     text = output("training", *LOCK, "--host", "localhost:8080", "--data-volume", "--set", "data.root=/mnt/data/birds")
     assert "the server's address 'localhost:8080' has no scheme" in text
