@@ -43,6 +43,7 @@ class Kubernetes:
     """The API of the cluster that kubectl's current context names, or of the cluster that this runs in."""
 
     def __init__(self) -> None:
+        import yaml
         from kubernetes import client, config
 
         files = [
@@ -63,11 +64,11 @@ class Kubernetes:
                     "KUBECONFIG, ~/.kube/config",
                     "set up kubectl first: kubectl get namespaces must answer",
                 )
-        except config.ConfigException as error:
+        except (config.ConfigException, yaml.YAMLError, OSError, AttributeError, TypeError, ValueError) as error:
             raise ClusterError(
-                f"kubectl's configuration cannot be used: {error}",
+                f"kubectl's configuration cannot be used: {' '.join(str(error).split())}",
                 os.pathsep.join(files),
-                "kubectl config use-context NAME",
+                "kubectl config view must show it; kubectl config use-context NAME chooses a cluster",
             ) from None
         configuration.retries = 0
         self.host = str(configuration.host)

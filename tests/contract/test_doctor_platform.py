@@ -19,7 +19,7 @@ import pytest
 import yaml
 from contract.kubernetes_server import Cluster, serving
 
-from capnet.cluster.kubernetes_api import Kubernetes
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
 from capnet.commands.doctor import nodes, platform
 from capnet.commands.doctor.cluster import check_account
 from capnet.commands.doctor.findings import Finding, Needs, report
@@ -219,3 +219,12 @@ def test_a_trainer_that_would_drop_the_volumes_of_a_trainjob_is_too_old(
     (check,) = nodes.check_trainer(Kubernetes(), Needs("s3://bucket/birds", nodes=2))
     assert (check.problem is None) == enough
     assert enough or (check.problem and "older than 2.2" in check.problem.what)
+
+
+@pytest.mark.parametrize("content", [b"clusters: [", b"\x80", b"- clusters\n", b"clusters: 1\n", b"a: &b *b\n"])
+def test_a_kubeconfig_that_is_damaged_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "kubeconfig"
+    damaged.write_bytes(content)
+    monkeypatch.setenv("KUBECONFIG", str(damaged))
+    with pytest.raises(ClusterError, match=rf"configuration cannot be used: .*\n  where: {damaged}"):
+        Kubernetes()
