@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException, IncompleteRead, InvalidURL
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
@@ -118,8 +119,11 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
     """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why, also
     for a server that is too old.
     """
-    request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
     opener = build_opener(_Stay, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
+    try:
+        request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
+    except ValueError as error:
+        raise way.fail(f"this is no address: {error}", CORRECT) from None
     try:
         with opener.open(request, timeout=seconds) as answer:
             tag = str(json.loads(answer.read()).get("tag_name", ""))
@@ -130,10 +134,12 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
         if isinstance(reason, TimeoutError):
             raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
         raise way.fail(f"the server cannot be reached: {reason}") from None
-    except (AttributeError, ValueError):
-        raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
-    except OSError as error:
+    except (IncompleteRead, OSError) as error:
         raise way.fail(f"the connection broke: {error}", CORRECT) from None
+    except InvalidURL as error:
+        raise way.fail(f"this is no address: {error}", CORRECT) from None
+    except (AttributeError, HTTPException, ValueError):
+        raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
     if kfp_is_new_enough(tag) is False:
         raise way.fail(f"Kubeflow Pipelines {tag} does not know what our pipelines ask for", NEWER_KFP)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -84,6 +86,36 @@ def test_an_address_without_a_pipeline_server_is_said(server: SubmitCommand) -> 
     error = str(server.run().exception)
     assert "404" in error
     assert "healthz" in error
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n", "something else than Kubeflow Pipelines answers there"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "the connection broke: IncompleteRead"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the connection broke: IncompleteRead"),
+        (b"", "the connection broke: Remote end closed connection"),
+    ],
+)
+def test_what_is_no_whole_answer_is_said(answer: bytes, words: str) -> None:
+    def give() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=give)
+        thread.start()
+        with pytest.raises(ServerError, match=words):
+            ping(Way("port-forward", f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        thread.join()
+
+
+@pytest.mark.parametrize("host", ["http://local host:8080", "http://[::1", "http://127.0.0.1:port"])
+def test_an_address_that_is_none_is_said(host: str) -> None:
+    with pytest.raises(ServerError, match=r"this is no address: .*\n.*\n  to do: correct --host"):
+        ping(Way("port-forward", host))
 
 
 def test_a_server_that_is_too_old_is_refused_before_anything_is_uploaded(server: SubmitCommand) -> None:
