@@ -161,8 +161,9 @@ class Kubernetes:
             "_return_http_data_only": True,
             "_request_timeout": (SECONDS, SECONDS),
         }
+        stranger = ClusterError(f"something else than Kubernetes answers: {path}", self.host, "kubectl get namespaces")
         try:
-            return self._api.call_api(path, method, {}, list(query.items()), header, body, **options)
+            answer = self._api.call_api(path, method, {}, list(query.items()), header, body, **options)
         except ApiException as error:
             raise refusal(method, path, self.host, int(error.status or 0), status_message(error.body)) from None
         except (HTTPError, OSError) as error:
@@ -171,6 +172,13 @@ class Kubernetes:
                 reason = f"no answer within {SECONDS:.0f} s"
             todo = "is the context right, the network there, a VPN up? kubectl get namespaces"
             raise ClusterError(f"{reason}: {path}", self.host, todo) from None
+        except UnicodeDecodeError:
+            if kind == "str":  # a log
+                raise
+            raise stranger from None
+        if kind == "object" and not isinstance(answer, dict):  # the page of a proxy
+            raise stranger
+        return answer
 
 
 def refusal(method: str, path: str, host: str, status: int, message: str) -> ClusterError:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -228,3 +230,29 @@ def test_a_kubeconfig_that_is_damaged_is_named(content: bytes, tmp_path: Path, m
     monkeypatch.setenv("KUBECONFIG", str(damaged))
     with pytest.raises(ClusterError, match=rf"configuration cannot be used: .*\n  where: {damaged}"):
         Kubernetes()
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b"", b"[]", b"\xff"])
+def test_what_is_no_answer_of_kubernetes_is_said(body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = {"server": f"http://127.0.0.1:{server.server_port}"}
+    content = {
+        "current-context": "a",
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "clusters": [{"name": "a", "cluster": address}],
+        "users": [{"name": "a", "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(ClusterError, match="something else than Kubernetes answers: /version"):
+        Kubernetes().get("/version")
+    server.shutdown()
+    server.server_close()
