@@ -16,7 +16,7 @@ from capnet.contracts import sha256_file, write_json
 from capnet.data.annotations.readers import nus_wide, voc
 from capnet.data.splits.published import Benchmark
 from capnet.errors import ConfigError
-from capnet.progress import quiet
+from capnet.streams import quiet
 
 NOTE = "made.json"  # in the made folder: what its lists, counts and weights are
 FAULTS = ("list", "count", "weights")

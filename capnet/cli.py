@@ -186,9 +186,10 @@ def entry() -> None:
     """The command line: turns a CapnetError into its three-part message and exit code."""
     try:
         from capnet.errors import exits, machine_faults
-        from capnet.progress import open_closed_streams, show_lines
+        from capnet.progress import show_lines
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder
+        from capnet.streams import open_closed_streams
 
         open_closed_streams()
         install()

@@ -1,23 +1,17 @@
-"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log. And work
-ahead in threads, silence, standard streams that are closed, and Ctrl-C in other processes."""
+"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 EVERY_SECONDS = 30.0  # between two lines in a log
 
 T = TypeVar("T")
-R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
@@ -88,39 +82,6 @@ def show_lines() -> None:
     log.propagate = False
 
 
-def open_closed_streams() -> None:
-    """A closed standard stream (`2>&-` in a crontab, a daemon) becomes os.devnull: otherwise writing to it fails, and
-    the next file that is opened has its number and gets what libraries write to it.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # as Python says it
-            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            os.set_inheritable(handle, True)
-            setattr(sys, name, open(handle, "w" if number else "r"))  # noqa: SIM115
-
-
-@contextmanager
-def quiet(levels: Mapping[str, int]) -> Iterator[None]:
-    """Loggers with other levels for a while.
-
-    Args:
-        levels: by the logger's name; "" for the root, which then also loses the handlers that a library adds meanwhile,
-            as ``logging.info`` does: they would put level and name in front of every later warning.
-    """
-    root = logging.getLogger()
-    handlers = list(root.handlers)
-    before = {name: logging.getLogger(name).level for name in levels}
-    try:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
-        for handler in [handler for handler in root.handlers if "" in levels and handler not in handlers]:
-            root.removeHandler(handler)
-
-
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Iterate with a bar.
 
@@ -133,38 +94,3 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             advance()
-
-
-def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int) -> Iterator[R]:
-    """Results of a function, in order, computed before they are needed.
-
-    Args:
-        items: read as far ahead as results are computed.
-        function: of one item; what it raises is raised at the item's turn.
-        threads: that run it.
-        ahead: results that may wait at once.
-    """
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:  # an error, or nobody wants the rest
-                future.cancel()
-
-
-@contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes that are started in here never see Ctrl-C, from their first moment on: whoever started them ends
-    them.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

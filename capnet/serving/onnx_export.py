@@ -27,7 +27,8 @@ from capnet.contracts import SCHEMA, write_json
 from capnet.contracts.publish import temporary_folder
 from capnet.data.images.decode import Unusable, read_rgb
 from capnet.errors import ConfigError, ContractError, DataError
-from capnet.progress import quiet, track
+from capnet.progress import track
+from capnet.streams import quiet
 
 if TYPE_CHECKING:
     from capnet.model.capnet import CapNet, ClassFeatures

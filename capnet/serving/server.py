@@ -36,11 +36,11 @@ def main(model: str, host: str, port: int) -> None:
     import uvicorn
 
     from capnet.errors import exits, machine_faults
-    from capnet.progress import open_closed_streams
     from capnet.runtime import need_docstrings
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits
     from capnet.state import use_own_temporary_folder
+    from capnet.streams import open_closed_streams
 
     open_closed_streams()
     use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from capnet.concurrency import in_threads
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
 from capnet.data.annotations.added import add_images, headers_elsewhere
@@ -24,7 +25,7 @@ from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem, counted, some
-from capnet.progress import in_threads, track
+from capnet.progress import track
 from capnet.runtime import cores
 
 if TYPE_CHECKING:

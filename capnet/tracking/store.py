@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 from capnet.config import Register
 from capnet.errors import ConfigError
-from capnet.progress import quiet
+from capnet.streams import quiet
 from capnet.tracking.database import POD_NAME, goes_with_the_pod, new_store, of_another_store, open_file, sqlite_file
 from capnet.tracking.faults import StoreError, elsewhere, explain, is_of_s3
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "errors", "config", "contracts", "inline", "progress", "redaction", "state", "runtime", "section"} | {
-    "yaml_text"
+FOUNDATION = {"", "concurrency", "config", "contracts", "errors", "inline", "progress", "redaction"} | {
+    *("runtime", "section", "state", "streams", "yaml_text"),
 }
 LOSSES = "capnet.model.losses"  # a loss is one file, its settings included; so the settings read that package
 MAY_IMPORT = {  # the foundation and the room itself are always allowed

@@ -1,4 +1,6 @@
-"""Progress where there is no terminal: lines in the log, not too many, with an honest rest."""
+"""Progress where there is no terminal: lines in the log, not too many, with an honest rest. Quiet loggers, and closed
+streams.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from capnet import progress
+from capnet import progress, streams
 
 
 class Clock:
@@ -45,7 +47,7 @@ def test_short_work_is_silent(caplog: pytest.LogCaptureFixture) -> None:
 
 DRAW = """
 import sys
-from capnet import progress
+from capnet import progress, streams
 from capnet.cli import entry
 from capnet.data.demo import image_set
 
@@ -85,7 +87,7 @@ def test_a_library_that_logs_to_the_root_leaves_no_handler_behind(monkeypatch: p
     """open_clip does so when it loads a model: every later warning had level and name in front."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    with progress.quiet({"": logging.CRITICAL}):
+    with streams.quiet({"": logging.CRITICAL}):
         logging.info("adds a handler to the root")
         assert root.handlers
     assert root.handlers == []
@@ -95,7 +97,8 @@ def test_a_library_that_logs_to_the_root_leaves_no_handler_behind(monkeypatch: p
 def test_a_command_whose_streams_are_closed_ends_with_its_exit_code(tmp_path: Path, closed: str) -> None:
     """Writing the message failed before, so that all ended with 1; and a file that was opened was number 2."""
     code = (
-        "import os, sys; from capnet.cli import entry; from capnet.progress import bar, open_closed_streams;"
+        "import os, sys; from capnet.cli import entry; from capnet.progress import bar;"
+        " from capnet.streams import open_closed_streams;"
         "open_closed_streams(); file = open('log', 'w'); assert file.fileno() > 2; bar('work', 2).__enter__()(1);"
         "os.write(2, b'from a library'); sys.argv[1:] = ['summary']; entry()"
     )

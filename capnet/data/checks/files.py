@@ -13,12 +13,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+from capnet.concurrency import deaf_children
 from capnet.data.images.decode import Unusable, file_faults, open_image, to_rgb
 from capnet.data.images.image_files import ImageFile
 from capnet.data.images.near_duplicates import dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
-from capnet.progress import deaf_children, track
+from capnet.progress import track
 
 A = TypeVar("A")
 B = TypeVar("B")

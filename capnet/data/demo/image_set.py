@@ -13,12 +13,13 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from capnet.concurrency import deaf_children
 from capnet.contracts import csv_text, replace_file
 from capnet.contracts.dvc_file import dvc_output
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice
-from capnet.progress import Advance, deaf_children
+from capnet.progress import Advance
 
 SEED = 0  # the set that data.dvc describes
 CHUNK = 25  # pictures that a process draws at a time

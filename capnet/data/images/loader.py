@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from capnet.concurrency import deaf_children, in_threads
 from capnet.data.images.decode import NO_MEMORY, Unusable
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import Canvas, unusable
 from capnet.errors import CapnetError, DataError
-from capnet.progress import deaf_children, in_threads
 from capnet.runtime import Machine
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from capnet.concurrency import in_threads
 from capnet.data.images.loader import Batch, chunked, load_batches, named_worker_faults, require_good
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import to_tensor
-from capnet.progress import in_threads
 from capnet.runtime import Machine
 
 BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of its cache (measured)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from capnet.concurrency import in_threads
 from capnet.contracts import sha256_file
 from capnet.data.images.shards import file_of
 from capnet.data.sources.cache_index import INDEX, open_index
 from capnet.data.sources.remote import Entry, is_label_file
 from capnet.errors import DataError, Problem, megabytes
-from capnet.progress import in_threads, track
+from capnet.progress import track
 
 if TYPE_CHECKING:
     from capnet.data.sources.dvc_versions import DvcSource

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capnet.errors import ConfigError
-from capnet.progress import quiet
+from capnet.streams import quiet
 
 RESNET_STRIDE = 32  # pixels per cell in front of the attention pooling of CLIP's ResNets
 

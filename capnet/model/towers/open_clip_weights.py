@@ -21,7 +21,7 @@ from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
 from capnet.model.towers.weight_errors import FOLDER, tokenizer_error, weights_error
-from capnet.progress import quiet
+from capnet.streams import quiet
 
 log = logging.getLogger(__name__)
 

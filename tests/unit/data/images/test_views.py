@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from capnet.concurrency import in_threads
 from capnet.data.images.decode import read_rgb
 from capnet.data.images.views import MIN_AREA, centre_index, random_view, to_tensor
 from capnet.data.images.views import test_canvas as canvas_for_test
-from capnet.progress import in_threads
 
 
 def ramp(width, height):

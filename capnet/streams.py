@@ -1,0 +1,42 @@
+"""Standard streams that are closed, and loggers that are quiet for a while."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+def open_closed_streams() -> None:
+    """A closed standard stream (`2>&-` in a crontab, a daemon) becomes os.devnull: otherwise writing to it fails, and
+    the next file that is opened has its number and gets what libraries write to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # as Python says it
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(handle, True)
+            setattr(sys, name, open(handle, "w" if number else "r"))  # noqa: SIM115
+
+
+@contextmanager
+def quiet(levels: Mapping[str, int]) -> Iterator[None]:
+    """Loggers with other levels for a while.
+
+    Args:
+        levels: by the logger's name; "" for the root, which then also loses the handlers that a library adds meanwhile,
+            as ``logging.info`` does: they would put level and name in front of every later warning.
+    """
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+        for handler in [handler for handler in root.handlers if "" in levels and handler not in handlers]:
+            root.removeHandler(handler)
