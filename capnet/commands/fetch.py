@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -40,7 +41,7 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...]) -> 
     if not is_remote(data, root):
         click.echo(
             f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with:"
-            f" dvc pull {root}.dvc"
+            f" dvc pull {quote(f'{root}.dvc')}"
         )
         return
     split, manifest = Path("outputs/split/split.parquet"), Path("outputs/manifest/manifest.parquet")

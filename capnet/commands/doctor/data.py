@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
@@ -50,7 +51,7 @@ def check_folder(folder: Path) -> Iterable[Finding]:
 
     version = recorded_version(folder)
     # of the images only: outputs may never have been pushed, and then DVC fails
-    pull = f"dvc pull {folder}.dvc" if Path(".dvc").is_dir() and remotes(Path()) else ""
+    pull = f"dvc pull {quote(f'{folder}.dvc')}" if Path(".dvc").is_dir() and remotes(Path()) else ""
     if not folder.is_dir():
         todo = "put your images there, correct data.root, or draw the demo: capnet demo-data"
         if version:
@@ -69,7 +70,7 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     size = sum(files.values())
     content = f"{counted(len(files), 'file')}, {size / 1e6:.1f} MB in {folder}"
     if version is None:
-        yield Finding("data", f"{content}; not under DVC: `dvc add {folder}` remembers exactly these")
+        yield Finding("data", f"{content}; not under DVC: `dvc add {quote(str(folder))}` remembers exactly these")
         return
     if (len(files), size) == (version.files, version.size):
         yield Finding("data", f"{content}, as many as {folder.name}.dvc says")

@@ -133,6 +133,13 @@ def test_a_clone_without_its_pictures_is_sent_to_dvc(tmp_path: Path) -> None:
     assert f"make data-pull, or dvc pull {tmp_path / 'data.dvc'}" in text
 
 
+def test_the_command_for_a_folder_with_blanks_can_be_pasted(tmp_path: Path) -> None:
+    (tmp_path / "my photos.dvc").write_text("outs: []\n")
+    (tmp_path / "outputs").mkdir()
+    (text,) = refused(tmp_path / "my photos", tmp_path / "outputs" / "manifest")
+    assert f"dvc pull '{tmp_path / 'my photos.dvc'}'" in text
+
+
 @pytest.mark.parametrize(
     ("name", "is_named"), [("Empty", True), ("no finding", True), ("no_label", True), ("fox", False)]
 )

@@ -15,6 +15,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS, Classes
@@ -147,7 +148,7 @@ def _how_to_begin(folder: DataFolder, settings: Ingest) -> str:
         " --out data"
     )
     if folder.is_tracked:
-        return f"fetch what {folder}.dvc names: make data-pull, or dvc pull {folder}.dvc; or {todo}"
+        return f"fetch what {folder}.dvc names: make data-pull, or dvc pull {quote(f'{folder}.dvc')}; or {todo}"
     return todo
 
 
