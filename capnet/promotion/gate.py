@@ -100,12 +100,13 @@ def _compare_shared(
         candidate, champion, measured, policy, rescore: as in ``_compare``.
     """
     note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
-    names = [name for name in candidate.names if name in champion.names]
+    column = {name: number for number, name in enumerate(champion.names)}
+    names = [name for name in candidate.names if name in column]
     if not names:
         uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
         note, verdict = f"{note}, so nothing can be compared", replace(alone, rules=(*uncovered, *alone.rules))
     else:
-        columns = [champion.names.index(name) for name in names]
+        columns = [column[name] for name in names]
         again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
         ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
         note = f"{note}: compared by the {len(names)} that both know"

@@ -30,7 +30,8 @@ def of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
         model: what the gate compares.
         names: of these classes, in the order that they shall have.
     """
-    columns = [model.names.index(name) for name in names]
+    position = {name: column for column, name in enumerate(model.names)}
+    columns = [position[name] for name in names]
     number = {column: new for new, column in enumerate(columns)}
     numbers = {
         kind: pd.Series([[number[c] for c in map(int, row) if c in number] for row in model.test[kind]], dtype=object)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from capnet.contracts import read_classes
@@ -84,6 +86,18 @@ def test_a_new_class_does_not_hide_that_the_tail_fell(make_outputs: Make) -> Non
     assert "shared classes: tail" in [rule.name for rule in verdict.broken]
     only_new = gate_verdict(noisy(scores, 3), champion, POLICY)
     assert {rule.outcome for rule in only_new.rules} == {"pass"}, "the champion knows nothing of it"
+
+
+def test_ten_thousand_classes_are_chosen_in_seconds() -> None:
+    """Time that grows with the square of the classes would take half a minute here."""
+    names, nothing = [f"class {number}" for number in range(10_000)], pd.DataFrame({"sha256": [], "group": []})
+    items = [{"name": name, "bucket": "head", "critical": False} for name in names]
+    test = nothing.assign(labels=[], unknown=[], scores=[])
+    model = GateScores({"classes": items}, test, nothing)
+    started = time.process_time()
+    verdict = gate_verdict(model, replace(model, classes={"classes": items[::-1]}), POLICY)
+    assert verdict.notes[0].endswith("(the same in another order): compared by the 10000 that both know")
+    assert time.process_time() - started < 5
 
 
 def test_a_champion_of_other_classes_scores_pictures_that_are_new(make_outputs: Make) -> None:
