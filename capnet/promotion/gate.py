@@ -100,6 +100,8 @@ def _compare_shared(
         candidate, champion, measured, policy, rescore: as in ``_compare``.
     """
     note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
+    lost = sorted(champion.critical.difference(candidate.names))
+    unknown = (f"critical classes of the champion that this version does not know: {some(lost)}",) if lost else ()
     column = {name: number for number, name in enumerate(champion.names)}
     names = [name for name in candidate.names if name in column]
     if not names:
@@ -117,7 +119,8 @@ def _compare_shared(
         for rule in verdict.rules
     ]
     asks = verdict.asks if verdict.uncovered else (note, *verdict.asks)
-    return replace(verdict, rules=tuple(rules), notes=(note, *verdict.notes), doubtful=True, asks=asks)
+    notes = (note, *unknown, *verdict.notes)
+    return replace(verdict, rules=tuple(rules), notes=notes, doubtful=True, asks=(*asks, *unknown))
 
 
 def _compare(

@@ -88,6 +88,22 @@ def test_a_new_class_does_not_hide_that_the_tail_fell(make_outputs: Make) -> Non
     assert {rule.outcome for rule in only_new.rules} == {"pass"}, "the champion knows nothing of it"
 
 
+def test_a_critical_class_that_is_gone_is_named_however_many_are(make_outputs: Make, tmp_path: Path) -> None:
+    critical, usual = (
+        scores_of(make_outputs(tmp_path / kind, critical=of)) for kind, of in (("a", ("cat",)), ("b", ()))
+    )
+    said = "critical classes of the champion that this version does not know: cat"
+    for order in ([0, 2, 3], [0]):
+        candidate = of_classes(critical, order)
+        verdict = gate_verdict(candidate, critical, POLICY)
+        assert (verdict.asks[-1], verdict.notes.count(said)) == (said, 1)
+        assert said not in gate_verdict(candidate, usual, POLICY).notes
+    items = [{**item, "name": f"other {item['name']}"} for item in critical.classes["classes"]]
+    renamed = replace(critical, classes={**critical.classes, "classes": items})
+    verdict = gate_verdict(renamed, critical, POLICY)
+    assert (verdict.asks, verdict.notes[1:]) == ((said,), (said,))
+
+
 def test_ten_thousand_classes_are_chosen_in_seconds() -> None:
     """Time that grows with the square of the classes would take half a minute here."""
     names, nothing = [f"class {number}" for number in range(10_000)], pd.DataFrame({"sha256": [], "group": []})
