@@ -24,6 +24,7 @@ from capnet.promotion.verdict import (
     COVERAGE,
     CRITICAL,
     MINIMUM,
+    NO_CLASSES,
     OTHER_CLASSES,
     Rule,
     Verdict,
@@ -99,26 +100,28 @@ def _compare_shared(
         alone: the candidate without a champion, by all its classes.
         candidate, champion, measured, policy, rescore: as in ``_compare``.
     """
-    note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
+    changes = class_changes(champion.names, candidate.names)
     lost = sorted(champion.critical.difference(candidate.names))
     unknown = (f"critical classes of the champion that this version does not know: {some(lost)}",) if lost else ()
     column = {name: number for number, name in enumerate(champion.names)}
     names = [name for name in candidate.names if name in column]
     if not names:
         uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
-        note, verdict = f"{note}, so nothing can be compared", replace(alone, rules=(*uncovered, *alone.rules))
+        verdict = replace(alone, rules=(*uncovered, *alone.rules))
+        note = f"{NO_CLASSES}, so nothing can be compared ({changes})"
+        asks = () if uncovered else (note,)
     else:
         columns = [column[name] for name in names]
         again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
         ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
-        note = f"{note}: compared by the {len(names)} that both know"
         verdict = _compare(alone, ours, rival, own_groups, policy, again)
+        note = f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know"
+        asks = (note, *verdict.asks)
     of_all = (COVERAGE, CRITICAL, MINIMUM)
     rules = [
         rule if rule.name.startswith(of_all) else replace(rule, name=f"shared classes: {rule.name}")
         for rule in verdict.rules
     ]
-    asks = verdict.asks if verdict.uncovered else (note, *verdict.asks)
     notes = (note, *unknown, *verdict.notes)
     return replace(verdict, rules=tuple(rules), notes=notes, doubtful=True, asks=(*asks, *unknown))
 

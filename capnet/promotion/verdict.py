@@ -24,8 +24,9 @@ NO_INTERVAL = (float("nan"), float("nan"))
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
 OTHER_CLASSES = "the champion knows other classes"
+NO_CLASSES = "no class in common with the champion"
 OTHER_LABELS = "all test pictures of the champion are tested on again, but the labels of some were changed"
-CAUSES = (OTHER_CLASSES, OTHER_LABELS)  # why too little is compared: notes that begin so
+CAUSES = (NO_CLASSES, OTHER_LABELS)  # why too little is compared: notes that begin so
 LIKELY = "below what is allowed, but not beyond doubt"
 FEWER_KEPT = "below what is allowed; thresholds vary with the pictures that they are chosen on, so a person decides"
 

@@ -16,7 +16,7 @@ from capnet.promotion.champion import refusal
 from capnet.promotion.history import Event
 from capnet.promotion.page import RULE, body, opening, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import OTHER_CLASSES, Rule, Verdict, coverage
+from capnet.promotion.verdict import NO_CLASSES, OTHER_CLASSES, Rule, Verdict, coverage
 
 
 def lines_of(client: MlflowClient, number: str) -> list[str]:
@@ -121,7 +121,7 @@ def test_the_name_of_a_class_does_not_end_the_line_of_its_rule() -> None:
 
 def test_long_names_of_classes_do_not_cut_off_that_a_reason_is_needed() -> None:
     rules = coverage("coverage", 0, 350, "test pictures of the champion", Policy())
-    verdict = Verdict(tuple(rules), (f"{OTHER_CLASSES} (gone: none; new: {'x' * 5000})",), doubtful=True, rows=350)
+    verdict = Verdict(tuple(rules), (f"{NO_CLASSES} (gone: none; new: {'x' * 5000})",), doubtful=True, rows=350)
     tags = verdict_tags(ModelVersion("capnet", "2", 0), None, verdict, Policy())
     assert "a verdict that needs a reason: inconclusive: coverage" in refusal("capnet", "2", tags, [])
 

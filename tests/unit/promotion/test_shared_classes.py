@@ -44,8 +44,7 @@ def test_without_a_class_in_common_nothing_is_compared(make_outputs: Make) -> No
     scores = scores_of(make_outputs())
     items = [{**item, "name": f"other {item['name']}"} for item in scores.classes["classes"]]
     verdict = gate_verdict(scores, replace(scores, classes={**scores.classes, "classes": items}), POLICY)
-    assert verdict.notes[0].startswith("the champion knows other classes (gone: other ")
-    assert verdict.notes[0].endswith(", so nothing can be compared")
+    assert verdict.notes[0].startswith("no class in common with the champion, so nothing can be compared (gone: other ")
     assert {rule.name for rule in verdict.rules} == {"coverage", "coverage of the tail"}
     assert (verdict.colour, verdict.needs_reason) == ("inconclusive", True)
 
@@ -126,3 +125,13 @@ def test_a_champion_of_other_classes_scores_pictures_that_are_new(make_outputs: 
     verdict = gate_verdict(noisy(scores, 1), part, POLICY, lambda rows: every[200:])
     assert (verdict.colour, "critical class cat" in [rule.name for rule in verdict.broken]) == ("red", True)
     assert verdict.fell[0].startswith("cat ")
+
+
+def test_too_few_pictures_of_the_champion_are_its_own_matter(make_outputs: Make) -> None:
+    """Another list of classes is no reason to leave out pictures: a test on them would decide the rules."""
+    scores = scores_of(make_outputs())
+    candidate = replace(scores, test=scores.test.iloc[:100].reset_index(drop=True))
+    verdict = gate_verdict(candidate, of_classes(scores, [0, 1, 2]), POLICY)
+    assert (len(verdict.uncovered), verdict.causes) == (2, [])
+    assert verdict.asks[0].startswith("the champion knows other classes")
+    assert verdict.advice.startswith("test on the champion's pictures too")
