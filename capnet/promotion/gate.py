@@ -109,14 +109,14 @@ def _compare_shared(
         uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
         verdict = replace(alone, rules=(*uncovered, *alone.rules))
         note = f"{NO_CLASSES}, so nothing can be compared ({changes})"
-        asks = () if uncovered else (note,)
+        asks = [] if uncovered else [note]
     else:
         columns = [column[name] for name in names]
         again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
         ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
         verdict = _compare(alone, ours, rival, own_groups, policy, again)
         note = f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know"
-        asks = (note, *verdict.asks)
+        asks = [note, *verdict.asks]
     of_all = (COVERAGE, CRITICAL, MINIMUM)
     rules = [
         rule if rule.name.startswith(of_all) else replace(rule, name=f"shared classes: {rule.name}")
