@@ -19,7 +19,7 @@ from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.rows import Rows
 from capnet.promotion.scores import GateScores
-from capnet.promotion.shared import class_changes, of_classes
+from capnet.promotion.shared import class_changes, columns_of, of_classes
 from capnet.promotion.verdict import (
     COVERAGE,
     CRITICAL,
@@ -103,27 +103,26 @@ def _compare_shared(
     changes = class_changes(champion.names, candidate.names)
     lost = sorted(champion.critical.difference(candidate.names))
     unknown = (f"critical classes of the champion that this version does not know: {some(lost)}",) if lost else ()
-    column = {name: number for number, name in enumerate(champion.names)}
-    names = [name for name in candidate.names if name in column]
+    known = set(champion.names)
+    names = [name for name in candidate.names if name in known]
     if not names:
         uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
-        verdict = replace(alone, rules=(*uncovered, *alone.rules))
         note = f"{NO_CLASSES}, so nothing can be compared ({changes})"
-        asks = [] if uncovered else [note]
-    else:
-        columns = [column[name] for name in names]
-        again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
-        ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
-        verdict = _compare(alone, ours, rival, own_groups, policy, again)
-        note = f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know"
-        asks = [note, *verdict.asks]
+        asks = unknown if uncovered else (note, *unknown)
+        rules = (*uncovered, *alone.rules)
+        return replace(alone, rules=rules, notes=(note, *unknown, *alone.notes), doubtful=True, asks=asks)
+    columns = columns_of(champion, names)
+    again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
+    ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
+    verdict = _compare(alone, ours, rival, own_groups, policy, again)
+    reasons = (f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know", *unknown)
     of_all = (COVERAGE, CRITICAL, MINIMUM)
-    rules = [
+    rules = tuple(
         rule if rule.name.startswith(of_all) else replace(rule, name=f"shared classes: {rule.name}")
         for rule in verdict.rules
-    ]
-    notes = (note, *unknown, *verdict.notes)
-    return replace(verdict, rules=tuple(rules), notes=notes, doubtful=True, asks=(*asks, *unknown))
+    )
+    notes, asks = (*reasons, *verdict.notes), (*reasons, *verdict.asks)
+    return replace(verdict, rules=rules, notes=notes, doubtful=True, asks=asks)
 
 
 def _compare(

@@ -23,6 +23,12 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
     return f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}"
 
 
+def columns_of(model: GateScores, names: Sequence[str]) -> list[int]:
+    """The columns of some classes in a model's scores."""
+    column = {name: number for number, name in enumerate(model.names)}
+    return [column[name] for name in names]
+
+
 def of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
     """A model's scores and labels as if it had some of its classes alone.
 
@@ -30,8 +36,7 @@ def of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
         model: what the gate compares.
         names: of these classes, in the order that they shall have.
     """
-    position = {name: column for column, name in enumerate(model.names)}
-    columns = [position[name] for name in names]
+    columns = columns_of(model, names)
     number = {column: new for new, column in enumerate(columns)}
     numbers = {
         kind: pd.Series([[number[c] for c in map(int, row) if c in number] for row in model.test[kind]], dtype=object)

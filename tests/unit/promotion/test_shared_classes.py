@@ -91,16 +91,16 @@ def test_a_critical_class_that_is_gone_is_named_however_many_are(make_outputs: M
     critical, usual = (
         scores_of(make_outputs(tmp_path / kind, critical=of)) for kind, of in (("a", ("cat",)), ("b", ()))
     )
-    said = "critical classes of the champion that this version does not know: cat"
+    note = "critical classes of the champion that this version does not know: cat"
     for order in ([0, 2, 3], [0]):
         candidate = of_classes(critical, order)
         verdict = gate_verdict(candidate, critical, POLICY)
-        assert (verdict.asks[-1], verdict.notes.count(said)) == (said, 1)
-        assert said not in gate_verdict(candidate, usual, POLICY).notes
+        assert (verdict.asks[-1], verdict.notes.count(note)) == (note, 1)
+        assert note not in gate_verdict(candidate, usual, POLICY).notes
     items = [{**item, "name": f"other {item['name']}"} for item in critical.classes["classes"]]
     renamed = replace(critical, classes={**critical.classes, "classes": items})
     verdict = gate_verdict(renamed, critical, POLICY)
-    assert (verdict.asks, verdict.notes[1:]) == ((said,), (said,))
+    assert (verdict.asks, verdict.notes[1:]) == ((note,), (note,))
 
 
 def test_ten_thousand_classes_are_chosen_in_seconds() -> None:
