@@ -254,7 +254,7 @@ class Paper:
 
     def table(self) -> str:
         """Write table.md and results.json; returns the Markdown."""
-        from benchmarks.paper_table import document, measured, our_rows
+        from benchmarks.paper_table import different_precisions, document, measured, our_rows
 
         runs = []
         for backbone in self.weights:
@@ -266,13 +266,11 @@ class Paper:
                 runs.append(
                     {"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": values}
                 )
-        precisions = [f"{run['backbone']} seed {run['seed']} {run['precision']}" for run in runs]
-        mixed = [f"towers ran in different precisions: {', '.join(precisions)}"]
         facts = {
             "settings_sha256": self.settings_sha256,
             "seeds": self.seeds,
             "weights": self.hashes,
-            "notes": [*self.notes, *(mixed if len({run["precision"] for run in runs}) > 1 else [])],
+            "notes": self.notes + different_precisions(runs),
             "runs": runs,
         }
         params = self.params(self.first_backbone)

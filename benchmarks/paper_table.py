@@ -126,6 +126,14 @@ def our_rows(runs: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
+def different_precisions(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A note where the towers of the ``runs`` did not all run in one ``precision``."""
+    if len({run["precision"] for run in runs}) < 2:
+        return []
+    each = ", ".join(f"{run['backbone']} seed {run['seed']} {run['precision']}" for run in runs)
+    return [f"towers ran in different precisions: {each}"]
+
+
 def _over_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     for name in NAMES:
