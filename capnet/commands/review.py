@@ -94,8 +94,8 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     from capnet.evaluation.doubtful import doubtful_labels
     from capnet.evaluation.split_rows import (
         check_scores,
+        concatenated,
         held_out_rows,
-        joined,
         make_split,
         require_fitted_rows,
         require_measured,
@@ -124,7 +124,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     if not parts:
         todo = "set train.out_of_fold: true and train again, or review test images: --test"
         raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
-    asked = joined(parts)
+    asked = concatenated(parts)
     number = {name: c for c, name in enumerate(classes.names)}
     position = {path: row for row, path in enumerate(asked.rows["path"])}
     for path, name in before:

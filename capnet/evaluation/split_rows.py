@@ -125,14 +125,14 @@ def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> Spl
     parts = [split for split in splits if (out_of_fold["split"] == split.name).any()] or list(splits)
     words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
     todo = "run `capnet train` again after `capnet split`"
-    together = joined(parts)
+    together = concatenated(parts)
     by_row = aligned(out_of_fold, together.rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
     held_out = replace(together, scores={"capnet": np.stack(by_row).astype(np.float32)})
     check_scores(held_out)
     return held_out
 
 
-def joined(splits: Sequence[SplitRows]) -> SplitRows:
+def concatenated(splits: Sequence[SplitRows]) -> SplitRows:
     """The rows of several splits one after the other, with their labels and without scores."""
     rows = pd.concat([split.rows for split in splits], ignore_index=True)
     labels, known = (np.concatenate([getattr(split, name) for split in splits]) for name in ("labels", "known"))
