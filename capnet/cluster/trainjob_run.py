@@ -137,7 +137,7 @@ def same(left: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def cancellable(folder: Path) -> Iterator[None]:
-    """A SIGTERM raises Cancelled, once: a second one does not disturb clearing up. The nodes are told first, in case
+    """A SIGTERM raises Cancelled, once: a second one does not disturb clearing up. The nodes learn of it first, in case
     this process is killed next.
     """
 

@@ -40,7 +40,7 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
 
 
 def _complete(client: MlflowClient, made: ModelVersion, home: str) -> None:
-    """Tag a copy with its origin and take away what the gate said of the original.
+    """Tag a copy with its origin and remove the tags of the original's verdict.
 
     The origin comes first: if this process dies in between, nobody takes the copy for a version of its own, which was
     never refused elsewhere.

@@ -215,7 +215,7 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     and the model's scores of the test rows.
 
     Scores of training rows would not do: they are out of fold, so by other models, and with them up to seven in ten
-    batches in which nothing had changed were said to differ in some class.
+    batches in which nothing had changed were reported as different in some class.
     """
     train = make_split(read_split(candidate.split / "split.parquet"), "train", candidate.classes, {})
     rates = train.labels.sum(axis=0) / np.maximum(1, train.known.sum(axis=0))

@@ -138,9 +138,8 @@ def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
     """Why the pixels of a picture should not be decoded, as its header tells; "" where nothing speaks against it."""
     width, height = image.size
     has_several_scans = _has_several_scans(image, source)
-    is_reducible = (
-        not has_several_scans and image.format == "JPEG" and image.mode in ("RGB", "L")
-    )  # to half, by its decoder
+    # to half, by its decoder
+    is_reducible = not has_several_scans and image.format == "JPEG" and image.mode in ("RGB", "L")
     if width * height > MOST_PIXELS and not is_reducible:
         return str(_too_many(MOST_PIXELS))
     if max(width, height) > MOST_ASPECT * min(width, height):
