@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines.errors import RunFailed, ServerError
+from pipelines.run_tasks import failed, reason, states
 from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
@@ -112,11 +113,19 @@ class Server:
         """Where the run is shown."""
         return f"{self.way.host}/#/runs/details/{run_id}"
 
-    def wait(self, run_id: str, report: Callable[[str], None]) -> None:
-        """Report what the tasks do until the run ends. Raises RunFailed naming what failed, and ServerError where the
-        server has not answered for ten minutes.
+    def wait(self, run_id: str, names: Mapping[str, str], report: Callable[[str], None]) -> None:
+        """Report what the tasks do until the run ends.
+
+        Args:
+            run_id: The run.
+            names: The tasks that are reported: those of `pipelines.run_tasks.task_names`.
+            report: Takes each line.
+
+        Raises:
+            RunFailed: Naming what failed.
+            ServerError: Where the server has not answered for ten minutes.
         """
-        states: dict[str, str] = {}
+        last: dict[str, str] = {}
         lost = 0
         while True:
             try:
@@ -131,16 +140,18 @@ class Server:
                     report(f"no word of the run, asking again: {error.problems[0].what}")
                 time.sleep(EVERY)
                 continue
-            tasks = (run.run_details.task_details if run.run_details else None) or []
-            for item in tasks:
-                one = item.task_id or item.display_name  # the turns of a loop share their names
-                if item.state and states.get(one) != item.state:
-                    states[one] = item.state
-                    report(f"{item.display_name}: {item.state.lower()}")
+            details = (run.run_details.task_details if run.run_details else None) or []
+            for task, name, state in states(details, names):
+                if last.get(task) != state:
+                    last[task] = state
+                    report(f"{name}: {state.lower()}")
             if run.state in GOOD:
                 return
             if run.state in BAD:
-                raise RunFailed(_failure(run, tasks), self.address(run_id), "the task's log on that page says why")
+                what = (
+                    f"the run ended as {run.state}: {'; '.join(failed(details, names)) or 'no task named'}{reason(run)}"
+                )
+                raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
             time.sleep(EVERY)
 
     def _job(
@@ -198,17 +209,6 @@ def _message(body: Any) -> str:
         return " ".join(str(content.get("message") or content.get("error") or "").split())[:500]
     except (TypeError, ValueError, AttributeError):
         return ""
-
-
-def _failure(run: Any, tasks: Sequence[Any]) -> str:
-    """How a run ended, and which of its tasks failed, without those that only contain them."""
-    failed = [item for item in tasks if item.state == "FAILED" and not item.child_tasks]
-    names = "; ".join(f"{item.display_name}{_reason(item)}" for item in failed) or "no task named"
-    return f"the run ended as {run.state}: {names}{_reason(run)}"
-
-
-def _reason(item: Any) -> str:
-    return f" ({' '.join(item.error.message.split())})" if item.error and item.error.message else ""
 
 
 def _limit(client: Any, seconds: float) -> None:

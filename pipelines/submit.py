@@ -163,6 +163,7 @@ def named_settings(options: Mapping[str, Any]) -> list[str]:
 
 
 def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str, options: dict[str, Any]) -> None:
+    from pipelines.run_tasks import task_names
     from pipelines.server import Server
     from pipelines.ways import choose
 
@@ -180,7 +181,7 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
     run = server.start(version, f"{name} {version.name}", experiment, arguments, account)
     click.echo(f"run: {server.address(run)}")
     if options["wait"]:
-        server.wait(run, click.echo)
+        server.wait(run, task_names(text), click.echo)
         click.echo("the run succeeded")
 
 

@@ -58,7 +58,7 @@ def test_a_token_that_was_renewed_is_read_again(
     monkeypatch.setattr(time, "sleep", sleep)
     state.story = [RUNNING]
     messages: list[str] = []
-    server.wait("r", messages.append)
+    server.wait("r", {}, messages.append)
     assert polls == 100
     assert messages == []
 
@@ -72,7 +72,7 @@ def test_minutes_without_an_answer_are_borne_and_told(
     away = [{"status": status}] * 50  # of ten seconds
     state.story = [RUNNING, *away, RUNNING, *away, {"state": "SUCCEEDED"}]
     messages: list[str] = []
-    server.wait("r", messages.append)
+    server.wait("r", {}, messages.append)
     assert len(messages) == 2
     assert all("asking again" in line and str(status) in line for line in messages)
 
@@ -84,4 +84,4 @@ def test_a_token_that_nobody_renews_ends_the_wait(
     server = Server(way("in-cluster", host, tmp_path / "token"))
     state.token = "second"
     with pytest.raises(ServerError, match="does not know us"):
-        server.wait("r", lambda line: None)
+        server.wait("r", {}, lambda line: None)
