@@ -14,7 +14,8 @@ def test_memory_is_in_the_unit_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kibibytes = 3 * 2**20  # the system counts in these
-    monkeypatch.setattr(scale.subprocess, "Popen", lambda *_, **__: SimpleNamespace(pid=1))
+    # not in subprocess itself: matplotlib asks a process for the fonts where its cache is not there yet
+    monkeypatch.setattr(scale, "subprocess", SimpleNamespace(Popen=lambda *_, **__: SimpleNamespace(pid=1)))
     monkeypatch.setattr(scale.os, "wait4", lambda *_: (1, 0, SimpleNamespace(ru_maxrss=kibibytes)))
     drawing = tmp_path / "drawing.svg"
     scale.main(["--rows", "10", "100", "--stages", "ingest", "--figure", str(drawing)])
