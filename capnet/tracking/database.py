@@ -107,6 +107,7 @@ def _make(database: Path, make: Callable[[str], object]) -> None:
     temporary = database.with_name(f".{database.name}.new")
     _remove(temporary)
     try:
+        temporary.touch()  # SQLite itself would take the right to write from a group that the umask gives it
         # MLflow would try again for minutes where nothing can be written
         with closing(sqlite3.connect(temporary)) as connection:
             connection.execute("create table probe (number integer)")

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import sys
 import time
 from contextlib import closing
@@ -164,3 +165,13 @@ def test_a_task_of_a_cluster_writes_no_database_that_goes_with_its_pod(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/state/mlflow.db")
     with store(Register(), "register the model"):
         assert (tmp_path / "state" / "mlflow.db").exists()
+
+
+def test_a_group_that_the_umask_gives_the_right_to_write_has_it(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        with store(Register(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"), "make a store"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "mlflow.db").stat().st_mode) == 0o664
