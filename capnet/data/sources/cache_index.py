@@ -40,6 +40,7 @@ def open_index(root: Path) -> sqlite3.Connection:
 
 def _checked(path: Path) -> sqlite3.Connection:
     """Open an index; raises sqlite3.DatabaseError where the file is damaged, or no such index."""
+    path.touch()  # SQLite itself would take the right to write from a group that the umask gives it
     index = sqlite3.connect(path)
     try:
         index.execute(SCHEMA)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from capnet.config import Data
 from capnet.contracts import tree_hash
 from capnet.data.sources import source
+from capnet.data.sources.cache_index import INDEX, open_index
 from capnet.data.sources.remote import Entry
 from capnet.data.sources.source import DataSource, digest, read_source, write_source
 from capnet.errors import ContractError, DataError
@@ -152,3 +155,12 @@ def test_a_branch_becomes_the_commit_that_it_is_now(tmp_path: Path) -> None:
 def test_settings_keep_what_the_source_does_not_say() -> None:
     settings = Data(root="s3://bucket/x", anonymous=True, format="voc")
     assert DataSource("s3://bucket/x", "", "data", "d", 1).settings(settings) == settings
+
+
+def test_a_group_that_the_umask_gives_the_right_to_write_has_it_in_the_index(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        open_index(tmp_path).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / INDEX).stat().st_mode) == 0o664
