@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from capnet.contracts.files import host, remove, sweep
-from capnet.errors import ConfigError, DataError, check_writable, machine_faults
+from capnet.errors import CapnetError, ConfigError, DataError, check_writable, machine_faults
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD
@@ -45,6 +45,7 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
     Raises:
         ConfigError: it is, or holds, an input, it lies in one that is an output of another stage, or no earlier run has
             written what is there.
+        CapnetError: another account has, and this one may not remove it.
     """
     target = path.resolve()
     for key, source in inputs.items():
@@ -53,6 +54,7 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
             raise _taken(f"the output would take the place of input {key} ({source})", path)
     if target in (Path.cwd(), *Path.cwd().parents) or path.name in ("", ".."):
         raise _taken("the output would take the place of the folder that the command runs in", path)
+    _check_removable(path)
     if path.exists() and path.is_dir() == is_file:
         raise _taken(f"the output is a {'file' if is_file else 'folder'}, and what is there is none", path)
     if path.is_file() and path.stat().st_size:
@@ -61,6 +63,19 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
                 raise _taken("the output would take the place of another file", path)
     if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in EARLIER):
         raise _taken("the output would take the place of a folder with other files", path)
+
+
+def _check_removable(path: Path) -> None:
+    """Raise CapnetError where this account may not delete a folder that is there, before the work is done."""
+    inner = (Path(above, name) for above, names, _ in os.walk(path) for name in names)
+    for folder in (path, *inner):
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        is_listed = os.access(folder, os.R_OK | os.X_OK)
+        if not is_listed or (os.listdir(folder) and not os.access(folder, os.W_OK)):
+            what = "the output would take the place of a folder that this account may not remove"
+            todo = "let its owner remove it, or give it to this account (chown -R)"
+            raise CapnetError(what, str(folder), todo)
 
 
 def _taken(what: str, path: Path) -> ConfigError:

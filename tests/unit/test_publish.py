@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from capnet.contracts import publish as publishing
 from capnet.contracts.files import remove, replace_file
-from capnet.contracts.publish import all_or_nothing, prepare, publish, temporary_folder, temporary_path
+from capnet.contracts.publish import all_or_nothing, check_target, prepare, publish, temporary_folder, temporary_path
 from capnet.errors import CapnetError, machine_fault, machine_faults
 from capnet.stages import run
 from capnet.state import state_dir
 
+NOBODY = 65534  # an account without rights
 PUBLISHER = """
 import sys
 from pathlib import Path
@@ -152,6 +154,50 @@ def test_a_file_that_is_written_takes_the_remains_of_killed_writers_with_it(tmp_
         (tmp_path / name).touch()
     replace_file(tmp_path / "b.json", "{}")
     assert {path.name for path in tmp_path.iterdir()} == {"b.json", *others}
+
+
+def as_ordinary_account(folder: Path, action: Callable[[], object]) -> str:
+    """What ``action`` raises in a process that works in ``folder`` without any right of root's; "" for nothing."""
+    folder.chmod(0o777)
+    answer, end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.chdir(folder)
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            action()
+        except BaseException as error:
+            os.write(end, f"{type(error).__name__} {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(end)
+    os.waitpid(child, 0)
+    with os.fdopen(answer) as text:
+        return text.read()
+
+
+@pytest.mark.parametrize("place", ["model", "model/inner"])
+def test_an_output_of_another_account_is_found_before_the_work(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "model" / "model.safetensors").touch()
+    (tmp_path / place / "file").touch()
+    target = Path("model")
+
+    def check() -> None:
+        check_target(target, False, {})
+
+    for folder in (tmp_path / "model", tmp_path / place):
+        folder.chmod(0o777)
+    assert as_ordinary_account(tmp_path, check) == ""
+    for rights in (0o555, 0o000):
+        (tmp_path / place).chmod(rights)
+        answer = as_ordinary_account(tmp_path, check)
+        (tmp_path / place).chmod(0o777)
+        assert answer.startswith("CapnetError the output would take the place of a folder that this account may not")
+        assert f"where: {place}\n" in answer
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EIO])
