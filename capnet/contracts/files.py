@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,14 @@ def named_faults(path: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path, form: re.Pattern[str]) -> None:
-    """Remove what processes of this machine left that run no more; the group of ``form`` is the process's id."""
+    """Remove what processes of this machine left that run no more; the group of ``form`` is the process's id. What
+    another account left may stay until that one comes.
+    """
     for path in folder.iterdir():
         match = form.fullmatch(path.name)
         if match and not is_alive(int(match[1])):
-            remove(path)
+            with suppress(PermissionError):
+                remove(path)
 
 
 def remove(path: Path) -> None:

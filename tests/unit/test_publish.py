@@ -200,6 +200,28 @@ def test_an_output_of_another_account_is_found_before_the_work(tmp_path: Path, p
         assert f"where: {place}\n" in answer
 
 
+def test_what_another_account_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)  # its number is that of no process
+    name = temporary_path(Path("model"), 0).name.replace(f".{os.getpid()}.", f".{child}.")
+    left = [tmp_path / name, tmp_path / f".b.json.{os.uname().nodename}.{child}.tmp"]
+    for folder in left:
+        folder.mkdir()
+        (folder / "file").touch()
+        folder.chmod(0o555)
+
+    def write() -> None:
+        prepare(temporary_path(Path("model"), 0))
+        replace_file(Path("b.json"), "{}")
+
+    assert as_ordinary_account(tmp_path, write) == ""
+    assert (tmp_path / "b.json").read_text() == "{}"
+    for folder in left:
+        folder.chmod(0o755)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EIO])
 def test_what_the_machine_refuses_has_three_parts(number: int) -> None:
     with pytest.raises(CapnetError) as caught, machine_faults():
