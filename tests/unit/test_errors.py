@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from capnet.errors import CapnetError, DataError, Problem, exits
+from capnet.errors import CapnetError, DataError, Problem, exits, machine_faults
 
 
 def test_what_a_message_quotes_neither_steers_a_terminal_nor_fills_it() -> None:
@@ -28,3 +31,9 @@ def test_the_first_line_says_what_kind_of_error_it_is_where_there_is_a_word(
     with pytest.raises(SystemExit), exits("capnet"):
         raise kind("no room", "/data", "make some")
     assert capsys.readouterr().err == f"capnet: {heading}\nno room\n  where: /data\n  to do: make some\n"
+
+
+def test_what_may_not_be_read_needs_no_folder_that_may_be_written_to() -> None:
+    with pytest.raises(CapnetError) as caught, machine_faults():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "data/labels.csv")
+    assert caught.value.problems[0].todo.startswith("let this account read it")
