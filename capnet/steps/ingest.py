@@ -248,8 +248,10 @@ def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest
 
 
 def _folder_with(root: Path, path: str) -> Path | None:
-    """The first folder of the data folder that has the path in it."""
-    return next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / path).is_file()), None)
+    """The first folder of the data folder that has the path in it, of those that this account may look into: a disk's
+    lost+found is not one.
+    """
+    return next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and os.path.isfile(entry / path)), None)
 
 
 def _advice(root: Path, path: str, fault: str) -> str:

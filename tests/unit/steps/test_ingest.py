@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import logging
+import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -100,6 +102,24 @@ def test_advice_for_paths_that_look_right(
     accents, folder = refused(data, tmp_path / "manifest")
     assert f"write the name in {form}" in accents
     assert "relative to the data folder: write images/c.jpg" in folder
+
+
+def test_a_folder_that_may_not_be_looked_into_hides_no_missing_picture(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as lost+found, which every disk has: root's."""
+    (data / "lost+found").mkdir()
+    stat = os.stat
+
+    def refuse(path: str | Path, *arguments: object, **names: bool) -> os.stat_result:
+        if "lost+found/" in os.fspath(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return stat(path, *arguments, **names)
+
+    (data / "labels.csv").write_text("path,labels\nimages/gone.jpg,dog\n")
+    monkeypatch.setattr(os, "stat", refuse)
+    (text,) = refused(data, tmp_path / "manifest")
+    assert "'images/gone.jpg': missing" in text
 
 
 @pytest.mark.parametrize("file", ["b.jpg", "K\u00e4se.jpg", "Ka\u0308se.jpg"])
