@@ -16,8 +16,10 @@ from capnet.errors import ConfigError, DataError, Problem, counted
 
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE]|e[0-9]+)?")  # of Kubernetes, and above zero
 LEAST_BYTES = 2**20  # of memory: fewer are a number without its unit, and no container starts with them
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")  # its value, and its name behind a domain
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # what a taint is compared with
+MOST_DOMAIN = 253 - len("requests.")  # of a GPU's kind: a quota has it behind this word
 QUANTITIES = ("cpu", "memory", "shared_memory")
 NAMES = ("s3_secret", "mlflow_secret", "git_secret")
 # a task's volume has the name of its claim, which Kubernetes therefore wants shorter, without dots, and once in a pod
@@ -117,11 +119,7 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{options[name]!r} is no quantity of Kubernetes", option(name), todo)
         elif name != "cpu" and parse_quantity(options[name]) < LEAST_BYTES:
             yield Problem(f"{options[name]!r} is less than 1Mi of memory", option(name), "add the unit: 8Gi or 512Mi")
-    secrets = (*NAMES, "pull_secret") if options["pull_secret"] else NAMES
-    for name in secrets:
-        if not NAME.fullmatch(options[name]):
-            todo = "write a name in small letters, digits, - and .; a secret that does not exist does no harm"
-            yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
+    yield from of_objects(options)
     for name in CLAIMS:
         if not VOLUME.fullmatch(options[name]) or options[name] in TAKEN:
             todo = f"write small letters, digits and -, at most 63; {', '.join(TAKEN)} are volumes of a task already"
@@ -130,7 +128,8 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         what = f"{options['data_claim']} would be mounted twice, for state and for images"
         yield Problem(what, "--state-claim, --data-claim", "name two claims")
     domain, slash, kind = options["accelerator_type"].partition("/")
-    if not slash or not NAME.fullmatch(domain) or not LABEL.fullmatch(kind):
+    asked = NAME.fullmatch(domain) and len(domain) <= MOST_DOMAIN and not domain.startswith("requests.")
+    if not slash or not asked or not LABEL.fullmatch(kind):
         todo = "write a resource with its domain, such as nvidia.com/gpu; --accelerator-count 0 asks for none"
         what = f"{options['accelerator_type']!r} is no kind of GPU"
         yield Problem(what, option("accelerator_type"), todo)
@@ -147,6 +146,17 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{json.dumps(item)} is no toleration of a pod", option("tolerations"), todo)
 
 
+def of_objects(options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Names that no secret and no service account can have."""
+    given = [name for name in ("pull_secret", "service_account") if options[name]]
+    for name in (*NAMES, *given):
+        if not NAME.fullmatch(options[name]):
+            todo = "write a name in small letters, digits, - and ., a letter or digit on both sides of each ."
+            if name != "service_account":
+                todo += "; a secret that does not exist does no harm"
+            yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
+
+
 def against(toleration: Mapping[str, Any]) -> str:
     """What to correct in a toleration that KFP or Kubernetes refuses, or whose field KFP drops; "" for any other."""
     known = {name: toleration.get(name) or "" for name in TOLERATION[:-1]}
@@ -159,6 +169,8 @@ def against(toleration: Mapping[str, Any]) -> str:
         return "leave value out: operator Exists takes none"
     if operator != "Exists" and not known["key"]:
         return "name the key of the taint; without one, operator is Exists"
+    if operator in OPERATORS[2:] and not WHOLE.fullmatch(known["value"]):
+        return f"write a whole number as value: operator {operator} compares the taint with it"
     if (known["key"] and not is_label(known["key"])) or (known["value"] and not LABEL.fullmatch(known["value"])):
         return "write key and value as the taint has them: kubectl describe nodes"
     if seconds is not None and (effect != "NoExecute" or type(seconds) is not int):

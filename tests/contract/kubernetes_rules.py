@@ -86,6 +86,8 @@ def resources(asked: dict[str, Any], where: str) -> Iterator[str]:
         for name, text in asked.get(kind, {}).items():
             if name not in STANDARD and (not is_key(name) or "/" not in name):
                 yield f"{where}.{kind}: {name!r} must be a standard resource for containers"
+            elif name not in STANDARD and (name.startswith("requests.") or not is_key(f"requests.{name}")):
+                yield f"{where}.{kind}: {name!r} doesn't follow extended resource name standard"  # as in a quota
             try:
                 result[name] = amount(text)
             except ValueError as error:

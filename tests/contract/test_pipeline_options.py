@@ -89,7 +89,13 @@ def test_memory_without_its_unit_is_refused(option: tuple[str, str]) -> None:
     assert f"{option[1]!r} is less than 1Mi of memory\n  where: {option[0]}" in text
 
 
-@pytest.mark.parametrize("kind", ["", "gpu", "nvidia.com/", "/gpu", "NVIDIA.com/gpu", "nvidia.com/gpu/2"])
+WRONG_GPUS = (
+    *("", "gpu", "nvidia.com/", "/gpu", "NVIDIA.com/gpu", "nvidia.com/gpu/2", "nvidia..com/gpu", "nvidia-.com/gpu"),
+    *("requests.nvidia.com/gpu", f"{'a' * 245}/gpu"),
+)
+
+
+@pytest.mark.parametrize("kind", WRONG_GPUS)
 def test_a_kind_of_gpu_that_no_pod_can_ask_for_is_refused(kind: str) -> None:
     assert list(kubernetes_rules.resources({"limits": {kind: "0"}}, "task"))
     text = output("training", *LOCK, "--dry-run", "--accelerator-type", kind)
@@ -109,6 +115,10 @@ def test_a_kind_of_gpu_that_no_pod_can_ask_for_is_refused(kind: str) -> None:
         {"effect": "NoSchedule", "tolerationSeconds": 60},
         {"effect": "NoExecute", "tolerationSeconds": "60"},
         {"value": 1},
+        {"key": "my..domain/gpu"},
+        {"operator": "Gt"},
+        {"operator": "Lt", "value": "high"},
+        {"operator": "Gt", "value": "007"},
     ],
 )
 def test_a_toleration_that_no_pod_can_have_is_refused(change: dict[str, Any]) -> None:
@@ -132,6 +142,11 @@ def test_a_toleration_that_a_pod_can_have_is_taken(item: dict[str, Any]) -> None
     assert not against(item)
 
 
+def test_a_toleration_that_compares_is_left_to_the_cluster() -> None:
+    """From 1.35 on behind a feature gate, TaintTolerationComparisonOperators, which no option can see."""
+    assert not against({"key": "gpu-memory", "operator": "Gt", "value": "40", "effect": "NoSchedule"})
+
+
 @pytest.mark.parametrize("runtime", ["", "My Runtime", "trainingruntime/mine", "TrainingRuntime/", "/mine", "a/b/c"])
 def test_a_training_runtime_that_no_cluster_has_is_refused(runtime: str) -> None:
     text = output("training", *LOCK, "--dry-run", "--nodes", "2", "--training-runtime", runtime)
@@ -152,7 +167,7 @@ def test_gpus_that_the_settings_leave_idle_are_refused() -> None:
     assert CliRunner().invoke(submit.command, [*arguments[:-2], "--set", "runtime.device=cpu"]).exit_code == 0
 
 
-@pytest.mark.parametrize("label", ["gpu=NVIDIA L4", "a b=c", "=x", "my_domain/gpu=yes", "gpu=-1"])
+@pytest.mark.parametrize("label", ["gpu=NVIDIA L4", "a b=c", "=x", "my_domain/gpu=yes", "my.-domain/gpu=yes", "gpu=-1"])
 def test_a_label_that_no_node_can_have_is_refused(label: str) -> None:
     key, _, value = label.partition("=")
     assert list(kubernetes_rules.labels({key: value}, "nodeSelector"))
@@ -190,7 +205,17 @@ def test_parameters_that_are_too_long_together_are_refused_with_the_longest() ->
     assert MOST_BYTES < argo_rules.MOST_ARGUMENT - 10_000, "what surrounds them"
 
 
-@pytest.mark.parametrize("option", [("--pull-secret", "My_Key"), ("--git-secret", "")])
+WRONG_NAMES = [
+    ("--pull-secret", "My_Key"),
+    ("--git-secret", ""),
+    ("--s3-secret", "capnet..s3"),
+    ("--s3-secret", "capnet-.s3"),
+    ("--mlflow-secret", "a" * 254),
+    ("--service-account", "Capnet"),
+]
+
+
+@pytest.mark.parametrize("option", WRONG_NAMES)
 def test_a_name_that_no_object_can_have_is_refused(option: tuple[str, str]) -> None:
     assert f"{option[1]!r} is no name of an object" in output("prediction", *LOCK, "--dry-run", *option)
 
