@@ -223,6 +223,14 @@ def test_a_trainer_that_would_drop_the_volumes_of_a_trainjob_is_too_old(
     assert enough or (check.problem and "older than 2.2" in check.problem.what)
 
 
+def test_a_training_runtime_that_one_may_not_see_is_not_said_to_be_there(cluster: Cluster) -> None:
+    cluster.objects[nodes.TRAINER] = {"kind": "APIResourceList"}
+    cluster.forbidden = {"/clustertrainingruntimes/torch-distributed"}
+    (check,) = nodes.check_trainer(Kubernetes(), Needs("s3://bucket/birds", nodes=2))
+    assert check.problem is None
+    assert check.message == "Kubeflow Trainer; runtime torch-distributed was not checked, because you may not see it"
+
+
 @pytest.mark.parametrize("content", [b"clusters: [", b"\x80", b"- clusters\n", b"clusters: 1\n", b"a: &b *b\n"])
 def test_a_kubeconfig_that_is_damaged_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = tmp_path / "kubeconfig"
