@@ -157,14 +157,20 @@ def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     """
     for name in [needs.state_claim, *([needs.data_claim] if on_volume(needs.root) else [])]:
         about, where = f"claim {name}", needs.where("claim", name)
-        make = f"{train_nodes.DEPLOY if name == needs.state_claim else train_nodes.DEPLOY_DATA} ({train_nodes.DOCS})"
+        deploy = train_nodes.DEPLOY if name == needs.state_claim else train_nodes.DEPLOY_DATA
+        make = f"{needs.deploy(deploy)} ({train_nodes.DOCS})" if needs.nodes > 1 else needs.deploy(DEPLOY)
         try:
             claim = api.get(f"/api/v1/namespaces/{needs.namespace}/persistentvolumeclaims/{name}")
         except NotThere:
-            todo = make if needs.nodes > 1 else DEPLOY
+            todo = make
             if name == needs.state_claim and needs.nodes == 1:
                 todo += ", or submit with --no-state-volume"
             yield wrong(about, f"there is no claim {name}", where, todo)
+            continue
+        if claim["metadata"].get("deletionTimestamp"):
+            what = f"claim {name} is being deleted, and stays until no pod uses it; no new pod gets it"
+            todo = f"kubectl -n {needs.namespace} describe pvc {name} names the pods: delete them, then {make}"
+            yield wrong(about, what, where, todo)
             continue
         modes, phase = claim["spec"].get("accessModes", []), claim.get("status", {}).get("phase", "unknown")
         note = ""
@@ -196,11 +202,11 @@ def check_account(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     try:
         api.get(f"/api/v1/namespaces/{needs.namespace}/serviceaccounts/{name}")
     except NotThere:
-        todo = f"{DEPLOY}; or name another: --service-account"
+        todo = f"{needs.deploy(DEPLOY)}; or name another: --service-account"
         yield wrong(about, f"there is no service account {name}", where, todo)
         return
-    rights = dict.fromkeys(RIGHTS, DEPLOY) | dict.fromkeys(
-        train_nodes.RIGHTS if needs.nodes > 1 else (), train_nodes.DEPLOY
+    rights = dict.fromkeys(RIGHTS, needs.deploy(DEPLOY)) | dict.fromkeys(
+        train_nodes.RIGHTS if needs.nodes > 1 else (), needs.deploy(train_nodes.DEPLOY)
     )
     if opens := store_secret(api, needs):
         rights.setdefault(("", "secrets", "get", opens), OVERLAY)

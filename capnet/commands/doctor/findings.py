@@ -55,6 +55,12 @@ class Needs:
         """``secret capnet-s3, namespace kubeflow``, for a Problem."""
         return f"{kind} {name}, namespace {self.namespace}"
 
+    def deploy(self, usual: str) -> str:
+        """How to make what is in deploy/: the overlays are for the usual namespace."""
+        if self.namespace == names.NAMESPACE:
+            return usual
+        return f"make deploy, with an overlay of yours for namespace {self.namespace}, such as deploy/overlays/profile"
+
 
 def wrong(about: str, what: str, where: str, todo: str) -> Finding:
     """A finding that is only a problem."""

@@ -1,0 +1,38 @@
+"""`capnet doctor --cluster` and what a cluster is in the middle of, or has elsewhere than in namespace kubeflow."""
+
+from __future__ import annotations
+
+import pytest
+from contract import doctor_command
+from contract.doctor_command import SPACE, DoctorCommand
+
+from capnet.cluster import names
+
+pytestmark = pytest.mark.slow
+
+doctor = doctor_command.doctor
+
+
+def test_a_claim_that_is_being_deleted_is_no_claim_for_a_new_pod(doctor: DoctorCommand) -> None:
+    """Kubernetes 1.36.2: it is Bound with a deletionTimestamp as long as a pod uses it, and kubectl apply leaves it."""
+    claim = doctor.cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)
+    claim["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    for nodes, folder in (("1", "overlays/standalone"), ("2", "overlays/nodes")):
+        output, error = doctor.run("--nodes", nodes)
+        assert folder in str(error)
+        assert "claim capnet-state is being deleted, and stays until no pod uses it" in str(error)
+        assert "kubectl -n kubeflow describe pvc capnet-state" in str(error)
+        assert "ok     claim" not in output
+
+
+def test_in_another_namespace_no_overlay_for_kubeflow_is_named(doctor: DoctorCommand) -> None:
+    for nodes in ("1", "2"):
+        _, error = doctor.run("--namespace", "birds", "--nodes", nodes)
+        todos = (
+            [item.todo for item in error.problems if "claim" in item.where or "account" in item.where] if error else []
+        )
+        assert len(todos) == 2
+        for todo in todos:
+            assert "an overlay of yours for namespace birds, such as deploy/overlays/profile" in todo
+            assert "overlays/standalone" not in todo
+            assert "overlays/nodes" not in todo
