@@ -13,7 +13,11 @@ from typing import Any
 from capnet.errors import CapnetError
 
 SECONDS = 4.0  # longest wait for one answer
-REFUSALS = ("denied the request", "exceeded quota")  # 403 of one who may ask
+# 403 of one who may ask: what webhooks, quotas, limit ranges, pod security and a namespace that goes say
+REFUSALS = (
+    *("denied the request", "exceeded quota", "failed quota", " per Container is ", " per Pod is "),
+    *("violates PodSecurity", "because it is being terminated", "error looking up service account"),
+)
 
 
 class ClusterError(CapnetError):
@@ -78,11 +82,11 @@ class Kubernetes:
         """The object at an API path; raises ClusterError, and NotThere where there is none."""
         return self._call("GET", path, query, None)
 
-    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def create(self, path: str, body: Mapping[str, Any], **query: str) -> dict[str, Any]:
         """Make an object below an API path; raises Exists, Refused, NotAllowed, and NotThere where the cluster does not
         know the kind.
         """
-        return self._call("POST", path, {}, dict(body))
+        return self._call("POST", path, query, dict(body))
 
     def merge(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Change fields of the object at an API path."""

@@ -27,6 +27,7 @@ GROUPS = {
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
 }
 REASONS = {
+    400: "BadRequest",
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
@@ -45,6 +46,7 @@ class Cluster:
     events: list[dict[str, Any]] = field(default_factory=list)
     forbidden: set[str] = field(default_factory=set)  # ends of paths that this user may not ask
     silent: set[str] = field(default_factory=set)
+    against: tuple[int, str] = (0, "")  # status and words with which a pod is refused
     pipelines: int = 200  # what the service behind the proxy answers
     healthz: dict[str, Any] = field(default_factory=lambda: {"tag_name": "2.17.0", "multi_user": False})
     seen: list[str] = field(default_factory=list)
@@ -157,6 +159,10 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             assert f"/namespaces/{asked['spec']['resourceAttributes']['namespace']}/" in path
             return 200, {**asked, "status": {"allowed": cluster.allowed(asked["spec"])}}
+        if self.command == "POST" and path.endswith("/pods"):
+            if query.get("dryRun") != ["All"]:
+                return 422, "a pod would be made"
+            return cluster.against if cluster.against[0] else (201, json.loads(body))
         if path.endswith("/events"):
             fields = dict(item.split("=") for item in query["fieldSelector"][0].split(","))
             return 200, {

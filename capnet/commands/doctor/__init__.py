@@ -27,14 +27,17 @@ from capnet.errors import CapnetError, DataError
 @secret_options
 @click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU.")
 @click.option("--accelerator-count", default=0, help="GPUs that a run will ask for.")
+@click.option("--cpu", default="2", help="CPUs that train, evaluate and predict will ask for.")
+@click.option("--memory", default="8Gi", help="Memory that these will get.")
 @click.option("--nodes", default=1, help="Nodes that a run will train on.")
 @click.option("--training-runtime", default=names.RUNTIME, help="Runtime of Kubeflow Trainer for several nodes.")
 def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any) -> None:
     """Check the data: is it complete, does its remote answer, which credentials are in use; where state and MLflow's
     store are, and whether they can be used. Takes at most 5 seconds.
 
-    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines, which failures it
-    tries again, the network. Takes at most 10 seconds; no value of a secret is shown.
+    With --cluster: secrets and their keys, volumes, the tasks' account, whether the namespace takes their pods, GPUs,
+    Kubeflow Pipelines, which failures it tries again, the network. Takes at most 10 seconds; no value of a secret is
+    shown.
 
     \b
     Examples:

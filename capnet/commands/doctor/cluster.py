@@ -14,6 +14,7 @@ from capnet.cluster import names
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
 from capnet.cluster.names import NAMESPACE, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
+from capnet.commands.doctor.admission import check_pods
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
 from capnet.commands.doctor.platform import (
     check_network,
@@ -64,6 +65,7 @@ def cluster_checks(needs: Needs) -> Checks:
         **private,
         "volumes": partial(check_claims, api, needs),
         "account": partial(check_account, api, needs),
+        "pods": partial(check_pods, api, needs),
         "gpu": partial(check_nodes, api, needs),
         **several,
         "pipelines": partial(check_pipelines, api, needs),

@@ -48,6 +48,8 @@ class Needs:
     pull_secret: str = ""
     accelerator_type: str = names.ACCELERATOR
     accelerator_count: int = 0
+    cpu: str = "2"
+    memory: str = "8Gi"
     nodes: int = 1
     training_runtime: str = names.RUNTIME
 
