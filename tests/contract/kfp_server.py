@@ -19,7 +19,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from contract import argo_rules, kfp_driver, kfp_pod, kfp_rules, kubernetes_rules
+from contract import argo_rules, kfp_driver, kfp_pod, kfp_rules, kubernetes_rules, pod_security_rules
 
 PREFIX = "/apis/v2beta1"
 NAMESPACED = ("pipelines", "experiments")  # with profiles, listed and named within one namespace
@@ -57,7 +57,7 @@ def outcome(version: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any
     refused = [text.partition(": ") for text in kfp_driver.refusals(version["spec"], arguments)]
     if not refused:
         for where, pod in kfp_pod.pods(version["spec"], version["platform"], arguments):
-            problems = [*kubernetes_rules.problems(pod), *kubernetes_rules.restricted(pod)]
+            problems = [*kubernetes_rules.problems(pod), *pod_security_rules.restricted(pod)]
             refused += [(where, ": ", text) for text in (*problems, *argo_rules.argument_problems(pod))]
     details = [
         {

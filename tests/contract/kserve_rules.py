@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from contract import kubernetes_rules
+from contract import kubernetes_names, kubernetes_rules
 
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # inference_service_validation.go: IsvcNameFmt
 BLOCKED = ("PYTHONPATH",)  # env_policy.go: DefaultBlockedEnvVars
@@ -44,7 +44,7 @@ def _problems(item: dict[str, Any]) -> Iterator[str]:
     name, predictor = item["metadata"].get("name", ""), item["spec"].get("predictor", {})
     if not NAME.fullmatch(name):
         yield f'the InferenceService "{name}" is invalid: a InferenceService name must consist of lower case'
-    yield from kubernetes_rules.metadata(item)
+    yield from kubernetes_names.metadata(item)
     scaler = item["metadata"].get("annotations", {}).get("serving.kserve.io/autoscalerClass")
     if scaler is not None and scaler not in AUTOSCALERS:
         yield f"[{scaler}] is not a supported autoscaler class type"

@@ -2,53 +2,33 @@
 
 Sources, by the name that a rule bears: kubernetes v1.33, pkg/apis/core/validation/validation.go (core),
 pkg/apis/rbac/validation/validation.go (rbac), pkg/apis/networking/validation/validation.go (networking);
-k8s.io/apimachinery v0.33.0, pkg/util/validation/validation.go (names), pkg/api/resource/quantity.go (quantity);
-k8s.io/pod-security-admission v0.33.0, policy/check_*.go, level restricted (restricted).
+k8s.io/apimachinery v0.33.0, pkg/util/validation/validation.go (names), pkg/api/resource/quantity.go (quantity).
+A server of 1.36.2 was asked the same, with thousands of documents that are wrong in one place. It takes any printable
+name of a variable; older ones, which we are made for too, do not.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"  # names: dns1123LabelFmt
-SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"  # names: dns1123SubdomainFmt
-QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"  # names: qualifiedNameFmt, and of label values
+from contract.kubernetes_names import QUALIFIED, is_key, is_label, is_subdomain, labels, metadata
+
 ENVIRONMENT = r"[-._a-zA-Z][-._a-zA-Z0-9]*"  # names: envVarNameFmt
 QUANTITY = r"([+-]?)([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?"  # quantity: ParseQuantity
 FACTORS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1, "k": 1e3} | {
     letter + i: (1024 if i else 1000) ** power for power, letter in enumerate("KMGTPE", 1) for i in ("", "i")
 }
 STANDARD = ("cpu", "memory", "ephemeral-storage")
-VOLUMES = (
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "image",
-    "persistentVolumeClaim",
-    "projected",
-    "secret",
-)
+RBAC = "rbac.authorization.k8s.io"
 MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
+PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
+SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef")
+PEERS = ("podSelector", "namespaceSelector", "ipBlock")
 OPERATORS, EFFECTS = ("", "Equal", "Exists"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
-
-
-def is_label(text: str) -> bool:
-    return len(text) <= 63 and bool(re.fullmatch(LABEL, text))
-
-
-def is_subdomain(text: str) -> bool:
-    return len(text) <= 253 and bool(re.fullmatch(SUBDOMAIN, text))
-
-
-def is_key(text: str) -> bool:
-    """A key of a label or annotation, a resource with a domain: prefix/name (names: IsQualifiedName)."""
-    prefix, slash, name = text.rpartition("/")
-    return len(name) <= 63 and bool(re.fullmatch(QUALIFIED, name)) and (not slash or is_subdomain(prefix))
 
 
 def amount(text: str) -> float:
@@ -58,25 +38,6 @@ def amount(text: str) -> float:
         raise ValueError(f"quantities must match the regular expression: {text!r}")
     number, suffix = float(match[1] + match[2]), match[4] or ""
     return number * FACTORS[suffix] if suffix in FACTORS else float(f"{number}{suffix}")
-
-
-def labels(items: dict[str, str], where: str) -> Iterator[str]:
-    for key, value in items.items():
-        if not is_key(key):
-            yield f"{where}: {key!r} is no qualified name"  # names: IsQualifiedName
-        if len(value) > 63 or (value and not re.fullmatch(QUALIFIED, value)):
-            yield f"{where}: {value!r} is no value of a label"  # names: IsValidLabelValue
-
-
-def metadata(item: dict[str, Any], name_of: Any = is_subdomain) -> Iterator[str]:
-    name = item["metadata"].get("name", "")
-    if not name_of(name):
-        yield f"metadata.name: {name!r}"  # core: ValidateObjectMeta
-    yield from labels(item["metadata"].get("labels", {}), "metadata.labels")
-    annotations = item["metadata"].get("annotations", {})
-    yield from (f"metadata.annotations: {key!r}" for key in annotations if not is_key(key.lower()))
-    if sum(len(key) + len(value) for key, value in annotations.items()) > 256 * 1024:
-        yield "metadata.annotations: must have at most 262144 bytes"  # core: TotalAnnotationSizeLimitB
 
 
 def resources(asked: dict[str, Any], where: str) -> Iterator[str]:
@@ -112,15 +73,24 @@ def container(item: dict[str, Any], volumes: set[str], where: str) -> Iterator[s
         yield f"{where}.name: {item.get('name')!r}"
     if not item.get("image"):
         yield f"{where}.image: required"
+    elif item["image"] != item["image"].strip():
+        yield f"{where}.image: must not have leading or trailing whitespace"
+    yield from profile(item, where)
+    for port in item.get("ports", ()):
+        if not 1 <= port.get("containerPort", 0) <= 65535:
+            yield f"{where}.ports: containerPort must be between 1 and 65535"
     for variable in item.get("env", ()):
         if not re.fullmatch(ENVIRONMENT, variable["name"]):
             yield f"{where}.env: {variable['name']!r} is no name of a variable"
         source = variable.get("valueFrom", {})
         if source and "value" in variable:
             yield f"{where}.env: may not be specified when `value` is not empty"
+        if "valueFrom" in variable and not source.keys() & set(SOURCES):
+            yield f"{where}.env: must specify one of: {', '.join(SOURCES)}"
         key = source.get("secretKeyRef", {})
-        if key and not (is_subdomain(key["name"]) and re.fullmatch(r"[-._a-zA-Z0-9]+", key["key"])):
-            yield f"{where}.env: secret {key['name']!r}, key {key['key']!r}"
+        names = [key.get("name", ""), key.get("key", "")]
+        if "secretKeyRef" in source and not (is_subdomain(names[0]) and re.fullmatch(r"[-._a-zA-Z0-9]+", names[1])):
+            yield f"{where}.env: secret {names[0]!r}, key {names[1]!r}"
     paths = Counter(mount["mountPath"] for mount in item.get("volumeMounts", ()))
     yield from (f"{where}.volumeMounts: {path!r} must be unique" for path, number in paths.items() if number > 1)
     for mount in item.get("volumeMounts", ()):
@@ -131,10 +101,22 @@ def container(item: dict[str, Any], volumes: set[str], where: str) -> Iterator[s
     yield from resources(item.get("resources", {}), f"{where}.resources")
 
 
+def profile(item: dict[str, Any], where: str) -> Iterator[str]:
+    """core: validateSeccompProfileType."""
+    seccomp = item.get("securityContext", {}).get("seccompProfile")
+    if seccomp is not None and seccomp.get("type") not in PROFILES:
+        yield f"{where}.seccompProfile.type: supported values are {', '.join(PROFILES)}"
+
+
 def pod(item: dict[str, Any]) -> Iterator[str]:
     """core: ValidatePodSpec."""
     spec = item["spec"]
     yield from metadata(item)
+    yield from profile(spec, "spec")
+    if spec.get("serviceAccountName") and not is_subdomain(spec["serviceAccountName"]):
+        yield f"spec.serviceAccountName: {spec['serviceAccountName']!r}"
+    if spec.get("restartPolicy", "Always") not in ("Always", "OnFailure", "Never"):
+        yield f"spec.restartPolicy: unsupported value {spec['restartPolicy']!r}"
     names = Counter(volume["name"] for volume in spec.get("volumes", ()))
     for name, number in names.items():
         if not is_label(name):
@@ -142,10 +124,12 @@ def pod(item: dict[str, Any]) -> Iterator[str]:
         if number > 1:
             yield f"spec.volumes: duplicate {name!r}"
     for volume in spec.get("volumes", ()):
-        if len(volume) != 2:
+        if len(volume) != 2:  # none is an emptyDir for a server, which loses what is written there
             yield f"spec.volumes: {volume['name']!r} must have exactly one kind"
-        if limit := volume.get("emptyDir", {}).get("sizeLimit"):
-            yield from resources({"limits": {"memory": limit}}, "spec.volumes.emptyDir")
+        if "sizeLimit" in volume.get("emptyDir", {}):
+            yield from resources({"limits": {"memory": volume["emptyDir"]["sizeLimit"]}}, "spec.volumes.emptyDir")
+        if "persistentVolumeClaim" in volume and not volume["persistentVolumeClaim"].get("claimName"):
+            yield "spec.volumes.persistentVolumeClaim.claimName: required"
     every = [*spec.get("initContainers", ()), *spec.get("containers", ())]
     if not spec.get("containers"):
         yield "spec.containers: required"
@@ -154,7 +138,7 @@ def pod(item: dict[str, Any]) -> Iterator[str]:
     for one in every:
         yield from container(one, set(names), f"spec.containers[{one.get('name')}]")
     yield from labels(spec.get("nodeSelector", {}), "spec.nodeSelector")
-    if spec.get("activeDeadlineSeconds", 1) < 1:
+    if not 1 <= spec.get("activeDeadlineSeconds", 1) <= 2**31 - 1:
         yield "spec.activeDeadlineSeconds: must be between 1 and 2147483647"
     for one in spec.get("tolerations", ()):
         yield from toleration(one)
@@ -179,6 +163,8 @@ def toleration(item: dict[str, Any]) -> Iterator[str]:
 def claim(item: dict[str, Any]) -> Iterator[str]:
     """core: ValidatePersistentVolumeClaimSpec."""
     yield from metadata(item)
+    if (kind := item["spec"].get("storageClassName")) and not is_subdomain(kind):
+        yield f"spec.storageClassName: {kind!r}"
     modes = item["spec"].get("accessModes", [])
     if not modes:
         yield "spec.accessModes: at least 1 access mode is required"
@@ -194,80 +180,102 @@ def claim(item: dict[str, Any]) -> Iterator[str]:
             yield "spec.resources.requests.storage: must be greater than zero"
 
 
+def role(item: dict[str, Any]) -> Iterator[str]:
+    """rbac: ValidatePolicyRule."""
+    yield from labels(item["metadata"].get("labels", {}), "metadata.labels")
+    for number, rule in enumerate(item["rules"]):
+        for part in ("verbs", "apiGroups", "resources"):
+            if not rule.get(part):
+                yield f"rules[{number}].{part}: required"
+
+
 def binding(item: dict[str, Any]) -> Iterator[str]:
-    """rbac: ValidateRoleBinding, ValidateRoleBindingSubject."""
-    if not item["metadata"].get("name"):
-        yield "metadata.name: required"
+    """rbac: ValidateRoleBinding, ValidateRoleBindingSubject, once the defaults of API groups are filled in."""
+    yield from labels(item["metadata"].get("labels", {}), "metadata.labels")
+    for what in (item["metadata"], item["roleRef"]):
+        if not what.get("name") or re.search("[/%]", what["name"]):
+            yield f"name of a role or binding: {what.get('name')!r}"
+    kinds = ("ClusterRole",) if item["kind"] == "ClusterRoleBinding" else ("Role", "ClusterRole")
     for subject in item.get("subjects", ()):
-        if (
-            item["kind"] == "ClusterRoleBinding"
-            and subject["kind"] == "ServiceAccount"
-            and not subject.get("namespace")
-        ):
+        of_account = subject["kind"] == "ServiceAccount"
+        if item["kind"] == "ClusterRoleBinding" and of_account and not subject.get("namespace"):
             yield f"subjects: namespace of {subject['name']!r} is required"  # else it is that of the binding
-        if subject["kind"] != "ServiceAccount" and not subject.get("apiGroup"):
+        if of_account and not is_subdomain(subject["name"]):
+            yield f"subjects: {subject['name']!r} is no name of an account"
+        if subject.get("apiGroup", "" if of_account else RBAC) != ("" if of_account else RBAC):
             yield f"subjects: apiGroup of {subject['kind']} {subject['name']!r}"
-    if item["roleRef"].get("kind") not in ("Role", "ClusterRole"):
-        yield "roleRef.kind: supported values are Role, ClusterRole"
-    if item["roleRef"].get("apiGroup") != "rbac.authorization.k8s.io":
-        yield "roleRef.apiGroup: supported value is rbac.authorization.k8s.io"
+    if item["roleRef"].get("kind") not in kinds:
+        yield f"roleRef.kind: supported values are {', '.join(kinds)}"
+    if item["roleRef"].get("apiGroup", RBAC) != RBAC:
+        yield f"roleRef.apiGroup: supported value is {RBAC}"
+
+
+def selector(item: dict[str, Any] | None, where: str) -> Iterator[str]:
+    """apimachinery, pkg/apis/meta/v1/validation/validation.go: ValidateLabelSelector."""
+    yield from labels((item or {}).get("matchLabels", {}), where)
+    for one in (item or {}).get("matchExpressions", ()):
+        if one.get("operator") not in ("In", "NotIn", "Exists", "DoesNotExist"):
+            yield f"{where}: not a valid selector operator"
+        if one.get("operator") in ("In", "NotIn") and not one.get("values"):
+            yield f"{where}: values must be specified"
+        for value in one.get("values", ()) or ("",):
+            yield from labels({one.get("key", ""): value}, where)
 
 
 def policy(item: dict[str, Any]) -> Iterator[str]:
     """networking: ValidateNetworkPolicySpec."""
-    yield from metadata(item, is_label if item["kind"] == "Service" else is_subdomain)
-    yield from labels(item["spec"].get("podSelector", {}).get("matchLabels", {}), "spec.podSelector")
+    yield from metadata(item)
+    yield from selector(item["spec"].get("podSelector"), "spec.podSelector")
+    kinds = item["spec"].get("policyTypes", [])
+    if len(kinds) > 2 or set(kinds) - {"Ingress", "Egress"}:
+        yield f"spec.policyTypes: unsupported value {kinds}"
     for rule in (*item["spec"].get("ingress", ()), *item["spec"].get("egress", ())):
         for port in rule.get("ports", ()):
             if isinstance(port["port"], int) and not 1 <= port["port"] <= 65535:
                 yield f"ports: {port['port']} must be between 1 and 65535"
             if port.get("protocol", "TCP") not in ("TCP", "UDP", "SCTP"):
                 yield f"ports: protocol {port['protocol']!r}"
-        for peer in (*rule.get("to", ()), *rule.get("from", ())):
-            if not peer:
-                yield "peers: must specify a peer"
-            if "ipBlock" in peer and len(peer) > 1:
-                yield "peers: may not specify both ipBlock and another peer"
+        for one in (*rule.get("to", ()), *rule.get("from", ())):
+            yield from peer(one)
 
 
-def restricted(item: dict[str, Any]) -> Iterator[str]:
-    """Admission of pod security at the level restricted: k8s.io/pod-security-admission v0.33.0, policy/."""
-    spec = item["spec"]
-    own = spec.get("securityContext", {})
-    shared = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
-    yield from (f"{name} = true" for name in shared)  # check_hostNamespaces.go
-    for volume in spec.get("volumes", ()):
-        kinds = volume.keys() - {"name", *VOLUMES}
-        yield from (
-            f"volume {volume['name']!r} uses restricted type {kind!r}" for kind in kinds
-        )  # check_restrictedVolumes.go
-    for one in (*spec.get("initContainers", ()), *spec.get("containers", ())):
-        context, name = one.get("securityContext", {}), one["name"]
-        if context.get("allowPrivilegeEscalation") is not False:
-            yield f"{name}: allowPrivilegeEscalation != false"  # check_allowPrivilegeEscalation.go
-        if context.get("privileged"):
-            yield f"{name}: privileged"  # check_privileged.go
-        capabilities = context.get("capabilities", {})
-        if "ALL" not in capabilities.get("drop", ()) or set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"}:
-            yield f"{name}: unrestricted capabilities"  # check_capabilities_restricted.go
-        if context.get("runAsNonRoot", own.get("runAsNonRoot")) is not True:
-            yield f"{name}: runAsNonRoot != true"  # check_runAsNonRoot.go
-        if context.get("runAsUser", own.get("runAsUser", 1)) == 0:
-            yield f"{name}: runAsUser=0"  # check_runAsUser.go
-        profile = context.get("seccompProfile", own.get("seccompProfile", {})).get("type")
-        if profile not in ("RuntimeDefault", "Localhost"):
-            yield f"{name}: seccompProfile"  # check_seccompProfile_restricted.go
-        if any(port.get("hostPort") for port in one.get("ports", ())):
-            yield f"{name}: hostPort"  # check_hostPorts.go
+def peer(item: dict[str, Any]) -> Iterator[str]:
+    """networking: ValidateNetworkPolicyPeer."""
+    known = [name for name in PEERS if item.get(name) is not None]  # another field is dropped
+    if not known:
+        yield "peers: must specify a peer"
+    if "ipBlock" in known and len(known) > 1:
+        yield "peers: may not specify both ipBlock and another peer"
+    for name in PEERS[:2]:
+        yield from selector(item.get(name), name)
+    if "ipBlock" in known:
+        cidr = item["ipBlock"].get("cidr", "")
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError:
+            cidr = ""
+        if "/" not in cidr:
+            yield f"peers: cidr must be a valid CIDR value: {item['ipBlock']}"
 
 
 RULES = {
     "Pod": pod,
     "PersistentVolumeClaim": claim,
+    "Role": role,
     "RoleBinding": binding,
     "ClusterRoleBinding": binding,
     "NetworkPolicy": policy,
 }
+
+
+def workload(item: dict[str, Any], template: dict[str, Any]) -> Iterator[str]:
+    """kubernetes v1.33, pkg/apis/apps/validation and pkg/apis/batch/validation."""
+    if item["kind"] == "Job" and template["spec"].get("restartPolicy") not in ("OnFailure", "Never"):
+        yield "spec.template.spec.restartPolicy: valid values: OnFailure, Never"
+    if item["kind"] == "Deployment":
+        named = item["spec"].get("selector", {}).get("matchLabels", {})
+        if not named or not named.items() <= template.get("metadata", {}).get("labels", {}).items():
+            yield "spec.template.metadata.labels: `selector` does not match template `labels`"
 
 
 def problems(item: dict[str, Any]) -> list[str]:
@@ -275,5 +283,5 @@ def problems(item: dict[str, Any]) -> list[str]:
     if item["kind"] in ("Job", "Deployment"):
         template = item["spec"]["template"]
         inner = {"kind": "Pod", **template, "metadata": {"name": "x", **template.get("metadata", {})}}
-        return [*metadata(item), *pod(inner)]
+        return [*metadata(item), *pod(inner), *workload(item, template)]
     return list(RULES.get(item["kind"], metadata)(item))

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 import yaml
-from contract import argo_rules, cluster_shapes, kfp_driver, kfp_pod, kfp_rules, kserve_rules, kubernetes_rules
+from contract import (
+    argo_rules,
+    cluster_shapes,
+    kfp_driver,
+    kfp_pod,
+    kfp_rules,
+    kserve_rules,
+    kubernetes_rules,
+    pod_security_rules,
+)
 from contract.cluster_shapes import SHAPES, compiled, runs
 from contract.test_pipeline_types import PARAMS
 
@@ -31,7 +40,7 @@ def test_the_servers_take_the_pipeline_its_parameters_and_every_pod(name: str) -
         assert list(kfp_driver.refusals(spec, arguments)) == []
         for where, pod in kfp_pod.pods(spec, platform, arguments):
             assert kubernetes_rules.problems(pod) == [], where
-            assert list(kubernetes_rules.restricted(pod)) == [], where
+            assert list(pod_security_rules.restricted(pod)) == [], where
             assert list(argo_rules.tag_problems(" ".join(words(pod)))) == [], where
             assert longest(pod) < MOST, where
 
@@ -103,11 +112,11 @@ def test_objects_of_deploy_are_taken(repository: Path) -> None:
             assert kubernetes_rules.problems(item) == [], path
             for pod in (item, item.get("spec", {}).get("template", {})):
                 if "containers" in pod.get("spec", {}):
-                    assert list(kubernetes_rules.restricted(pod)) == [], path
+                    assert list(pod_security_rules.restricted(pod)) == [], path
     assert seen >= {"Job", "Deployment", "Pod", "PersistentVolumeClaim", "RoleBinding", "NetworkPolicy", "Role"}
     example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
     assert kserve_rules.problems(example) == []
-    assert list(kubernetes_rules.restricted({"spec": example["spec"]["predictor"]})) == []
+    assert list(pod_security_rules.restricted({"spec": example["spec"]["predictor"]})) == []
 
 
 def test_the_table_of_resources_is_what_the_pipelines_ask_for() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from contract import doctor_command, kfp_pod, kubernetes_rules
+from contract import doctor_command, kfp_pod, kubernetes_rules, pod_security_rules
 from contract.cluster_shapes import compiled, runs
 from contract.doctor_command import SPACE, DoctorCommand
 
@@ -99,7 +99,7 @@ def test_the_pods_are_like_those_of_train_and_split(doctor: DoctorCommand) -> No
         assert mine["securityContext"] == its["securityContext"] | {"seccompProfile": {"type": "RuntimeDefault"}}
         assert ours["metadata"]["labels"].items() <= pods[name]["metadata"]["labels"].items()
         assert kubernetes_rules.problems({**ours, "metadata": {"name": "x", **ours["metadata"]}}) == []
-        assert list(kubernetes_rules.restricted(ours)) == []
+        assert list(pod_security_rules.restricted(ours)) == []
     assert set(asked) == {"train", "split"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from contract import argo_rules, kfp_pod, kserve_rules, kubernetes_rules
+from contract import argo_rules, kfp_pod, kserve_rules, kubernetes_rules, pod_security_rules
 from contract.cluster_shapes import compiled, runs
 from contract.test_kfp_rules import DRIVERS, PARAMETERS, PIPELINES
 from contract.test_trainjob_rules import SCHEMA, WEBHOOK
@@ -53,9 +53,21 @@ PODS = [
     (add("spec", "volumes", value={"name": "a.b", "emptyDir": {}}), "a volume's name must be one", CORE),
     (add("spec", "volumes", value={"name": "x", "emptyDir": {}, "secret": {}}), "exactly one kind", CORE),
     (add("spec", "volumes", value={"name": "x", "emptyDir": {"sizeLimit": "2 Gi"}}), "quantities must match", CORE),
+    (add("spec", "volumes", value={"name": "x", "emptyDir": {"sizeLimit": ""}}), "quantities must match", CORE),
+    (add("spec", "volumes", value={"name": "x", "persistentVolumeClaim": {}}), "claimName: required", CORE),
     (put("spec", "containers", value=[]), "spec.containers: required", CORE),
+    (put(*MAIN, "image", value="capnet-train\n"), "leading or trailing whitespace", CORE),
+    (put(*MAIN, "ports", value=[{"containerPort": 70_000}]), "containerPort must be between 1 and 65535", CORE),
+    (put(*MAIN, "ports", value=[{"hostPort": 80}]), "containerPort must be between 1 and 65535", CORE),
+    (put(*MAIN, "env", 0, "valueFrom", "secretKeyRef", value={}), "secret '', key ''", CORE),
+    (drop(*MAIN, "env", 0, "valueFrom", "secretKeyRef"), "must specify one of: fieldRef", CORE),
+    (drop(*MAIN, "securityContext", "seccompProfile", "type"), "seccompProfile.type: supported values", CORE),
+    (put("spec", "securityContext", "seccompProfile", "type", value="Default"), "supported values are Local", CORE),
+    (put("spec", "serviceAccountName", value="Capnet"), "spec.serviceAccountName: 'Capnet'", CORE),
+    (put("spec", "restartPolicy", value="never"), "spec.restartPolicy: unsupported value", CORE),
     (put("spec", "initContainers", 0, "name", value="main"), "duplicate 'main'", CORE),
     (put("spec", "activeDeadlineSeconds", value=0), "must be between 1", CORE),
+    (put("spec", "activeDeadlineSeconds", value=2**31), "must be between 1", CORE),
     (put("spec", "nodeSelector", value={"pool": "a b"}), "no value of a label", CORE),
     (put("spec", "tolerations", value=[{"operator": "Equal"}]), "must be Exists when `key` is empty", CORE),
     (put("spec", "tolerations", value=[{"key": "a", "operator": "In"}]), "unsupported value", CORE),
@@ -70,7 +82,7 @@ PODS = [
 RESTRICTED = [
     (put("spec", "hostNetwork", value=True), "hostNetwork", f"{PSA}/check_hostNamespaces.go"),
     (
-        add("spec", "volumes", value={"name": "x", "hostPath": {}}),
+        add("spec", "volumes", value={"name": "x", "hostPath": {"path": "/"}}),
         "restricted type",
         f"{PSA}/check_restrictedVolumes.go",
     ),
@@ -79,7 +91,11 @@ RESTRICTED = [
         "allowPrivilege",
         f"{PSA}/check_allowPrivilegeEsc*.go",
     ),
-    (put(*MAIN, "securityContext", "privileged", value=True), "privileged", f"{PSA}/check_privileged.go"),
+    (
+        put(*MAIN, "securityContext", value={"privileged": True}),
+        "privileged",
+        f"{PSA}/check_privileged.go",
+    ),
     (
         put(*MAIN, "securityContext", "capabilities", value={}),
         "capabilities",
@@ -97,7 +113,7 @@ RESTRICTED = [
         "seccompProfile",
         f"{PSA}/check_seccompProfile_restricted.go",
     ),
-    (put(*MAIN, "ports", value=[{"hostPort": 80}]), "hostPort", f"{PSA}/check_hostPorts.go"),
+    (put(*MAIN, "ports", value=[{"containerPort": 80, "hostPort": 80}]), "hostPort", f"{PSA}/check_hostPorts.go"),
 ]
 
 
@@ -120,9 +136,9 @@ def test_a_wrong_pod_is_refused(pod: dict[str, Any], change: Change, words: str,
 @params(RESTRICTED)
 def test_pod_security_refuses(pod: dict[str, Any], change: Change, words: str, source: str) -> None:
     wrong = copy.deepcopy(pod)
-    assert list(kubernetes_rules.restricted(wrong)) == []
+    assert list(pod_security_rules.restricted(wrong)) == []
     change(wrong)
-    assert_named(list(kubernetes_rules.restricted(wrong)), words)
+    assert_named(list(pod_security_rules.restricted(wrong)), words)
 
 
 OBJECTS: dict[str, dict[str, Any]] = {
@@ -137,16 +153,42 @@ OBJECTS: dict[str, dict[str, Any]] = {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "capnet-nodes"},
         "subjects": [{"kind": "ServiceAccount", "name": "default-editor"}],
     },
+    "role": {
+        "kind": "Role",
+        "metadata": {"name": "capnet-nodes", "labels": {"app.kubernetes.io/name": "capnet"}},
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
+    },
+    "deployment": {
+        "kind": "Deployment",
+        "metadata": {"name": "mlflow"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "mlflow"}},
+            "template": {
+                "metadata": {"labels": {"app": "mlflow"}},
+                "spec": {"containers": [{"name": "server", "image": "mlflow"}]},
+            },
+        },
+    },
+    "job": {
+        "kind": "Job",
+        "metadata": {"name": "capnet-volumes"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "a"}]}}},
+    },
     "policy": {
         "kind": "NetworkPolicy",
         "metadata": {"name": "capnet-tasks"},
         "spec": {
             "podSelector": {"matchLabels": {"capnet/role": "task"}},
-            "egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 53, "protocol": "UDP"}]}],
+            "policyTypes": ["Egress"],
+            "egress": [
+                {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 53, "protocol": "UDP"}]},
+                {"to": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}}]},
+            ],
         },
     },
 }
 RBAC, NETWORKING = "rbac/validation/validation.go", "networking/validation/validation.go"
+EXPRESSION = ("policy", "spec", "egress", 1, "to", 0, "podSelector", "matchExpressions", 0)
 WRONG_OBJECTS = [
     (put("claim", "spec", "accessModes", value=[]), "at least 1 access mode", CORE),
     (put("claim", "spec", "accessModes", value=["ReadWrite"]), "unsupported value 'ReadWrite'", CORE),
@@ -155,9 +197,29 @@ WRONG_OBJECTS = [
     (put("claim", "spec", "resources", "requests", "storage", value="0"), "greater than zero", CORE),
     (put("claim", "metadata", "name", value="capnet_state"), "metadata.name", NAMES),
     (put("binding", "kind", value="ClusterRoleBinding"), "namespace of 'default-editor' is required", RBAC),
-    (put("binding", "subjects", 0, value={"kind": "User", "name": "me"}), "apiGroup of User", RBAC),
+    (put("binding", "subjects", 0, value={"kind": "User", "name": "me", "apiGroup": "v1"}), "apiGroup of User", RBAC),
+    (put("binding", "subjects", 0, "name", value="Me"), "'Me' is no name of an account", RBAC),
+    (drop("binding", "roleRef", "name"), "name of a role or binding: None", RBAC),
+    (put("binding", "metadata", "labels", value={"a b": ""}), "no qualified name", NAMES),
     (put("binding", "roleRef", "kind", value="Account"), "roleRef.kind", RBAC),
-    (drop("binding", "roleRef", "apiGroup"), "roleRef.apiGroup", RBAC),
+    (put("binding", "roleRef", "apiGroup", value="v1"), "roleRef.apiGroup", RBAC),
+    (put("role", "rules", 0, "verbs", value=[]), "rules[0].verbs: required", RBAC),
+    (drop("role", "rules", 0, "apiGroups"), "rules[0].apiGroups: required", RBAC),
+    (drop("role", "rules", 0, "resources"), "rules[0].resources: required", RBAC),
+    (put("role", "metadata", "labels", "a b", value=""), "no qualified name", NAMES),
+    (put("deployment", "spec", "selector", "matchLabels", "app", value="x"), "does not match template", "apps/validat"),
+    (put("deployment", "spec", "selector", value={}), "does not match template", "apps/validation"),
+    (put("job", "spec", "template", "spec", "restartPolicy", value="Always"), "OnFailure, Never", "batch/validation"),
+    (drop("job", "spec", "template", "spec", "restartPolicy"), "OnFailure, Never", "batch/validation"),
+    (put("claim", "spec", "storageClassName", value="Fast"), "storageClassName: 'Fast'", CORE),
+    (put("policy", "spec", "policyTypes", value=["egress"]), "policyTypes: unsupported value", NETWORKING),
+    (put("policy", "spec", "egress", 0, "to", 0, "ipBlock", "cidr", value="10.0.0.0"), "valid CIDR", NETWORKING),
+    (put("policy", "spec", "egress", 0, "to", 0, "ipBlock", "cidr", value="10.0.0.0/33"), "valid CIDR", NETWORKING),
+    (put("policy", "spec", "egress", 0, "to", 0, value={"ipblock": {}}), "must specify a peer", NETWORKING),
+    (put("policy", "spec", "egress", 1, "to", 0, "podSelector", value={"matchLabels": {"a": "b c"}}), "label", NAMES),
+    (put(*EXPRESSION, "operator", value="in"), "not a valid selector operator", "meta/v1/validation"),
+    (put(*EXPRESSION, "values", value=[]), "values must be specified", "meta/v1/validation"),
+    (put(*EXPRESSION, "values", value=["b c"]), "no value of a label", "meta/v1/validation"),
     (put("policy", "spec", "egress", 0, "ports", 0, "port", value=70000), "between 1 and 65535", NETWORKING),
     (put("policy", "spec", "egress", 0, "ports", 0, "protocol", value="ICMP"), "protocol 'ICMP'", NETWORKING),
     (put("policy", "spec", "egress", 0, "to", value=[{}]), "must specify a peer", NETWORKING),

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from contract import argo_rules, kubernetes_rules
+from contract import argo_rules, kubernetes_names, kubernetes_rules
 
 from capnet.commands import doctor
 from capnet.errors import ConfigError, DataError
@@ -170,7 +170,7 @@ def test_gpus_that_the_settings_leave_idle_are_refused() -> None:
 @pytest.mark.parametrize("label", ["gpu=NVIDIA L4", "a b=c", "=x", "my_domain/gpu=yes", "my.-domain/gpu=yes", "gpu=-1"])
 def test_a_label_that_no_node_can_have_is_refused(label: str) -> None:
     key, _, value = label.partition("=")
-    assert list(kubernetes_rules.labels({key: value}, "nodeSelector"))
+    assert list(kubernetes_names.labels({key: value}, "nodeSelector"))
     text = output("training", *LOCK, "--dry-run", "--node-selector", label)
     assert f"'{label}' can be no label of a node\n  where: --node-selector" in text
 
