@@ -43,7 +43,10 @@ NUMBER = r"[0-9]+(\.[0-9]+)?([mkMGTPE]|[KMGTPE]i|[eE][0-9]+)?"
 FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in words; of a name `-predictor` becomes one
     "name": (r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?", "at most 53 of a-z, 0-9 and hyphens, a letter first"),
     "namespace": (r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", "at most 63 of a-z, 0-9 and hyphens"),
-    "service_account": (r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a-z, 0-9, hyphens and dots"),
+    "service_account": (
+        r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+        "a-z, 0-9, hyphens and dots, a letter or digit on both sides of a dot",
+    ),
     "image": (
         r"(\[[0-9a-fA-F:]+\]|[\w.-]+)(:[0-9]+)?(/[a-z0-9._-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?",
         "REGISTRY/REPOSITORY@sha256:DIGEST, without https://",

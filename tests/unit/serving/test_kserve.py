@@ -190,6 +190,9 @@ def test_what_kubernetes_would_refuse(client: MlflowClient) -> None:
     options = "--cpu --image --memory --name --namespace --service-account"
     assert sorted(problem.where for problem in result.exception.problems) == options.split()
     assert not Path("deploy").exists()
+    for account in ("wild..life", "wild-.life", "wild.-life", "a" * 254):
+        with pytest.raises(ConfigError, match="a letter or digit on both sides of a dot"):
+            check_form(Deployment("capnet", IMAGE, "", account))
 
 
 @pytest.mark.parametrize("memory", ["4", "500m", "1000Ki"])
