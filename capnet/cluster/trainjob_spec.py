@@ -58,9 +58,15 @@ class Nodes(BaseModel):
     @field_validator("tolerations", mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:
-        """Kubeflow Pipelines turns 300 into 300.0."""
+        """Kubeflow Pipelines turns 300 into 300.0. A field that is null or "" is none, for Kubernetes; the models of
+        Kubeflow Trainer refuse it.
+        """
         return [
-            {key: int(item) if isinstance(item, float) and item.is_integer() else item for key, item in one.items()}
+            {
+                key: int(item) if isinstance(item, float) and item.is_integer() else item
+                for key, item in one.items()
+                if item not in (None, "")
+            }
             for one in value
         ]
 

@@ -13,6 +13,7 @@ from contract.trainer_server import JOBS, REFUSAL, SPACE, Trainer
 
 from capnet.cluster import trainjob_spec as spec
 from capnet.cluster.trainjob_spec import Here, Nodes, train_job
+from pipelines.checks import against
 
 IMAGE = "registry.example.com/capnet-train@sha256:" + "a" * 64
 HERE = Here(SPACE, "run-train-1", "1234", "capnet-pipeline", "6f1c", Path("/var/capnet"))
@@ -50,6 +51,21 @@ def test_ours_are_taken(runtime: str, more: dict[str, Any]) -> None:
     cluster = Trainer(runtimes=OTHERS)
     assert cluster.create(ours(runtime, **more))[0] == 201
     assert cluster.create(ours(runtime, **more))[0] == 409
+
+
+def test_a_toleration_with_empty_fields_is_taken_as_submit_takes_it() -> None:
+    given = {"key": "gpu", "operator": "", "value": None, "effect": "NoExecute", "tolerationSeconds": 0}
+    assert not against(given)
+    job = ours(tolerations=[given])
+    (taken,) = inside(job["spec"], *POD)["tolerations"]
+    assert taken == {"key": "gpu", "effect": "NoExecute", "tolerationSeconds": 0}
+    assert Trainer(runtimes=OTHERS).create(job)[0] == 201
+
+
+def inside(item: Any, *keys: Any) -> Any:
+    for key in keys:
+        item = item[key]
+    return item
 
 
 def test_the_manager_of_our_patches_has_a_domain() -> None:
