@@ -4,7 +4,7 @@ seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.rows import Rows
 from capnet.promotion.scores import GateScores
-from capnet.promotion.shared import class_changes, columns_of, of_classes
+from capnet.promotion.shared import Rescore, class_changes, of_classes, rescored_classes
 from capnet.promotion.verdict import (
     COVERAGE,
     CRITICAL,
@@ -33,7 +33,6 @@ from capnet.promotion.verdict import (
 )
 
 NO_CHAMPION = "there is no champion to compare with"
-Rescore = Callable[[pd.DataFrame], np.ndarray]
 
 
 def gate_verdict(
@@ -47,7 +46,7 @@ def gate_verdict(
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
     and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
     own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are compared by the
-    classes that both know.
+    classes that both know; the order of classes does not count.
 
     Args:
         candidate: what may become champion.
@@ -58,6 +57,9 @@ def gate_verdict(
     """
     if champion is None:
         return _first_champion(candidate, policy)
+    if champion.names != candidate.names and {*champion.names} == {*candidate.names}:
+        rescore = rescored_classes(rescore, champion, candidate.names)
+        champion = of_classes(champion, candidate.names)
     grouped, rival = _grouped(candidate, champion)
     tested, notes = _tested(grouped)
     alone = _alone(tested, notes, policy)
@@ -111,8 +113,7 @@ def _compare_shared(
         asks = unknown if uncovered else (note, *unknown)
         rules = (*uncovered, *alone.rules)
         return replace(alone, rules=rules, notes=(note, *unknown, *alone.notes), doubtful=True, asks=asks)
-    columns = columns_of(champion, names)
-    again = None if rescore is None else lambda rows: rescore(rows)[:, columns]
+    again = rescored_classes(rescore, champion, names)
     ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
     verdict = _compare(alone, ours, rival, own_groups, policy, again)
     reasons = (f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know", *unknown)

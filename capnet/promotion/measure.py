@@ -12,9 +12,10 @@ from capnet.errors import ContractError
 from capnet.promotion import history
 from capnet.promotion.champion import identity
 from capnet.promotion.copies import copied_from, refused_at_home
-from capnet.promotion.gate import NO_CHAMPION, Rescore, gate_verdict
+from capnet.promotion.gate import NO_CHAMPION, gate_verdict
 from capnet.promotion.policy import Policy
 from capnet.promotion.scores import FOLDER, GateScores, read_gate
+from capnet.promotion.shared import Rescore
 from capnet.promotion.standard import in_words, loosened
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import deleted_champions, has_artifacts, refuse_moved

@@ -1,8 +1,10 @@
-"""What is left to compare where a candidate and the champion have other classes: those that both know."""
+"""What is left to compare where a candidate and the champion have other classes: those that both know. Here columns of
+classes are chosen and put in order, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,12 @@ from capnet.errors import some
 if TYPE_CHECKING:
     from capnet.promotion.scores import GateScores
 
+Rescore = Callable[[pd.DataFrame], np.ndarray]
+
 
 def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
-    """In words, what differs between two lists of classes that are not the same."""
+    """In words, what differs between two lists of classes that are not the same, their order apart."""
     gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    if not gone and not new:
-        return "the same in another order"
     return f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}"
 
 
@@ -46,3 +48,11 @@ def of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
     items = [model.classes["classes"][column] for column in columns]
     test = model.test.reset_index(drop=True).assign(**numbers, scores=scores)
     return replace(model, classes={**model.classes, "classes": items}, test=test)
+
+
+def rescored_classes(rescore: Rescore | None, model: GateScores, names: Sequence[str]) -> Rescore | None:
+    """``rescore`` of a model, with the columns of some of its classes alone, in their order."""
+    if rescore is None:
+        return None
+    columns = columns_of(model, names)
+    return lambda rows: rescore(rows)[:, columns]

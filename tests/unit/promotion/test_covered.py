@@ -43,7 +43,8 @@ def test_the_positives_of_a_critical_class_are_not_left_out_without_a_reason(way
 def test_what_is_not_comparable_needs_a_reason_also_where_no_coverage_is_asked_for() -> None:
     world, policy = World(0, 400, WORSE[HARD]), Policy(draws=200, coverage=0.0)
     champion, candidate = world.scores(world.theirs), world.scores(world.ours)
-    other = replace(candidate, classes={"classes": candidate.classes["classes"][::-1]})
+    items = candidate.classes["classes"]
+    other = replace(candidate, classes={"classes": [*items[:-1], {**items[-1], "name": "new"}]})
     seen = replace(champion, seen=champion.test[["sha256", "group"]])
     for ours, theirs in ((other, champion), (candidate, seen), (world.scores(world.ours, []), champion)):
         verdict = gate_verdict(ours, theirs, policy)
