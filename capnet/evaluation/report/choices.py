@@ -10,6 +10,10 @@ from capnet.evaluation.report.words import as_float, interval, percent, points
 
 SELDOM = 0.02  # of a class's held-out positives
 RARELY_RIGHT = 0.1  # of the labels that a class is given on held-out images
+NONE_CHOSEN = (
+    "There were no held-out pictures with labels to choose thresholds on, so every class has 0.5, and scores are not"
+    " calibrated: split.validation.source: train or train.out_of_fold: true gives held-out scores."
+)
 MEMBER_NAMES = {
     "capnet": "CapNet's trained parts",
     "class_head": "the class head",
@@ -80,13 +84,13 @@ def groups_in_words(content: Mapping[str, Any]) -> list[str]:
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
     """What thresholds do not reach, in sentences: classes that are not shown to reach their objective; those that are
     hardly ever recognised or, with F1, hardly ever right; and critical classes whose own held-out images stay below a
-    recall that is only reached together with other classes, or on average over groups.
+    recall that is only reached together with other classes, or on average over groups. Or that none were chosen.
 
     Args:
         content: thresholds.json.
     """
     if not were_chosen(content):
-        return []
+        return [NONE_CHOSEN]
     notes, wrong, unseen = [], [], []
     shortfalls, never = dict[str, list[Mapping[str, Any]]](), dict[str, list[str]]()
     for item in content["classes"]:

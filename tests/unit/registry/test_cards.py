@@ -16,6 +16,7 @@ from faults.bounded import bounded
 from markdown_it import MarkdownIt
 
 from capnet.contracts import Classes, read_split, write_split
+from capnet.evaluation.report.choices import threshold_notes
 from capnet.model.backbones.entry import UNKNOWN
 from capnet.promotion.policy import Policy
 from capnet.registry.candidate import read_candidate
@@ -178,10 +179,11 @@ def test_cards_of_a_model_without_chosen_thresholds_say_so(make_outputs: Make) -
     candidate = read_candidate(**make_outputs())
     classes = [dict(item, threshold=0.5, borrowed=True, reached=False) for item in candidate.thresholds["classes"]]
     none = {"source": "none", "classes": classes, "objective": "recall>=0.9"}
-    candidate = replace(candidate, thresholds=dict(candidate.thresholds) | none)
+    noted = {"threshold": {"notes": threshold_notes(none)}}
+    candidate = replace(candidate, thresholds={**candidate.thresholds, **none}, metrics={**candidate.metrics, **noted})
     for text in (model_card(candidate, "packed", Policy()), description(candidate)):
         assert "0.5" in text
-        assert "no pictures to choose" in text
+        assert [word for word in ("no pictures", "with labels") if f"{word} to choose" in text] == ["no pictures"]
         assert "pooled" not in text
         assert "chosen on ?" not in text
     reasons = [reason for _, _, reasons in weak_classes(candidate) for reason in reasons]

@@ -58,6 +58,8 @@ def test_without_any_rows_to_choose_on_the_thresholds_are_one_half_and_say_so() 
     assert {item["threshold"] for item in results["thresholds"]["classes"]} == {0.5}
     assert "CF1_chosen" not in results["evaluation"]["capnet"]
     assert "calibration" not in results["evaluation"]
+    (note,) = results["evaluation"]["threshold"]["notes"]
+    assert "every class has 0.5" in note, "stage evaluate warns of it"
 
 
 def test_out_of_fold_scores_of_other_rows_are_refused() -> None:

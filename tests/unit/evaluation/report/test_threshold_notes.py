@@ -64,15 +64,22 @@ def test_classes_that_reach_a_precision_because_they_are_hardly_ever_given_are_n
     assert "They need more labelled pictures; evaluate.threshold.objective: f1 gives more labels" in note
 
 
+@pytest.mark.parametrize("objective", ["f1", "recall>=0.9", "precision>=0.8"])
+def test_one_note_says_that_none_were_chosen(objective: str) -> None:
+    (note,) = threshold_notes(content(objective, {"reached": False, "recall": None}) | {"source": "none"})
+    assert note.startswith(
+        "There were no held-out pictures with labels to choose thresholds on, so every class has 0.5"
+    )
+
+
 def test_f1_is_no_advice_for_more_labels_than_a_recall_gives() -> None:
     (note,) = threshold_notes(content("recall>=0.9", {"reached": False, "recall": 0.0}, {}))
     assert note.endswith("Hardly ever recognised: class 0.")
 
 
 @pytest.mark.parametrize("objective", ["f1", "recall>=0.9", "precision>=0.8"])
-def test_nothing_is_noted_where_all_is_reached_or_nothing_was_chosen(objective: str) -> None:
+def test_nothing_is_noted_where_all_is_reached(objective: str) -> None:
     assert threshold_notes(content(objective, {}, {"recall": None})) == []
-    assert threshold_notes(content(objective, {"reached": False}) | {"source": "none"}) == []
     assert threshold_notes(content("f1", {"reached": False, "recall": 0.3})) == [], "F1 has nothing to reach"
 
 
