@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from capnet.config import Params
     from capnet.serving.engine import Served
 
+logger = logging.getLogger(__name__)
 SHOWN = 10  # drifted classes
 EPILOG = """\b
 Examples:
@@ -112,6 +114,9 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
         evaluation = folder / "evaluation"
         if (evaluation / "evaluation.json").is_file():
             require_measured(read_evaluation(evaluation), folder / "model", evaluation / "evaluation.json")
+        elif (evaluation / "thresholds.json").is_file():
+            what = "nothing says that %s are those of this model: evaluation.json, which would, is not beside them"
+            logger.warning(what, evaluation / "thresholds.json")
         yield load_served(folder / "model", evaluation / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:

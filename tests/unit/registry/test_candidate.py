@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_the_figures_of_another_model_are_refused(make_outputs: Make) -> None:
         read_candidate(**paths)
     with pytest.raises(ContractError, match="measured with another model"), model(str(paths["model"].parent), Params()):
         pass
+
+
+def test_thresholds_of_a_folder_without_the_evaluation_may_be_another_models(
+    make_outputs: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = make_outputs()
+    folder, said = paths["model"].parent, "nothing says that .*thresholds.json are those of this model"
+    with model(str(folder), Params()):
+        assert not re.search(said, caplog.text)
+    (paths["evaluation"] / "evaluation.json").unlink()
+    with model(str(folder), Params()) as (served, *_):
+        assert served.names
+        assert re.search(said, caplog.text), "a warning, and it works"
 
 
 def test_figures_and_checks_of_another_split_are_refused(make_outputs: Make) -> None:
