@@ -32,6 +32,7 @@ from benchmarks.ablation_sets import Set, Trained, settings_of
 from benchmarks.ablation_thresholds import table as thresholds_table
 from benchmarks.differences import Compare, Draws, bounds, difference
 from benchmarks.graph_training import read_folder
+from benchmarks.numbers import from_one
 from capnet.commands.preset import read
 from capnet.config import override, parse
 from capnet.data.images.views import centre_index
@@ -246,7 +247,7 @@ def main(argv: Sequence[str]) -> None:
         "--against", nargs="+", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW"
     )
     parser.add_argument("--objectives", nargs="+", default=["recall>=0.9"], help="of thresholds (recall>=0.9)")
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws", type=from_one, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args(argv)
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
@@ -257,9 +258,9 @@ def main(argv: Sequence[str]) -> None:
     parse(override(base, [f"train.seeds={arguments.seeds}"]), "--seeds")
     for objective in arguments.objectives:
         parse(override(base, [f"evaluate.threshold.objective={objective}"]), "--objectives")
-    if arguments.draws < 1 or not all(0 < share <= 1 for share in arguments.shares):
-        what = f"--draws {arguments.draws}, --shares {' '.join(map(str, arguments.shares))}"
-        raise ConfigError(what, "command line", "give a number of draws from 1 on, and shares above 0, up to 1")
+    if not all(0 < share <= 1 for share in arguments.shares):
+        what = f"--shares {' '.join(map(str, arguments.shares))}"
+        raise ConfigError(what, "command line", "give shares above 0, up to 1")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     every_set, lines, gaps = [], [], {}
     total: Counter[str] = Counter()  # seconds of a training on each set

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.numbers import from_one
+
 VIEWS, WIDTH, CLASSES, CHUNK = 5, 1280, 80, 1000
 KEY = "made"
 
@@ -82,9 +84,9 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--images", type=int, nargs="+", default=[20_000, 200_000])
+    parser.add_argument("--images", type=from_one, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--folder", type=Path, help="where the features lie meanwhile; default: the temporary folder")
-    parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--train", type=from_one, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.train:
         train(options.train)

@@ -34,6 +34,7 @@ from benchmarks.graph_tables import (
     training_table,
 )
 from benchmarks.graph_training import compare, read_folder, read_set, scores
+from benchmarks.numbers import from_one
 from capnet.config import Params, parse
 from capnet.contracts import replace_file
 from capnet.errors import ConfigError
@@ -54,12 +55,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--backbone", default="lit-efflite0-minilm")
     result.add_argument("--pretrained", default="", help="open_clip tag or file; default the backbone's usual one")
     result.add_argument("--template", default=Params().graph.template)
-    result.add_argument("--draws", type=int, default=20, help="long tails drawn from each set")
+    result.add_argument("--draws", type=from_one, default=20, help="long tails drawn from each set")
     result.add_argument("--train", nargs="*", metavar="NAME", help="sets of --data to train on; default all")
     result.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    result.add_argument("--steps", type=int, default=280, help="training steps of every row, at least")
-    result.add_argument("--batch", type=int, default=128)
-    result.add_argument("--threads", type=int, default=Params().runtime.threads)
+    result.add_argument("--steps", type=from_one, default=280, help="training steps of every row, at least")
+    result.add_argument("--batch", type=from_one, default=128)
+    result.add_argument("--threads", type=from_one, default=Params().runtime.threads)
     result.add_argument("--page", type=Path, help="Markdown page whose tables are replaced")
     result.add_argument("--figure", type=Path, help="SVG to draw")
     return result
@@ -71,8 +72,6 @@ def main(argv: Sequence[str]) -> None:
     folders = dict(item.partition("=")[::2] for item in arguments.data)
     if len(folders) < len(arguments.data):
         raise ConfigError(f"--data {' '.join(arguments.data)} names a set twice", "command line", "name each set once")
-    if arguments.draws < 1:
-        raise ConfigError(f"--draws {arguments.draws}", "command line", "give a number of draws from 1 on")
     parse({"train": {"seeds": arguments.seeds}}, "--seeds")
     if not all(folders.values()) or not (folders or arguments.labels):
         raise ConfigError("no labels are named", "command line", "give --labels FOLDER or --data NAME=FOLDER")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.numbers import from_one
 from benchmarks.paper_lists import PUBLISHED
 from benchmarks.paper_run import DRY, WORDS, Paper
 from benchmarks.paper_steps import run_paper
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs (default auto)"
     )
-    result.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    result.add_argument("--threads", type=from_one, default=2, help="CPU threads (default 2)")
     result.add_argument(
         "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the towers (default auto)"
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.drawing import pyplot, save
+from benchmarks.numbers import from_one
 from capnet.commands.preset import read, render
 
 CLASSES = 1000
@@ -78,7 +79,7 @@ def figure(measurements: Mapping[int, Sequence[tuple[float, float]]], stages: Se
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks scale", description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--rows", type=from_one, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", default=list(STAGES))
     parser.add_argument("--figure", type=Path, help="SVG file to write")
     options = parser.parse_args(arguments)

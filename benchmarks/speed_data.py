@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.matrix_rate import MATRIX_FLOPS, about, in_turns, matrix_product, ratios, spread
+from benchmarks.numbers import from_one
 
 CLOCK = time.perf_counter
 PHOTO = (4000, 3000)  # pixels
@@ -31,10 +32,10 @@ def main(arguments: Sequence[str]) -> None:
     """Measure and print; with --json also write what was measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks data", description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of images; default: made photos of 12 megapixels")
-    parser.add_argument("--number", type=int, default=48, help="images of a turn, default 48")
-    parser.add_argument("--turns", type=int, default=5, help="default 5")
-    parser.add_argument("--threads", type=int, default=2, help="default 2")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a view, default 224")
+    parser.add_argument("--number", type=from_one, default=48, help="images of a turn, default 48")
+    parser.add_argument("--turns", type=from_one, default=5, help="default 5")
+    parser.add_argument("--threads", type=from_one, default=2, help="default 2")
+    parser.add_argument("--size", type=from_one, default=224, help="pixels of a view, default 224")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

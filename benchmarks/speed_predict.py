@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.matrix_rate import MATRIX_FLOPS, about, in_turns, matrix_product, ratios, spread
+from benchmarks.numbers import from_one
 
 # works with every version of this program: loads, warms up, then predicts each time it is asked to
 PREDICTOR = """
@@ -53,9 +54,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks predict", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("outputs"), help="folder of outputs, default outputs")
     parser.add_argument("--images", type=Path, default=Path("data"), help="folder of images, default data")
-    parser.add_argument("--number", type=int, default=200, help="images of a turn, default 200")
-    parser.add_argument("--turns", type=int, default=5, help="default 5")
-    parser.add_argument("--threads", type=int, default=2, help="runtime.threads, default 2")
+    parser.add_argument("--number", type=from_one, default=200, help="images of a turn, default 200")
+    parser.add_argument("--turns", type=from_one, default=5, help="default 5")
+    parser.add_argument("--threads", type=from_one, default=2, help="runtime.threads, default 2")
     parser.add_argument("--against", type=Path, help="another checkout of this program")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args(arguments)

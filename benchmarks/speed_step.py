@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.matrix_rate import CLOCKS, MATRIX_FLOPS, about, in_turns, matrix_product, ratios, spread
+from benchmarks.numbers import from_one
 from capnet.config import parse
 from capnet.contracts import LabelGraph, make_classes
 from capnet.model.backbones import load_towers
@@ -158,10 +159,10 @@ def main(arguments: Sequence[str]) -> None:
         prog="python -m benchmarks step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backbone", default="ViT-B-16", help="a ViT of open_clip (default: ViT-B-16)")
-    parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--batch", type=int, default=16, help="images a step")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--classes", type=from_one, default=80)
+    parser.add_argument("--batch", type=from_one, default=16, help="images a step")
+    parser.add_argument("--threads", type=from_one, default=2)
+    parser.add_argument("--rounds", type=from_one, default=5)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="processor: time of a single thread")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args(arguments)

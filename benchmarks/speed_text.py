@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.matrix_rate import CLOCKS, about, seconds, spread
+from benchmarks.numbers import from_one
 
 
 def measure(backbone: str, classes: int, chunk: int, threads: int, clock: str, rounds: int) -> dict[str, Any]:
@@ -71,10 +72,10 @@ def main(arguments: Sequence[str]) -> None:
         prog="python -m benchmarks text", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backbone", default="ViT-B-16", help="of open_clip (default: ViT-B-16)")
-    parser.add_argument("--classes", type=int, nargs="+", default=[125, 250, 500, 1000])
-    parser.add_argument("--chunk", type=int, nargs="+", default=[256], help="classes in memory at a time")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--classes", type=from_one, nargs="+", default=[125, 250, 500, 1000])
+    parser.add_argument("--chunk", type=from_one, nargs="+", default=[256], help="classes in memory at a time")
+    parser.add_argument("--threads", type=from_one, default=2)
+    parser.add_argument("--rounds", type=from_one, default=5)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="processor: time of a single thread")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.matrix_rate import about, ratios, spread
+from benchmarks.numbers import from_one
 
 SETTINGS = {
     "backbone": {"name": "ViT-B-16", "pretrained": "random"},
@@ -139,9 +140,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=80)
-    parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=from_one, default=80)
+    parser.add_argument("--classes", type=from_one, default=80)
+    parser.add_argument("--rounds", type=from_one, default=3)
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args(arguments)
     result = measure(options)

@@ -19,6 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.numbers import from_one
+
 CLASSES, WIDTH, BATCH = 1000, 512, 64
 KINDS = ("without", "healthy", "stalled")
 
@@ -68,9 +70,9 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", type=int, default=6000, help="training images")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=from_one, default=6000, help="training images")
+    parser.add_argument("--epochs", type=from_one, default=20)
+    parser.add_argument("--rounds", type=from_one, default=3)
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.train:

@@ -53,7 +53,6 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (["--sets", "GOOD", "--seeds=-1"], "train.seeds"),
         (["--sets", "GOOD", "--objectives", "f1", "recal>=0.9"], "recal>=0.9"),
         (["--sets", "GOOD", "--shares", "1", "1.5"], "--shares 1.0 1.5"),
-        (["--sets", "GOOD", "--draws", "0"], "--draws 0"),
         (["--sets", "GOOD", "--set", "train.class_head.enabled=false"], "trains no class head"),
         (["--sets", "GOOD", "other=headless", "--rows", "class head"], "these rows are of one: class head"),
     ],

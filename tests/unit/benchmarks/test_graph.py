@@ -287,8 +287,6 @@ def test_wrong_command_lines_and_missing_lists_are_told(tmp_path: Path) -> None:
         graph.main(["--data", "a=b", "--train", "c"])
     with pytest.raises(ConfigError, match="--data a=b a=c names a set twice"):
         graph.main(["--data", "a=b", "a=c"])
-    with pytest.raises(ConfigError, match="--draws 0"):
-        graph.main(["--data", "a=b", "--draws", "0"])
     with pytest.raises(ConfigError, match="a seed is named twice"):
         graph.main(["--data", "a=b", "--seeds", "1", "1"])
     with pytest.raises(SystemExit, match="2"):

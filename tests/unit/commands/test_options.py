@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from capnet.cli import main
 
 ADDRESS = "s3://bucket/out.csv"
+CONTEXT = click.Context(main)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,13 @@ def test_settings_of_the_machine_and_the_store_are_taken(tmp_path: Path, monkeyp
     done = CliRunner().invoke(main, ["predict", "--input", "images", "--model", "outputs", *settings])
     assert "no effect" not in done.stderr
     assert "images" in str(done.exception), "the folder of images, which is looked for next"
+
+
+@pytest.mark.parametrize("name", main.list_commands(CONTEXT))
+def test_a_number_of_a_command_has_a_range(name: str) -> None:
+    """So that `--nodes 0` or -1 GPUs are refused at the start."""
+    found = main.get_command(CONTEXT, name)
+    assert found is not None
+    numbers = (click.types.IntParamType, click.types.FloatParamType)
+    without = [item.name for item in found.params if type(item.type) in numbers]
+    assert without == []
