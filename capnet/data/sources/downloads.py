@@ -178,10 +178,17 @@ def fetch_benchmark(benchmark: Benchmark, out: Path, base_url: str = "", keep: b
         ConfigError: ``base_url`` is no address of the web.
         DataError: an archive cannot be had or extracted.
     """
+    import requests
+
     base = (base_url or benchmark.base_url).rstrip("/")
-    if not base.startswith(("http://", "https://")):
+    try:
+        if not base.startswith(("http://", "https://")):
+            raise requests.exceptions.InvalidSchema
+        requests.Request("GET", base).prepare()
+    except requests.RequestException as error:
+        why = f": {error}" if str(error) else ""
         todo = "write an address that begins with http:// or https://"
-        raise ConfigError(f"--base-url {base!r}", "command line", todo)
+        raise ConfigError(f"--base-url {base!r}{why}", "command line", todo) from None
     lines = []
     for archive in benchmark.archives:
         done = out / ".downloads" / f"{archive.file_name}.{archive.md5}"

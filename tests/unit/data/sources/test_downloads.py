@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from capnet.cli import main
+from capnet.data.sources import downloads
 from capnet.data.sources.archives import extract
 from capnet.data.sources.downloads import BENCHMARKS, fetch_benchmark
 from capnet.errors import ConfigError, DataError
@@ -171,9 +172,13 @@ def test_the_sums_of_voc_are_torchvision_s() -> None:
     assert ours == theirs
 
 
-def test_another_kind_of_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="http"):
-        fetch_benchmark(BENCHMARKS["voc2012"], tmp_path, "ftp://example.org")
+@pytest.mark.parametrize("address", ["ftp://example.org", "http://[::1", "https://", "http://example.org:port"])
+def test_what_is_no_address_of_the_web_is_refused_before_anything_is_tried(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "download", lambda *_: pytest.fail("it was tried"))
+    with pytest.raises(ConfigError, match=r"(?s)--base-url .*begins with http"):
+        fetch_benchmark(BENCHMARKS["voc2012"], tmp_path, address)
 
 
 def test_nus_wide_says_where_to_ask() -> None:
