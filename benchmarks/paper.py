@@ -34,6 +34,7 @@ from benchmarks.paper_run import DRY, WORDS, Paper
 from benchmarks.paper_steps import run_paper
 from benchmarks.paper_trees import FAULTS, make
 from capnet.errors import ConfigError
+from capnet.runtime import require_device
 
 BACKBONES = ("RN50", "ViT-B-16")
 
@@ -127,6 +128,8 @@ def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
         raise ConfigError(
             f"--seeds {arguments.seeds}: seeds are different numbers from 0 on", "command line", "write --seeds 0 1 2"
         )
+    if not arguments.check:  # which trains nothing, so it may run where the GPU is not
+        require_device(arguments.device, "--device")
     weights, name = read_weights(arguments.weights), arguments.benchmark
     machine = {f"runtime.{key}": getattr(arguments, key) for key in ("device", "threads", "precision")}
     if arguments.damage and not arguments.dry_run:

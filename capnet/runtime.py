@@ -59,12 +59,7 @@ def prepare(settings: Runtime) -> Machine:
     import torch
 
     torch.set_num_threads(settings.threads)
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "runtime.device = 'cuda', but torch sees no GPU",
-            "params.yaml",
-            "set runtime.device: auto or cpu, or give the task a GPU",
-        )
+    require_device(settings.device)
     settings = resolved(settings)
     device, bf16 = torch.device(settings.device), settings.precision == "bf16"
     torch.manual_seed(settings.seed)
@@ -74,6 +69,15 @@ def prepare(settings: Runtime) -> Machine:
     if bf16 and not _has_bf16(settings.device):
         log.warning("bf16 is slow on this %s; runtime.precision: fp32 gives other scores", settings.device)
     return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))
+
+
+def require_device(device: str, where: str = "params.yaml") -> None:
+    """Raise ConfigError where ``device`` is a GPU and there is none; ``where`` it was asked for."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        todo = "set runtime.device: auto or cpu, or give the task a GPU"
+        raise ConfigError("runtime.device = 'cuda', but torch sees no GPU", where, todo)
 
 
 def resolved(settings: Runtime) -> Runtime:
