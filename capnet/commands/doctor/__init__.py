@@ -26,10 +26,10 @@ from capnet.errors import CapnetError, DataError
 @click.option("--service-account", default=names.SERVICE_ACCOUNT, help="Account of the tasks.")
 @secret_options
 @click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU.")
-@click.option("--accelerator-count", default=0, help="GPUs that a run will ask for.")
+@click.option("--accelerator-count", default=0, type=click.IntRange(0), help="GPUs that a run will ask for.")
 @click.option("--cpu", default="2", help="CPUs that train, evaluate and predict will ask for.")
 @click.option("--memory", default="8Gi", help="Memory that these will get.")
-@click.option("--nodes", default=1, help="Nodes that a run will train on.")
+@click.option("--nodes", default=1, type=click.IntRange(1), help="Nodes that a run will train on.")
 @click.option("--training-runtime", default=names.RUNTIME, help="Runtime of Kubeflow Trainer for several nodes.")
 def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any) -> None:
     """Check the data: is it complete, does its remote answer, which credentials are in use; where state and MLflow's
