@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
+
 from pipelines.errors import RunFailed, ServerError
 from pipelines.run_tasks import failed, reason, states
 from pipelines.ways import SECONDS, Way, ping, refused
@@ -54,14 +56,17 @@ class Server:
         _limit(self._client._run_api.api_client.rest_client, seconds)
 
     def upload(self, pipeline: str, text: str, version: str, description: str) -> Version:
-        """The version of this name, uploaded where the server lacks it; the first version is named like any other."""
+        """The version of this name, uploaded where the server lacks it; the first version is named like any other. A
+        new pipeline has the description of its text, and the version ``description``.
+        """
         with self._explained():
             pipeline_id = self._pipeline_id(pipeline)
             if pipeline_id is None:
                 import kfp_server_api
 
+                about = next(yaml.safe_load_all(text))["pipelineInfo"].get("description")
                 body = kfp_server_api.V2beta1Pipeline(
-                    display_name=pipeline, name=pipeline, description=description, namespace=self.way.namespace or None
+                    display_name=pipeline, name=pipeline, description=about, namespace=self.way.namespace or None
                 )
                 pipeline_id = self._client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
             versions = partial(self._client.list_pipeline_versions, pipeline_id)

@@ -160,6 +160,12 @@ def test_a_server_that_never_answers_is_left_after_the_time_limit(server: Submit
     assert time.monotonic() - start < 20
 
 
+def test_a_new_pipeline_is_described_by_what_it_does(server: SubmitCommand) -> None:
+    Server(Way("port-forward", server.host)).upload("capnet-training", compiling.golden("training"), "v1", "git 1234")
+    (pipeline,) = server.state.pipelines.values()
+    assert pipeline["description"].startswith("From images to a registered model")
+
+
 def test_what_the_server_says_reaches_the_user(server: SubmitCommand) -> None:
     result = Server(Way("port-forward", server.host))
     version = result.upload("capnet-training", compiling.golden("training"), "v1", "")
