@@ -53,16 +53,39 @@ def states(details: Sequence[Any], names: Mapping[str, str]) -> Iterator[tuple[s
         yield item.task_id or shown, f"{name}, try {number + 1}" if number else name, item.state
 
 
+def bad_end(run: Any, names: Mapping[str, str], namespace: str) -> tuple[str, str]:
+    """What a run ended with that did not succeed, and what to do about it.
+
+    Args:
+        run: As the server gives it.
+        names: Those of `task_names`.
+        namespace: Of the run's pods.
+    """
+    details = (run.run_details.task_details if run.run_details else None) or []
+    tasks = "; ".join(failed(details, names))
+    # a run that is cancelled ends as FAILED: its tasks exceed a deadline of no seconds
+    if run.state == "CANCELED" or any(item.state == "CANCELING" for item in run.state_history or ()):
+        what = f"the run was cancelled{f', and with it: {tasks}' if tasks else ''}"
+        return what, "start it again: training goes on at its last checkpoint"
+    what = f"the run ended as {run.state}: {tasks or 'no task named'}{reason(run)}"
+    todo = "the task's log on that page says why"
+    # the server does not pass on what Argo says of a pod that was never made, was evicted, or got no image
+    children = (child.pod_name for item in details for child in item.child_tasks or () if child.pod_name)
+    if workflow := next(children, "").rpartition("-")[0]:
+        todo += f"; where it has none: kubectl -n {namespace} describe workflow {workflow} | grep Message | sort -u"
+    return what, todo
+
+
 def failed(details: Sequence[Any], names: Mapping[str, str]) -> list[str]:
     """Names of the tasks that failed, each with the server's reason where it gives one."""
-    found = []
-    for item in details:
-        shown = item.display_name or ""
-        key = shown.removesuffix(DRIVER)
-        if item.state == "FAILED" and key in names:
-            name = names[key] if key == shown else f"the driver of {names[key]}"
-            found.append(f"{name}{reason(item)}")
-    return found
+    drivers = {key + DRIVER: f"the driver of {name}" for key, name in names.items()}
+    shown = {**names, **drivers, f"root{DRIVER}": "the driver of the run"}
+    ended = {
+        f"{shown[item.display_name]}{reason(item)}": None
+        for item in details
+        if item.state == "FAILED" and item.display_name in shown
+    }
+    return list(ended)  # Argo may try the whole run again, which lists each once more
 
 
 def reason(item: Any) -> str:

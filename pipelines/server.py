@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from pipelines.errors import RunFailed, ServerError
-from pipelines.run_tasks import failed, reason, states
+from pipelines.run_tasks import bad_end, states
 from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
@@ -153,10 +153,8 @@ class Server:
             if run.state in GOOD:
                 return
             if run.state in BAD:
-                what = (
-                    f"the run ended as {run.state}: {'; '.join(failed(details, names)) or 'no task named'}{reason(run)}"
-                )
-                raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
+                what, todo = bad_end(run, names, self.way.namespace or "kubeflow")
+                raise RunFailed(what, self.address(run_id), todo)
             time.sleep(EVERY)
 
     def _job(

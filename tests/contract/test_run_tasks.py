@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines.compiling import GOLDEN
-from pipelines.run_tasks import failed, states, task_names
+from pipelines.run_tasks import bad_end, failed, states, task_names
 
 # as the server listed the nodes of a run whose first task failed, in the order of their random identities
 LISTED = """\
@@ -42,11 +42,25 @@ def names(pipeline: str = "training") -> dict[str, str]:
 def nodes(text: str) -> list[Any]:
     pairs = [line.split(": ") for line in text.splitlines()]
     nodes = [
-        SimpleNamespace(task_id=f"t{place}", display_name=name, state=state, error=None, start_time=None)
+        SimpleNamespace(
+            task_id=f"t{place}", display_name=name, state=state, error=None, start_time=None, child_tasks=None
+        )
         for place, (name, state) in enumerate(pairs)
     ]
     # what the metadata store knows of a task that runs has no name, and no state
-    return [*nodes, SimpleNamespace(task_id="m", display_name=None, state=None, error=None, start_time=None)]
+    return [
+        *nodes,
+        SimpleNamespace(task_id="m", display_name=None, state=None, error=None, start_time=None, child_tasks=None),
+    ]
+
+
+def run(text: str, *history: str) -> Any:
+    """A run that ended, with its nodes and the states that it went through."""
+    listed = nodes(text)
+    listed[0].child_tasks = [SimpleNamespace(pod_name="capnet-training-sf7cf-193170356")]
+    details = SimpleNamespace(task_details=listed)
+    states_ = [SimpleNamespace(state=state) for state in history]
+    return SimpleNamespace(state="FAILED", error=None, state_history=states_, run_details=details)
 
 
 def shown(text: str) -> list[tuple[str, str]]:
@@ -68,6 +82,23 @@ def test_a_further_try_is_called_one() -> None:
 def test_a_task_that_could_not_be_prepared_is_named_by_its_driver() -> None:
     listed = "train-driver: FAILED\ntrain-driver(0): FAILED\nroot: FAILED\ntrain: SKIPPED\n"
     assert failed(nodes(listed), names()) == ["the driver of train"]
+
+
+def test_a_run_whose_account_is_missing_names_its_driver_and_where_argo_says_why() -> None:
+    # the server of 2.17.0 gives no reason, and Argo tries the whole run again
+    listed = "root-driver: FAILED\nroot-driver(0): FAILED\nroot-driver: FAILED\nroot: SKIPPED\n"
+    what, todo = bad_end(run(listed, "PENDING", "FAILED"), names(), "birds")
+    assert what == "the run ended as FAILED: the driver of the run"
+    assert "kubectl -n birds describe workflow capnet-training-sf7cf | grep Message" in todo
+
+
+def test_a_run_that_was_cancelled_is_not_called_failed() -> None:
+    # the server says so in its history alone: the task, and outcome after it, fail at a deadline that has passed
+    listed = "fetch: FAILED\nexecutor(0): FAILED\noutcome: FAILED\n"
+    what, todo = bad_end(run(listed, "PENDING", "RUNNING", "CANCELING", "FAILED"), names(), "birds")
+    assert what == "the run was cancelled, and with it: fetch; outcome"
+    assert "log" not in todo
+    assert "checkpoint" in todo
 
 
 @pytest.mark.parametrize("pipeline", sorted(path.stem for path in GOLDEN.glob("*.yaml")))
