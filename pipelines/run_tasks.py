@@ -53,6 +53,20 @@ def states(details: Sequence[Any], names: Mapping[str, str]) -> Iterator[tuple[s
         yield item.task_id or shown, f"{name}, try {number + 1}" if number else name, item.state
 
 
+def waiting(details: Sequence[Any]) -> set[str]:
+    """Identities of what waits for its pod to start; the task itself is listed as running all that time."""
+    return {str(item.task_id) for item in details if item.state == "PENDING"}
+
+
+def reasons(details: Sequence[Any], namespace: str) -> str:
+    """The command that shows what Argo says of pods that were not made or placed, were evicted, or got no image; the
+    server does not pass it on. "" where no pod is listed.
+    """
+    pods = (child.pod_name for item in details for child in item.child_tasks or () if child.pod_name)
+    workflow = next(pods, "").rpartition("-")[0]
+    return f"kubectl -n {namespace} describe workflow {workflow} | grep Message | sort -u" if workflow else ""
+
+
 def bad_end(run: Any, names: Mapping[str, str], namespace: str) -> tuple[str, str]:
     """What a run ended with that did not succeed, and what to do about it.
 
@@ -69,10 +83,8 @@ def bad_end(run: Any, names: Mapping[str, str], namespace: str) -> tuple[str, st
         return what, "start it again: training goes on at its last checkpoint"
     what = f"the run ended as {run.state}: {tasks or 'no task named'}{reason(run)}"
     todo = "the task's log on that page says why"
-    # the server does not pass on what Argo says of a pod that was never made, was evicted, or got no image
-    children = (child.pod_name for item in details for child in item.child_tasks or () if child.pod_name)
-    if workflow := next(children, "").rpartition("-")[0]:
-        todo += f"; where it has none: kubectl -n {namespace} describe workflow {workflow} | grep Message | sort -u"
+    if why := reasons(details, namespace):
+        todo += f"; where it has none: {why}"
     return what, todo
 
 

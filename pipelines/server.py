@@ -16,11 +16,12 @@ from typing import Any
 import yaml
 
 from pipelines.errors import RunFailed, ServerError
-from pipelines.run_tasks import bad_end, states
+from pipelines.run_tasks import bad_end, reasons, states, waiting
 from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
 EVERY = 10.0  # seconds between two polls of a run
+PENDING = 12  # polls after which a pod that does not start is told: two minutes
 LOST = 60  # polls in a row that may fail while a run is waited for: ten minutes
 
 
@@ -131,7 +132,8 @@ class Server:
             ServerError: Where the server has not answered for ten minutes.
         """
         last: dict[str, str] = {}
-        lost = 0
+        waits: dict[str, int] = {}
+        lost, namespace = 0, self.way.namespace or "kubeflow"
         while True:
             try:
                 with self._explained():
@@ -150,10 +152,14 @@ class Server:
                 if last.get(task) != state:
                     last[task] = state
                     report(f"{name}: {state.lower()}")
+            waits = {item: waits.get(item, 0) + 1 for item in waiting(details)}
+            if PENDING in waits.values():
+                minutes = PENDING * EVERY / 60
+                report(f"a pod has not started for {minutes:g} min; what it waits for: {reasons(details, namespace)}")
             if run.state in GOOD:
                 return
             if run.state in BAD:
-                what, todo = bad_end(run, names, self.way.namespace or "kubeflow")
+                what, todo = bad_end(run, names, namespace)
                 raise RunFailed(what, self.address(run_id), todo)
             time.sleep(EVERY)
 

@@ -85,3 +85,28 @@ def test_a_token_that_nobody_renews_ends_the_wait(
     state.token = "second"
     with pytest.raises(ServerError, match="does not know us"):
         server.wait("r", {}, lambda line: None)
+
+
+def test_a_pod_that_does_not_start_is_told_once(
+    state: State, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = Server(way("token", host, tmp_path / "token"))
+    task = {
+        "task_id": "a",
+        "display_name": "train",
+        "state": "RUNNING",
+        "child_tasks": [{"pod_name": "capnet-training-nvb96-38"}],
+    }
+    pods = [
+        {"task_id": "b", "display_name": "executor(0)", "state": name} for name in ("PENDING", "RUNNING", "SUCCEEDED")
+    ]
+    polls = [{"state": "RUNNING", "run_details": {"task_details": [task, pod]}} for pod in pods]
+    pending, running, _ = polls
+    state.story = [*[pending] * 11, running, *[pending] * 30, running, {"state": "SUCCEEDED"}]
+    messages: list[str] = []
+    server.wait("r", {"train": "train"}, messages.append)
+    assert messages[0] == "train: running"
+    assert len(messages) == 2
+    assert "a pod has not started for 2 min" in messages[1]
+    assert "kubectl -n team describe workflow capnet-training-nvb96" in messages[1]
