@@ -13,6 +13,7 @@ from typing import Any
 
 TRY = re.compile(r"\((\d+)\)$")
 DRIVER = "-driver"
+STEP = "executor"  # of every task; the server does not say of which
 
 
 def task_names(text: str) -> dict[str, str]:
@@ -46,7 +47,8 @@ def states(details: Sequence[Any], names: Mapping[str, str]) -> Iterator[tuple[s
     for item in sorted(details, key=lambda item: str(item.start_time or "")):
         shown = item.display_name or ""
         number = int(match[1]) if (match := TRY.search(shown)) else 0
-        name = names.get(TRY.sub("", shown))
+        key = TRY.sub("", shown)
+        name = names.get(key) or ("a task" if key == STEP and number else None)
         if name is None or not item.state or (match and number == 0):
             continue
         # the turns of a loop share their names

@@ -79,6 +79,11 @@ def test_a_further_try_is_called_one() -> None:
     ]
 
 
+def test_a_try_after_an_eviction_is_told_though_the_server_does_not_say_of_what() -> None:
+    listed = "train: RUNNING\ntrain(0): RUNNING\nexecutor: RUNNING\nexecutor(0): FAILED\nexecutor(1): PENDING\n"
+    assert shown(listed) == [("train", "RUNNING"), ("a task, try 2", "PENDING")]
+
+
 def test_a_task_that_could_not_be_prepared_is_named_by_its_driver() -> None:
     listed = "train-driver: FAILED\ntrain-driver(0): FAILED\nroot: FAILED\ntrain: SKIPPED\n"
     assert failed(nodes(listed), names()) == ["the driver of train"]
