@@ -13,18 +13,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from capnet.contracts import check_tensors, read_tensors, write_tensors
+from capnet.contracts.files import host
 from capnet.errors import CapnetError, ContractError
 from capnet.training.distributed import ProcessGroup
 
 SAVE_EVERY_SECONDS = 2.0  # between two checkpoints
 # and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
 SAVE_PAUSE = 30.0
+ENDING = 60.0  # seconds that a pod takes to end, at most, after the next try has started
 
 logger = logging.getLogger(__name__)
 
@@ -123,23 +125,33 @@ def _by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One writer per training run; the lock goes with its process, however that ends.
+    """One writer per training run; the lock goes with its process, however that ends. A process of another machine is
+    waited for: a pod that was deleted may still be ending when the next try starts.
 
     Raises:
         CapnetError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + ENDING
     with open(folder / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while not _taken(file):
             file.seek(0)
-            raise CapnetError(
-                f"the same training is already running (process {file.read().strip() or '?'})",
-                str(folder),
-                "wait for it, or end that process",
-            ) from None
+            process, _, machine = file.read().strip().partition(" ")
+            if machine in ("", host()) or time.monotonic() > end:
+                owner = f"process {process or '?'}{f' on {machine}' if machine else ''}"
+                what = f"the same training is already running ({owner})"
+                raise CapnetError(what, str(folder), "wait for it, or end that process")
+            time.sleep(1.0)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {host()}")
         file.flush()
         yield
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock on an open file; False where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,5 +1,7 @@
 """Checkpoints: a training goes on to the same bits, and one that is damaged is made again."""
 
+import threading
+
 import pytest
 import torch
 
@@ -77,3 +79,30 @@ def test_two_runs_of_one_training_do_not_write_over_each_other(tmp_path):
         pass
     with checkpoint.lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("seconds", [0.5, 60.0])
+def test_a_process_of_another_machine_is_waited_for_while_it_ends(seconds, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ENDING", 3.0)
+    held = threading.Event()
+
+    def other_machine():
+        with checkpoint.lock(tmp_path):
+            (tmp_path / "lock").write_text("9 birds-train-0")
+            held.set()
+            ended.wait(seconds)
+
+    ended = threading.Event()
+    pod = threading.Thread(target=other_machine)
+    pod.start()
+    held.wait()
+    try:
+        if seconds < 3:
+            with checkpoint.lock(tmp_path):
+                pass
+        else:
+            with pytest.raises(CapnetError, match="process 9 on birds-train-0"), checkpoint.lock(tmp_path):
+                pass
+    finally:
+        ended.set()
+        pod.join()
