@@ -101,13 +101,17 @@ class Server:
         service_account: str,
     ) -> tuple[str, list[str]]:
         """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its
-        id, and the names of the experiment's other schedules.
+        id, and the names of the experiment's other schedules of this pipeline.
         """
         with self._explained():
             job = self._job(version, experiment, arguments, service_account)
             schedules = partial(self._client.list_recurring_runs, experiment_id=job["experiment_id"])
             listed = _pages(schedules, "recurring_runs")
-            named = [(str(item.display_name), item.recurring_run_id) for item in listed]
+            named = [
+                (str(item.display_name), item.recurring_run_id)
+                for item in listed
+                if item.pipeline_version_reference.pipeline_id == version.pipeline_id
+            ]
             before = [identity for other, identity in named if other == name]
             others = sorted({other for other, _ in named} - {name})
             made = self._client.create_recurring_run(job_name=name, cron_expression=cron, no_catchup=True, **job)

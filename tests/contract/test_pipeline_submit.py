@@ -163,6 +163,12 @@ def test_a_server_that_is_gone_for_good_ends_the_wait(server: SubmitCommand, mon
     assert "answers 503" in str(server.run("--wait").exception)
 
 
+def test_a_schedule_of_another_pipeline_is_not_offered_for_deletion(server: SubmitCommand) -> None:
+    server.good("--schedule", "0 3 * * 1")
+    assert "stays as well" not in server.good("--schedule", "0 4 * * 1", pipeline="prediction")
+    assert len(server.state.schedules) == 2
+
+
 def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server: SubmitCommand) -> None:
     for _ in range(2):
         assert "stays as well" not in server.good("--schedule", "0 3 * * 1")
