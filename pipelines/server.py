@@ -99,9 +99,11 @@ class Server:
         arguments: Mapping[str, Any],
         cron: str,
         service_account: str,
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str, list[str], bool]:
         """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its
-        id, and the names of the experiment's other schedules of this pipeline.
+        id, the names of the experiment's other schedules of this pipeline, and whether a run of the former schedule is
+        under way. Such a schedule is switched off and stays, because its runs end with it: they belong to it in
+        Kubernetes.
         """
         with self._explained():
             job = self._job(version, experiment, arguments, service_account)
@@ -115,9 +117,14 @@ class Server:
             before = [identity for other, identity in named if other == name]
             others = sorted({other for other, _ in named} - {name})
             made = self._client.create_recurring_run(job_name=name, cron_expression=cron, no_catchup=True, **job)
+            under_way = False
             for old in before:
-                self._client.delete_recurring_run(old)
-        return str(made.recurring_run_id), others
+                self._client.disable_recurring_run(old)  # first, so that no run of it starts meanwhile
+                if self._has_run_under_way(job["experiment_id"], old):
+                    under_way = True
+                else:
+                    self._client.delete_recurring_run(old)
+        return str(made.recurring_run_id), others, under_way
 
     def address(self, run_id: str) -> str:
         """Where the run is shown."""
@@ -179,6 +186,14 @@ class Server:
             "version_id": version.version_id,
             "service_account": service_account or None,
         }
+
+    def _has_run_under_way(self, experiment_id: str, schedule: str) -> bool:
+        predicates = [
+            {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": schedule},
+            {"operation": "IN", "key": "state", "stringValues": {"values": ["PENDING", "RUNNING", "PAUSED"]}},
+        ]
+        called = json.dumps({"predicates": predicates})
+        return bool(self._client.list_runs(experiment_id=experiment_id, filter=called, page_size=1).runs)
 
     def _pipeline_id(self, name: str) -> str | None:
         """Of a pipeline in this namespace; the client's own get_pipeline_id asks for what all namespaces share."""

@@ -173,8 +173,10 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
     click.echo(f"version {version.name} of {name}: {'uploaded' if version.new else 'already there'}")
     experiment, account, cron = options["experiment"] or experiment, options["service_account"], options["schedule"]
     if cron:
-        schedule, others = server.schedule(version, f"{name} {cron}", experiment, arguments, cron, account)
+        schedule, others, under_way = server.schedule(version, f"{name} {cron}", experiment, arguments, cron, account)
         click.echo(f"schedule {cron!r}: {server.way.host}/#/recurringrun/details/{schedule}")
+        if under_way:
+            click.echo("switched off, not deleted: the schedule before, because a run of it is under way and goes on")
         for other in others:
             click.echo(f"stays as well: schedule {other!r}; delete it there if this one was to replace it")
         return

@@ -129,9 +129,8 @@ class Handler(BaseHTTPRequestHandler):
         if parts[0] == "pipelines" and len(parts) == 3 and parts[2] == "versions":
             result = [item for item in state.versions.values() if item["pipeline_id"] == parts[1]]
             return page({"pipeline_versions": result}, query)
-        if method == "DELETE":
-            state.schedules.pop(parts[1])
-            return {}
+        if method == "DELETE" or path.endswith(":disable"):
+            return self._end_schedule(method, parts[1])
         stores = {
             "pipelines": state.pipelines,
             "experiments": state.experiments,
@@ -182,6 +181,16 @@ class Handler(BaseHTTPRequestHandler):
         store[content[key]] = content
         return content
 
+    def _end_schedule(self, method: str, name: str) -> dict[str, Any]:
+        """Kubernetes deletes the workflows that a deleted schedule owns; the server calls them running for ever."""
+        if method == "POST":
+            self.state.schedules[name.removesuffix(":disable")]["status"] = "DISABLED"
+            return {}
+        self.state.schedules.pop(name)
+        for run in self.state.runs.values():
+            run["killed"] = run.get("killed") or run.get("recurring_run_id") == name
+        return {}
+
     def _upload(self, query: dict[str, str], body: bytes) -> dict[str, Any]:
         message = email.message_from_bytes(
             b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body
@@ -223,7 +232,10 @@ def matches(item: dict[str, Any], query: dict[str, str]) -> bool:
     predicates = json.loads(query["filter"]).get("predicates", []) if query.get("filter") else []
     for predicate in predicates:
         key = {"name": "display_name"}.get(predicate["key"], predicate["key"])
-        if item.get(key) != predicate.get("stringValue", predicate.get("string_value")):
+        wanted = predicate.get("stringValues", {}).get("values") or [
+            predicate.get("stringValue", predicate.get("string_value"))
+        ]
+        if item.get(key) not in wanted:
             return False
     return query.get("experiment_id") in (None, item.get("experiment_id"))
 

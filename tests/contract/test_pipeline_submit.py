@@ -163,6 +163,20 @@ def test_a_server_that_is_gone_for_good_ends_the_wait(server: SubmitCommand, mon
     assert "answers 503" in str(server.run("--wait").exception)
 
 
+def test_a_schedule_of_which_a_run_is_under_way_is_switched_off_and_deleted_later(server: SubmitCommand) -> None:
+    server.good("--schedule", "0 3 * * 1")
+    (first,) = server.state.schedules
+    run = {"run_id": "run-of-it", "recurring_run_id": first, "state": "RUNNING", "experiment_id": "experiments-1"}
+    server.state.runs[run["run_id"]] = run
+    assert "switched off, not deleted" in server.good("--schedule", "0 3 * * 1")
+    assert not run.get("killed")
+    assert [item.get("status") for item in server.state.schedules.values()] == ["DISABLED", None]
+    run["state"] = "SUCCEEDED"
+    assert "switched off" not in server.good("--schedule", "0 3 * * 1")
+    (left,) = server.state.schedules.values()
+    assert left.get("status") is None
+
+
 def test_a_schedule_of_another_pipeline_is_not_offered_for_deletion(server: SubmitCommand) -> None:
     server.good("--schedule", "0 3 * * 1")
     assert "stays as well" not in server.good("--schedule", "0 4 * * 1", pipeline="prediction")
