@@ -109,10 +109,11 @@ class Server:
             job = self._job(version, experiment, arguments, service_account)
             schedules = partial(self._client.list_recurring_runs, experiment_id=job["experiment_id"])
             listed = _pages(schedules, "recurring_runs")
+            # a schedule that somebody made from a file of their own has no version
             named = [
                 (str(item.display_name), item.recurring_run_id)
                 for item in listed
-                if item.pipeline_version_reference.pipeline_id == version.pipeline_id
+                if getattr(item.pipeline_version_reference, "pipeline_id", None) == version.pipeline_id
             ]
             before = [identity for other, identity in named if other == name]
             others = sorted({other for other, _ in named} - {name})

@@ -183,6 +183,14 @@ def test_a_schedule_of_another_pipeline_is_not_offered_for_deletion(server: Subm
     assert len(server.state.schedules) == 2
 
 
+def test_a_schedule_that_has_no_uploaded_pipeline_is_left_alone(server: SubmitCommand) -> None:
+    server.good("--schedule", "0 3 * * 1")
+    (made,) = server.state.schedules.values()
+    made["pipeline_spec"] = made.pop("pipeline_version_reference")
+    assert "stays as well" not in server.good("--schedule", "0 3 * * 1")
+    assert len(server.state.schedules) == 2
+
+
 def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server: SubmitCommand) -> None:
     for _ in range(2):
         assert "stays as well" not in server.good("--schedule", "0 3 * * 1")
