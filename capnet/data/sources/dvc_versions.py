@@ -23,6 +23,7 @@ from capnet.data.sources.remote import Entry, copies_folder, pause, unsafe
 from capnet.errors import DataError, Problem
 
 ATTEMPTS = 4
+CONNECT = 10.0  # seconds until a connection: git and DVC wait two minutes, eight times over, and say nothing
 
 
 def repository_url(root: str) -> str:
@@ -61,6 +62,8 @@ class DvcSource:
 
         address = repository_url(self.root)
         default = "HEAD" if Path(address).exists() else None
+        if address.startswith(("http://", "https://")):
+            _connect(address, self.name)
         with _explained(self.name):
             return DVCFileSystem(address, rev=self.revision or default)
 
@@ -132,6 +135,31 @@ class DvcSource:
         if "_files" in self.__dict__:
             self._files.close()
         clean_repos()
+
+
+def _connect(address: str, where: str) -> None:
+    """Refuse a git server to which packets get lost, as a network policy or a firewall drops them. Whatever else there
+    is to say of it, cloning says.
+    """
+    from dulwich.client import default_urllib3_manager
+    from dulwich.config import StackedConfig
+    from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+    url = f"{_without_password(address).rstrip('/')}/info/refs?service=git-upload-pack"
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            manager: Any = default_urllib3_manager(StackedConfig.default(), base_url=url)  # git's proxy, certificates
+            manager.request("GET", url, timeout=CONNECT, retries=False, preload_content=False).close()
+        except (HTTPError, OSError, ValueError) as error:
+            inner = getattr(error, "original_error", error)  # of a proxy's
+            if isinstance(inner, NewConnectionError) or not isinstance(inner, ConnectTimeoutError):
+                return
+        else:
+            return
+        if attempt < ATTEMPTS:
+            pause(attempt)
+    todo = "is the address right? In a cluster, does its network policy let tasks get there? See docs/on-kubernetes.md"
+    raise DataError(f"git: no connection within {CONNECT:g} seconds, {ATTEMPTS} times", where, todo)
 
 
 def _output_with(files: Any, path: str) -> Any:
