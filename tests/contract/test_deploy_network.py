@@ -33,6 +33,18 @@ def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tu
             assert selector.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
 
 
+def test_what_tasks_reach_in_a_run_is_let_out(base: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Connections of the pods of training, in one pod and on two nodes, as a cluster with KFP 2.17.0 counted them while
+    it enforced the policies; ports are those of pods: seaweedfs:9000 leads to 8333.
+    """
+    policy = base["NetworkPolicy", "capnet-tasks"]["spec"]
+    for where, port in (("kubeflow", 8887), ("kubeflow", 8080), ("kubeflow", 8333), ("mlflow", 5000), ("", 6443)):
+        to = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": where}}}
+        asked = to if where else {"ipBlock": {"cidr": "0.0.0.0/0"}}
+        rules = [rule for rule in policy["egress"] if {"port": port, "protocol": "TCP"} in rule["ports"]]
+        assert [rule for rule in rules if asked in rule.get("to", [])], (where, port)
+
+
 def policies(repository: Path) -> list[dict[str, Any]]:
     result = [item for path in (repository / "deploy").rglob("*.yaml") for item in yaml.safe_load_all(path.read_text())]
     return [item for item in result if item["kind"].endswith("NetworkPolicy")]
