@@ -148,8 +148,8 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
 
 def of_objects(options: Mapping[str, Any]) -> Iterator[Problem]:
     """Names that no secret and no service account can have."""
-    given = [name for name in ("pull_secret", "service_account") if options[name]]
-    for name in (*NAMES, *given):
+    optional = [name for name in ("pull_secret", "service_account") if options[name]]
+    for name in (*NAMES, *optional):
         if not NAME.fullmatch(options[name]):
             todo = "write a name in small letters, digits, - and ., a letter or digit on both sides of each ."
             if name != "service_account":

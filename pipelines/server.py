@@ -21,7 +21,7 @@ from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
 EVERY = 10.0  # seconds between two polls of a run
-PENDING = 12  # polls after which a pod that does not start is told: two minutes
+PENDING = 12  # polls after which a pod that does not start is reported: two minutes
 LOST = 60  # polls in a row that may fail while a run is waited for: ten minutes
 
 

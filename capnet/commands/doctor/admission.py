@@ -36,20 +36,20 @@ def check_pods(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
             yield Finding(about, f"not checked, because there is no namespace {space}")
             return
         except Refused as error:
-            said = re.sub(r'^\w+ "[^"]*" is (forbidden|invalid): ', "", error.problems[0].what)
-            if NO_DRY_RUN in said:
-                yield Finding(about, f"not checked: {said}")
+            message = re.sub(r'^\w+ "[^"]*" is (forbidden|invalid): ', "", error.problems[0].what)
+            if NO_DRY_RUN in message:
+                yield Finding(about, f"not checked: {message}")
                 return
-            findings.append(refused(needs, task, said))
+            findings.append(refused(needs, task, message))
     yield from findings or [Finding(about, f"a task with {needs.cpu} CPUs and {needs.memory} of memory is taken")]
 
 
-def refused(needs: Needs, task: str, said: str) -> Finding:
+def refused(needs: Needs, task: str, message: str) -> Finding:
     """What the cluster has against the pod of a task."""
-    what = f"the cluster refuses a pod like that of task {task}: {said}"
+    what = f"the cluster refuses a pod like that of task {task}: {message}"
     see = f"kubectl -n {needs.namespace} describe limitrange,resourcequota"
     todo = f"see {see}, and docs/on-kubernetes.md, A pod is refused"
-    if any(words in said for words in FOR_THIS_POD):
+    if any(words in message for words in FOR_THIS_POD):
         return Finding("pods", what, warning=todo)
     return wrong("pods", what, f"namespace {needs.namespace}", todo)
 

@@ -42,11 +42,11 @@ def check_trainer(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     path = f"{TRAINER}/clustertrainingruntimes/{name}"
     if kind == "TrainingRuntime":
         path = f"{TRAINER}/namespaces/{needs.namespace}/trainingruntimes/{name}"
-    there = exists(api, path)
-    if there is None:
+    is_installed = exists(api, path)
+    if is_installed is None:
         yield Finding(about, f"Kubeflow Trainer; runtime {name} was not checked, because you may not see it")
         return
-    if not there:
+    if not is_installed:
         todo = f"install the runtimes of Kubeflow Trainer ({DOCS}), or name an installed one: --training-runtime"
         yield wrong(about, f"there is no training runtime {name}", f"{kind or 'ClusterTrainingRuntime'}s", todo)
         return
