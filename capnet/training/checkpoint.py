@@ -132,15 +132,19 @@ def lock(folder: Path) -> Iterator[None]:
         CapnetError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + ENDING
+    start = time.monotonic()
+    is_waiting = False
     with open(folder / "lock", "a+") as file:
         while not _taken(file):
             file.seek(0)
             process, _, machine = file.read().strip().partition(" ")
-            if machine in ("", host()) or time.monotonic() > end:
-                owner = f"process {process or '?'}{f' on {machine}' if machine else ''}"
+            owner = f"process {process or '?'}{f' on {machine}' if machine else ''}"
+            if machine in ("", host()) or time.monotonic() - start > ENDING:
                 what = f"the same training is already running ({owner})"
                 raise CapnetError(what, str(folder), "wait for it, or end that process")
+            if not is_waiting:
+                logger.info("the same training is still running (%s): waiting up to %g s for its end", owner, ENDING)
+                is_waiting = True
             time.sleep(1.0)
         file.truncate(0)
         file.write(f"{os.getpid()} {host()}")

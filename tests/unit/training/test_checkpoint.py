@@ -82,7 +82,8 @@ def test_two_runs_of_one_training_do_not_write_over_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.5, 60.0])
-def test_a_process_of_another_machine_is_waited_for_while_it_ends(seconds, tmp_path, monkeypatch):
+def test_a_process_of_another_machine_is_waited_for_while_it_ends(seconds, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setattr(checkpoint, "ENDING", 3.0)
     held = threading.Event()
 
@@ -106,3 +107,4 @@ def test_a_process_of_another_machine_is_waited_for_while_it_ends(seconds, tmp_p
     finally:
         ended.set()
         pod.join()
+    assert "still running (process 9 on birds-train-0): waiting" in caplog.text
