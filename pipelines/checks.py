@@ -119,7 +119,7 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{options[name]!r} is no quantity of Kubernetes", option(name), todo)
         elif name != "cpu" and parse_quantity(options[name]) < LEAST_BYTES:
             yield Problem(f"{options[name]!r} is less than 1Mi of memory", option(name), "add the unit: 8Gi or 512Mi")
-    yield from of_objects(options)
+    yield from object_names(options)
     for name in CLAIMS:
         if not VOLUME.fullmatch(options[name]) or options[name] in TAKEN:
             todo = f"write small letters, digits and -, at most 63; {', '.join(TAKEN)} are volumes of a task already"
@@ -128,8 +128,8 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         what = f"{options['data_claim']} would be mounted twice, for state and for images"
         yield Problem(what, "--state-claim, --data-claim", "name two claims")
     domain, slash, kind = options["accelerator_type"].partition("/")
-    asked = NAME.fullmatch(domain) and len(domain) <= MOST_DOMAIN and not domain.startswith("requests.")
-    if not slash or not asked or not LABEL.fullmatch(kind):
+    is_domain = NAME.fullmatch(domain) and len(domain) <= MOST_DOMAIN and not domain.startswith("requests.")
+    if not slash or not is_domain or not LABEL.fullmatch(kind):
         todo = "write a resource with its domain, such as nvidia.com/gpu; --accelerator-count 0 asks for none"
         what = f"{options['accelerator_type']!r} is no kind of GPU"
         yield Problem(what, option("accelerator_type"), todo)
@@ -146,12 +146,14 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{json.dumps(item)} is no toleration of a pod", option("tolerations"), todo)
 
 
-def of_objects(options: Mapping[str, Any]) -> Iterator[Problem]:
-    """Names that no secret and no service account can have."""
+def object_names(options: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the names of secrets and of the service account."""
     optional = [name for name in ("pull_secret", "service_account") if options[name]]
     for name in (*NAMES, *optional):
         if not NAME.fullmatch(options[name]):
-            todo = "write a name in small letters, digits, - and ., a letter or digit on both sides of each ."
+            todo = (
+                "write small letters, digits, hyphens and dots, a letter or digit before and after each dot"
+            )
             if name != "service_account":
                 todo += "; a secret that does not exist does no harm"
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)

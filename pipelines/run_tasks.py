@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
+
 TRY = re.compile(r"\((\d+)\)$")
 DRIVER = "-driver"
 STEP = "executor"  # of every task; the server does not say of which
@@ -25,8 +27,6 @@ def task_names(text: str) -> dict[str, str]:
     Returns:
         Key of each task in its group -> the name that is shown.
     """
-    import yaml
-
     spec = next(yaml.safe_load_all(text))
     groups = [part["dag"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]
     return {

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from capnet.cluster.names import NAMESPACE
 from pipelines.errors import RunFailed, ServerError
 from pipelines.run_tasks import bad_end, reasons, states, waiting
 from pipelines.ways import SECONDS, Way, ping, refused
@@ -52,7 +53,7 @@ class Server:
                 host=way.host,
                 existing_token=None if renewed else way.token or None,
                 credentials=renewed,
-                namespace=way.namespace or "kubeflow",
+                namespace=way.namespace or NAMESPACE,
             )
         _limit(self._client._run_api.api_client.rest_client, seconds)
 
@@ -145,7 +146,7 @@ class Server:
         """
         last: dict[str, str] = {}
         waits: dict[str, int] = {}
-        lost, namespace = 0, self.way.namespace or "kubeflow"
+        lost, namespace = 0, self.way.namespace or NAMESPACE
         while True:
             try:
                 with self._explained():

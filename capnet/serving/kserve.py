@@ -45,7 +45,7 @@ FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in wor
     "namespace": (r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", "at most 63 of a-z, 0-9 and hyphens"),
     "service_account": (
         r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-        "a-z, 0-9, hyphens and dots, a letter or digit on both sides of a dot",
+        "a-z, 0-9, hyphens and dots, a letter or digit before and after each dot",
     ),
     "image": (
         r"(\[[0-9a-fA-F:]+\]|[\w.-]+)(:[0-9]+)?(/[a-z0-9._-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?",

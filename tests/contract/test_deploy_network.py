@@ -35,7 +35,7 @@ def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tu
 
 def test_what_tasks_reach_in_a_run_is_let_out(base: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Connections of the pods of training, in one pod and on two nodes, as a cluster with KFP 2.17.0 counted them while
-    it enforced the policies; ports are those of pods: seaweedfs:9000 leads to 8333.
+    it enforced the policies; ports are those of pods: that of seaweedfs:9000 is 8333.
     """
     policy = base["NetworkPolicy", "capnet-tasks"]["spec"]
     for where, port in (("kubeflow", 8887), ("kubeflow", 8080), ("kubeflow", 8333), ("mlflow", 5000), ("", 6443)):

@@ -40,25 +40,25 @@ def test_a_pod_that_the_namespace_refuses_is_a_problem(doctor: DoctorCommand, st
     doctor.cluster.against = (status, words)
     output, error = doctor.run()
     assert error is not None
-    _, _, said = " ".join(words.split()).partition(": ")
+    _, _, answer = " ".join(words.split()).partition(": ")
     for problem, task in zip(error.problems, ("train", "split, which asks for nothing"), strict=True):
-        assert problem.what == f"the cluster refuses a pod like that of task {task}: {said}"
+        assert problem.what == f"the cluster refuses a pod like that of task {task}: {answer}"
         assert f"kubectl -n {SPACE} describe limitrange,resourcequota" in problem.todo
     assert "ok     pods" not in output
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         "exceeded quota: all, requested: pods=1, used: pods=3, limited: pods=3",
         'admission webhook "images.example.com" denied the request: image capnet-train:doctor is not signed',
     ],
 )
-def test_what_may_hold_for_this_pod_or_this_moment_is_a_warning(doctor: DoctorCommand, said: str) -> None:
-    doctor.cluster.against = (403, FORBIDDEN + said)
+def test_what_may_hold_for_this_pod_or_this_moment_is_a_warning(doctor: DoctorCommand, answer: str) -> None:
+    doctor.cluster.against = (403, FORBIDDEN + answer)
     output, error = doctor.run()
     assert error is None
-    assert f"warn   pods: the cluster refuses a pod like that of task train: {said}" in output
+    assert f"warn   pods: the cluster refuses a pod like that of task train: {answer}" in output
 
 
 def test_what_cannot_be_asked_is_said(doctor: DoctorCommand) -> None:

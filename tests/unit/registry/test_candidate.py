@@ -74,13 +74,13 @@ def test_thresholds_of_a_folder_without_the_evaluation_may_be_another_models(
     make_outputs: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = make_outputs()
-    folder, said = paths["model"].parent, "nothing says that .*thresholds.json are those of this model"
+    folder, warning = paths["model"].parent, "nothing says that .*thresholds.json are those of this model"
     with model(str(folder), Params()):
-        assert not re.search(said, caplog.text)
+        assert not re.search(warning, caplog.text)
     (paths["evaluation"] / "evaluation.json").unlink()
     with model(str(folder), Params()) as (served, *_):
         assert served.names
-        assert re.search(said, caplog.text), "a warning, and it works"
+        assert re.search(warning, caplog.text), "a warning, and it works"
 
 
 def test_figures_and_checks_of_another_split_are_refused(make_outputs: Make) -> None:

@@ -191,7 +191,7 @@ def test_what_kubernetes_would_refuse(client: MlflowClient) -> None:
     assert sorted(problem.where for problem in result.exception.problems) == options.split()
     assert not Path("deploy").exists()
     for account in ("wild..life", "wild-.life", "wild.-life", "a" * 254):
-        with pytest.raises(ConfigError, match="a letter or digit on both sides of a dot"):
+        with pytest.raises(ConfigError, match="a letter or digit before and after each dot"):
             check_form(Deployment("capnet", IMAGE, "", account))
 
 
