@@ -151,9 +151,7 @@ def object_names(options: Mapping[str, Any]) -> Iterator[Problem]:
     optional = [name for name in ("pull_secret", "service_account") if options[name]]
     for name in (*NAMES, *optional):
         if not NAME.fullmatch(options[name]):
-            todo = (
-                "write small letters, digits, hyphens and dots, a letter or digit before and after each dot"
-            )
+            todo = "write small letters, digits, hyphens and dots, a letter or digit before and after each dot"
             if name != "service_account":
                 todo += "; a secret that does not exist does no harm"
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
