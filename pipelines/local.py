@@ -22,17 +22,19 @@ from pipelines.errors import RunFailed
 
 INNER = re.compile(r"Inner task failed: '([^']+)'")
 AGAIN = "run the same command again; training goes on where it was"
+ENGINE = "run the same command again; images that are gone come back with `make images push`"
 PASSED = (*S3_KEYS, *MLFLOW_KEYS, *GIT_KEYS, "AWS_EC2_METADATA_DISABLED")  # to containers
 
 
 def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> Path:
-    """Run ``pipeline`` below ``root`` and return the run's folder; raises RunFailed naming the task that failed, and
-    ConfigError where nothing can be written.
+    """Run ``pipeline`` below ``root`` and return the run's folder; raises RunFailed naming the task that failed or that
+    Docker could not run, and ConfigError where nothing can be written.
 
     What KFP's local runners ignore: GPU, CPU and memory requests, secrets, volumes, node selectors, tolerations,
     time-outs.
     """
     from kfp import local
+    from requests import RequestException  # a Docker engine's refusals too
 
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,10 @@ def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Pat
             pipeline(**arguments)
     except RuntimeError as error:
         raise failure(console, str(error)) from None
+    except RequestException as error:
+        why = " ".join(str(getattr(error, "explanation", None) or error).split())
+        what = f"Docker could not run the task {console.task.label}: {why[:400]}"
+        raise RunFailed(what, shortest(console.log), ENGINE) from None
     except KeyboardInterrupt:
         raise RunFailed(
             f"the run was interrupted in {console.task.label or 'its first second'}", shortest(console.log), AGAIN

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from components.images import Images, read_lock
 from components.revision import git_revision
 
 BUCKET = "demo"
+NOT_STARTED = "waiting for init preliminary setup"  # of runc; seen once in some thousand starts
 EVERY = 60  # of the demo's pictures, one in as many
 SMALL = {
     "split": {"method": "natural", "require_positives": {"train": 0}},
@@ -170,7 +172,18 @@ class Submitter:
     repository: Path
 
     def __call__(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        """`python -m pipelines.submit ... --local docker` with the pictures in S3."""
+        """`python -m pipelines.submit ... --local docker` with the pictures in S3; a second time, as the command says,
+        where runc failed before a task's first instruction.
+        """
+        done = self.once(pipeline, runs, *options)
+        if done.returncode == 6 and NOT_STARTED in done.stderr:
+            print(f"submitted again: {done.stderr}")
+            for folder in runs.glob("capnet-*"):
+                shutil.rmtree(folder)
+            done = self.once(pipeline, runs, *options)
+        return done
+
+    def once(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
         command = [
             sys.executable,
             "-m",

@@ -77,6 +77,17 @@ def test_a_failing_task_is_named_and_nothing_after_it_runs(
     assert versions(servers) == []
 
 
+def test_an_image_that_the_registry_does_not_have_is_named(submit: Submitter, built: Built, tmp_path: Path) -> None:
+    digest = built.locked.data.rpartition("@")[2]
+    lock = tmp_path / "lock.yaml"
+    lock.write_text(built.lock.read_text().replace(digest, f"sha256:{'0' * 64}"))
+    done = submit("training", tmp_path / "runs", "--lock", str(lock))
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert "Docker could not run the task fetch: " in done.stderr
+    assert "manifest unknown" in done.stderr
+    assert "make images push" in done.stderr
+
+
 def test_containers_give_what_dvc_repro_gives(run: Path, workspace: Workspace) -> None:
     unequal = assert_same_results(of_shell(workspace.root / "outputs"), of_pipeline(run))
     assert set(unequal) <= CALIBRATED, (
