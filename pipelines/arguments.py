@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from capnet.config import Data, Params
@@ -53,6 +54,17 @@ def prediction_arguments(params: Params, model: str, shards: int, version: str) 
         "shards": list(range(shards)),
         "shard_count": shards,
     }
+
+
+def model_and_images(arguments: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The model that a run registers or predicts with, and where its images lie; None for arguments of other
+    pipelines.
+    """
+    try:
+        model = arguments["model"] if "model" in arguments else arguments["register"]["register"]["name"]
+        return str(model), str(arguments["fetch"]["data"]["root"])
+    except (KeyError, TypeError):
+        return None
 
 
 def data_version(data: Data) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from capnet.cluster.names import NAMESPACE
+from pipelines.arguments import model_and_images
 from pipelines.errors import RunFailed, ServerError
 from pipelines.run_tasks import bad_end, reasons, states, waiting
 from pipelines.ways import SECONDS, Way, ping, refused
@@ -101,8 +102,8 @@ class Server:
         cron: str,
         service_account: str,
     ) -> tuple[str, list[str], bool]:
-        """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its
-        id, the names of the experiment's other schedules of this pipeline, and whether a run of the former schedule is
+        """Start a run at every time that ``cron`` names, instead of the schedule of the same name, model and images;
+        returns its id, the experiment's other schedules of this pipeline, and whether a run of the former schedule is
         under way. Such a schedule is switched off and stays, because its runs end with it: they belong to it in
         Kubernetes.
         """
@@ -112,12 +113,13 @@ class Server:
             listed = _pages(schedules, "recurring_runs")
             # a schedule that somebody made from a file of their own has no version
             named = [
-                (str(item.display_name), item.recurring_run_id)
+                ((item.display_name, model_and_images(item.runtime_config.parameters or {})), item.recurring_run_id)
                 for item in listed
                 if getattr(item.pipeline_version_reference, "pipeline_id", None) == version.pipeline_id
             ]
-            before = [identity for other, identity in named if other == name]
-            others = sorted({other for other, _ in named} - {name})
+            same = name, model_and_images(arguments)
+            before = [identity for other, identity in named if other == same]
+            others = sorted({_in_words(*other) for other, _ in named if other != same})
             made = self._client.create_recurring_run(job_name=name, cron_expression=cron, no_catchup=True, **job)
             under_way = False
             for old in before:
@@ -220,6 +222,10 @@ class Server:
             if "timed out" in str(error):
                 why = "the server took too long to answer"
             raise self.way.fail(why) from None
+
+
+def _in_words(name: str, of: tuple[str, str] | None) -> str:
+    return f"{name!r} (model {of[0]}, images {of[1]})" if of else repr(name)
 
 
 def _pages(fetch: Callable[..., Any], name: str) -> Iterator[Any]:

@@ -178,7 +178,7 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
         if under_way:
             click.echo("switched off, not deleted: the schedule before, because a run of it is under way and goes on")
         for other in others:
-            click.echo(f"stays as well: schedule {other!r}; delete it there if this one was to replace it")
+            click.echo(f"stays as well: schedule {other}; delete it there if this one was to replace it")
         return
     run = server.start(version, f"{name} {version.name}", experiment, arguments, account)
     click.echo(f"run: {server.address(run)}")

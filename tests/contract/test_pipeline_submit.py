@@ -183,6 +183,29 @@ def test_a_schedule_of_another_pipeline_is_not_offered_for_deletion(server: Subm
     assert len(server.state.schedules) == 2
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "other", "named"),
+    [
+        ("training", ("--set", "register.name=fish"), "model fish, images /mnt/data/birds"),
+        ("training", ("--set", "data.root=s3://birds/new"), "images s3://birds/new"),
+        ("prediction", ("--pictures", "s3://birds/site1"), "images s3://birds/site1"),
+        ("prediction", ("--model", "models:/fish@champion"), "model models:/fish@champion, images"),
+    ],
+)
+def test_a_schedule_of_another_model_or_other_images_stays(
+    server: SubmitCommand, pipeline: str, other: tuple[str, ...], named: str
+) -> None:
+    when = ("--schedule", "0 3 * * 1")
+    server.good(*when, *other, pipeline=pipeline)
+    (first,) = server.state.schedules
+    output = server.good(*when, pipeline=pipeline)
+    assert f"stays as well: schedule 'capnet-{pipeline} 0 0 3 * * 1' (" in output
+    assert named in output
+    server.good(*when, pipeline=pipeline)
+    assert first in server.state.schedules
+    assert len(server.state.schedules) == 2
+
+
 def test_a_schedule_that_has_no_uploaded_pipeline_is_left_alone(server: SubmitCommand) -> None:
     server.good("--schedule", "0 3 * * 1")
     (made,) = server.state.schedules.values()
