@@ -111,9 +111,12 @@ class Server:
             job = self._job(version, experiment, arguments, service_account)
             schedules = partial(self._client.list_recurring_runs, experiment_id=job["experiment_id"])
             listed = _pages(schedules, "recurring_runs")
-            # a schedule that somebody made from a file of their own has no version
+            # a schedule that somebody made from a file of their own has no version, one without arguments no settings
             named = [
-                ((item.display_name, model_and_images(item.runtime_config.parameters or {})), item.recurring_run_id)
+                (
+                    (item.display_name, model_and_images(getattr(item.runtime_config, "parameters", None) or {})),
+                    item.recurring_run_id,
+                )
                 for item in listed
                 if getattr(item.pipeline_version_reference, "pipeline_id", None) == version.pipeline_id
             ]

@@ -10,8 +10,9 @@ import errno
 import os
 import signal
 import socket
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -21,7 +22,8 @@ from capnet.errors import CapnetError
 if TYPE_CHECKING:
     from capnet.serving.bodies import App
 
-LAST_ANSWERS = 25  # seconds between SIGTERM and the end; Kubernetes kills after 30
+STILL_ACCEPTS = 5  # seconds after SIGTERM: a router hears later than the pod that it is to send nothing more
+LAST_ANSWERS = 20  # seconds between these and the end; Kubernetes kills after 30
 
 
 @click.command()
@@ -29,12 +31,10 @@ LAST_ANSWERS = 25  # seconds between SIGTERM and the end; Kubernetes kills after
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 def main(model: str, host: str, port: int) -> None:
-    """Serve a model until SIGTERM; requests that are under way get their answers."""
+    """Serve a model until SIGTERM; requests that are under way, or come soon after, get their answers."""
     # process 1 gets no signal that it does not handle; uvicorn hands it on after the last answers, and threads that
     # score for nobody are not waited for
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    import uvicorn
-
     from capnet.errors import exits, machine_faults
     from capnet.runtime import need_docstrings
     from capnet.serving.bodies import CheckedBodies
@@ -52,7 +52,31 @@ def main(model: str, host: str, port: int) -> None:
         click.echo(f"server: serves {served} until it ends, started as {model}", err=True)
         app = CheckedBodies(app, limits, served)
 
-    uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
+    _run(app, host, port)
+
+
+def _run(app: App, host: str, port: int) -> None:
+    """Serve until a signal. A pod gets SIGTERM at the moment when it is taken out of its Service, and whoever sends it
+    requests hears of that later: a connection refused meanwhile is a request lost in every rolling update.
+    """
+    import asyncio
+
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        got = signal.SIGINT  # Ctrl-C, which waits for nobody
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            self.got = signal.Signals(sig)
+            super().handle_exit(sig, frame)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if self.got == signal.SIGTERM:
+                await asyncio.sleep(STILL_ACCEPTS)
+            await super().shutdown(sockets)
+
+    with suppress(KeyboardInterrupt):
+        Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)).run()
 
 
 def _check_free(host: str, port: int) -> None:

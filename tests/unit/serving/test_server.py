@@ -99,6 +99,8 @@ def test_sigterm_ends_the_container_of_the_manifest_after_its_answers(model: str
         time.sleep(1)
         assert not answer.done(), "send more images"
         os.kill(number, signal.SIGTERM)
+        time.sleep(2)
+        assert ask(port, 1) == 1, "a router sends some more, until it hears that the pod is gone"
         assert answer.result() == 32
 
 
@@ -170,7 +172,8 @@ def megabytes(number: int, field: str) -> int:
 
 
 def test_what_is_scored_for_nobody_does_not_delay_the_end(model: str, port: int, tmp_path: Path) -> None:
-    code = f"import capnet.serving.server as s; s.LAST_ANSWERS = 1; s.main(['--model', {model!r}, '--port', '{port}'])"
+    settings = "import capnet.serving.server as s; s.STILL_ACCEPTS = 0; s.LAST_ANSWERS = 1"
+    code = f"{settings}; s.main(['--model', {model!r}, '--port', '{port}'])"
     with process_one([sys.executable, "-c", code], tmp_path, port) as number, ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(ask, port, 60) for _ in range(6)]
         time.sleep(1)
