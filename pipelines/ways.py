@@ -23,12 +23,13 @@ TOKEN = "KF_PIPELINES_TOKEN"
 POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # projected for the audience pipelines.kubeflow.org
 SECONDS = 15.0  # longest wait for one answer
 CORRECT = f"correct --host: the address under which {HEALTH} answers"
+DOCUMENT = "docs/on-kubernetes.md, Three ways in"
 ADVICE = {
     "in-cluster": "run it in a pod whose service account may start runs, or name the server with --host",
     "port-forward": "start it: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
     "token": (
-        "get a new token from your administrator; name its file with --token-file, the server with --host, your profile"
-        " with --namespace"
+        f"get a new token ({DOCUMENT}); name its file with --token-file, the server with --host, your profile with"
+        " --namespace"
     ),
 }
 
@@ -117,7 +118,7 @@ class _Stay(HTTPRedirectHandler):
 
 def ping(way: Way, seconds: float = SECONDS) -> None:
     """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why, also
-    for a server that is too old.
+    for a server that is too old, and for one with profiles where none is named.
     """
     opener = build_opener(_Stay, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
     try:
@@ -126,7 +127,8 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
         raise way.fail(f"this is no address: {error}", CORRECT) from None
     try:
         with opener.open(request, timeout=seconds) as answer:
-            tag = str(json.loads(answer.read()).get("tag_name", ""))
+            health = json.loads(answer.read())
+            tag, profiles = str(health.get("tag_name", "")), bool(health.get("multi_user"))
     except HTTPError as error:
         raise refused(way, error.code) from None
     except (TimeoutError, URLError) as error:
@@ -142,11 +144,13 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
         raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
     if kfp_is_new_enough(tag) is False:
         raise way.fail(f"Kubeflow Pipelines {tag} does not know what our pipelines ask for", NEWER_KFP)
+    if profiles and not way.namespace:  # without one an administrator's pipeline would become everybody's
+        raise way.fail("this Kubeflow has profiles, and runs nothing outside of them", "name your profile: --namespace")
 
 
 def refused(way: Way, status: int, message: str = "") -> ServerError:
     """What a status of the server means on this way."""
-    give = f"give a token: --token-file FILE or the variable {TOKEN}"
+    give = f"give a token ({DOCUMENT}): --token-file FILE or the variable {TOKEN}"
     if status in (301, 302, 303, 307, 308):
         return way.fail("the server sends to a login page", give)
     role = "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace"

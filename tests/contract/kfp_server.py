@@ -141,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "Not Found")
         store = stores[parts[0]]
         if method == "GET" and len(parts) == 1:
+            self._admit(parts[0], query.get("namespace", ""))
             result = [item for item in store.values() if matches(item, query)]
             if state.namespace and parts[0] in NAMESPACED:  # pipeline_store.go, getPipelinesByNamespace
                 result = [item for item in result if item.get("namespace", "") == query.get("namespace", "")]
@@ -149,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._run(parts[1]) if parts[0] == "runs" else store[parts[1]]
         content = json.loads(body)
         content = content.get("experiment", content)
+        self._admit(parts[0], content.get("namespace", ""))
         key = {
             "pipelines": "pipeline_id",
             "experiments": "experiment_id",
@@ -175,11 +177,21 @@ class Handler(BaseHTTPRequestHandler):
             for item in store.values()
         ):
             raise Refused(409, "already exists")
-        if state.namespace and parts[0] in ("experiments",) and content.get("namespace") != state.namespace:
-            raise Refused(403, "PermissionDenied: another namespace")
         content = {**content, key: f"{parts[0]}-{next(state.numbers[parts[0]])}"}
         store[content[key]] = content
         return content
+
+    def _admit(self, kind: str, namespace: str) -> None:
+        """With profiles: pipelines of no namespace are everybody's to read, and here an administrator's to make.
+
+        pipeline_server.go, canAccessPipeline; experiment_server.go, canAccessExperiment.
+        """
+        if not self.state.namespace or kind not in NAMESPACED or namespace == self.state.namespace:
+            return
+        if namespace:
+            raise Refused(403, f"PermissionDenied: User 'us' is not authorized: Namespace:{namespace}")
+        if kind == "experiments":
+            raise Refused(400, "Invalid input error: An experiment cannot have an empty namespace in multi-user mode")
 
     def _end_schedule(self, method: str, name: str) -> dict[str, Any]:
         """Kubernetes deletes the workflows that a deleted schedule owns; the server calls them running for ever."""

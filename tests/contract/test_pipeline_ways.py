@@ -81,6 +81,16 @@ def test_another_namespace_is_refused_by_name(server: SubmitCommand) -> None:
     assert "namespace others" in error
 
 
+def test_where_there_are_profiles_one_must_be_named(server: SubmitCommand) -> None:
+    """A server of 2.17.0 with MULTIUSER=true took an administrator's pipeline for all teams, then refused to run it."""
+    server.state.namespace = "team"
+    error = server.run().exception
+    assert isinstance(error, ServerError)
+    assert "has profiles" in str(error)
+    assert "name your profile: --namespace" in str(error)
+    assert not server.state.pipelines
+
+
 def test_an_address_without_a_pipeline_server_is_said(server: SubmitCommand) -> None:
     server.state.broken["/healthz"] = 404
     error = str(server.run().exception)
