@@ -24,6 +24,7 @@ from pipelines.ways import SECONDS, Way, ping, refused
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
 EVERY = 10.0  # seconds between two polls of a run
 PENDING = 12  # polls after which a pod that does not start is reported: two minutes
+LONGEST = 600  # letters of a message of the server that are shown
 LOST = 60  # polls in a row that may fail while a run is waited for: ten minutes
 
 
@@ -243,11 +244,13 @@ def _pages(fetch: Callable[..., Any], name: str) -> Iterator[Any]:
 
 
 def _message(body: Any) -> str:
+    """What the server says, without the middle where it is long: it begins with the call and ends with the cause."""
     try:
         content = json.loads(body)
-        return " ".join(str(content.get("message") or content.get("error") or "").split())[:500]
+        message = " ".join(str(content.get("message") or content.get("error") or "").split())
     except (TypeError, ValueError, AttributeError):
         return ""
+    return message if len(message) <= LONGEST else f"{message[:150]} ... {message[-(LONGEST - 155) :]}"
 
 
 def _limit(client: Any, seconds: float) -> None:

@@ -41,6 +41,7 @@ class State:
     seen: list[str] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)  # paths that get no answer
     broken: dict[str, int] = field(default_factory=dict)  # path -> status
+    message: str = "as the test wishes"  # of these
     login: bool = False
     tag: str = "2.17.0"  # its version
     numbers: dict[str, Iterator[int]] = field(default_factory=lambda: defaultdict(lambda: count(1)))
@@ -109,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.state.token and self.headers.get("Authorization") != f"Bearer {self.state.token}":
                 raise Refused(401, "Unauthenticated")
             if path in self.state.broken:
-                raise Refused(self.state.broken[path], "as the test wishes")
+                raise Refused(self.state.broken[path], self.state.message)
             status, content = 200, self._dispatch(method, path, query, body)
         except Refused as refusal:
             status, content = refusal.status, {"error": refusal.message, "code": 5, "message": refusal.message}

@@ -91,6 +91,18 @@ def test_where_there_are_profiles_one_must_be_named(server: SubmitCommand) -> No
     assert not server.state.pipelines
 
 
+def test_the_end_of_a_long_message_is_shown_because_it_has_the_cause(server: SubmitCommand) -> None:
+    """The message of a server of 2.17.0, to a token that `kubectl create token` made without an audience."""
+    calls = "Failed to list pipelines in namespace team. Check error stack: " + "Failed to authorize with API: " * 20
+    cause = 'token audiences ["https://kubernetes.default.svc"] is invalid for the target audiences ["pipelines"]'
+    server.state.broken["/pipelines"] = 401
+    server.state.message = f"{calls}{cause}: Failed to authenticate token review"
+    error = str(server.run().exception)
+    assert "Failed to list pipelines in namespace team" in error
+    assert cause in error
+    assert calls not in error
+
+
 def test_an_address_without_a_pipeline_server_is_said(server: SubmitCommand) -> None:
     server.state.broken["/healthz"] = 404
     error = str(server.run().exception)
