@@ -36,3 +36,14 @@ def test_in_another_namespace_no_overlay_for_kubeflow_is_named(doctor: DoctorCom
             assert "an overlay of yours for namespace birds, such as deploy/overlays/profile" in todo
             assert "overlays/standalone" not in todo
             assert "overlays/nodes" not in todo
+
+
+def test_who_sees_nothing_in_the_usual_namespace_is_asked_for_a_profile(doctor: DoctorCommand) -> None:
+    """The account of a notebook in a profile: Kubernetes 1.36.2 let it see neither the namespace nor what is in it."""
+    secrets = {f"/secrets/{name}" for name in (names.S3_SECRET, names.MLFLOW_SECRET, names.GIT_SECRET)}
+    doctor.cluster.forbidden = {f"/namespaces/{SPACE}"}  # only this: a role in the namespace
+    assert "name yours: --namespace" not in doctor.run()[0]
+    doctor.cluster.forbidden |= secrets
+    output, error = doctor.run()
+    assert "if Kubeflow has profiles, name yours: --namespace" in output
+    assert "you may not get" in str(error)

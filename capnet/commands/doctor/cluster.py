@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -75,10 +76,15 @@ def cluster_checks(needs: Needs) -> Checks:
 
 
 def check_namespace(api: Kubernetes, needs: Needs, answer: Finding) -> Iterable[Finding]:
-    """The server's version, and whether the namespace exists."""
-    if exists(api, f"/api/v1/namespaces/{needs.namespace}") is False:  # None: what is in it may still be seen
+    """The server's version, and whether the namespace exists; the usual one is of no use to a profile."""
+    found = exists(api, path := f"/api/v1/namespaces/{needs.namespace}")  # None: what is in it may still be seen
+    if found is False:
         todo = "install Kubeflow Pipelines, or name yours: --namespace"
         yield wrong("cluster", f"there is no namespace {needs.namespace}", api.host, todo)
+    elif (
+        found is None and needs.namespace == NAMESPACE and exists(api, f"{path}/secrets/{needs.mlflow_secret}") is None
+    ):
+        yield replace(answer, warning="you may see nothing in it; if Kubeflow has profiles, name yours: --namespace")
     else:
         yield answer
 
