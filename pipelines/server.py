@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -134,9 +135,14 @@ class Server:
                     self._client.delete_recurring_run(old)
         return str(made.recurring_run_id), others, under_way
 
+    @property
+    def page(self) -> str:
+        """Address of Kubeflow's page, which is not always the API's; from the variable that kfp.Client reads, too."""
+        return (os.environ.get("KF_PIPELINES_UI_ENDPOINT") or self.way.host).rstrip("/")
+
     def address(self, run_id: str) -> str:
         """Where the run is shown."""
-        return f"{self.way.host}/#/runs/details/{run_id}"
+        return f"{self.page}/#/runs/details/{run_id}"
 
     def wait(self, run_id: str, names: Mapping[str, str], report: Callable[[str], None]) -> None:
         """Report what the tasks do until the run ends.

@@ -174,7 +174,7 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
     experiment, account, cron = options["experiment"] or experiment, options["service_account"], options["schedule"]
     if cron:
         schedule, others, under_way = server.schedule(version, f"{name} {cron}", experiment, arguments, cron, account)
-        click.echo(f"schedule {cron!r}: {server.way.host}/#/recurringrun/details/{schedule}")
+        click.echo(f"schedule {cron!r}: {server.page}/#/recurringrun/details/{schedule}")
         if under_way:
             click.echo("switched off, not deleted: the schedule before, because a run of it is under way and goes on")
         for other in others:
