@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
@@ -147,7 +148,7 @@ def run(
             raise
     finally:
         for path in temporary.values():
-            if path.exists():
+            with suppress(OSError):  # on a network file system a reader may have it open: it goes with a later run
                 remove(path)
     return metrics
 

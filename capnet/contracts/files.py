@@ -69,12 +69,13 @@ def named_faults(path: Path) -> Iterator[None]:
 
 def sweep(folder: Path, form: re.Pattern[str]) -> None:
     """Remove what processes of this machine left that run no more; the group of ``form`` is the process's id. What
-    another account left may stay until that one comes.
+    another account left may stay until that one comes, what a reader still has open on a network file system until it
+    is closed.
     """
     for path in folder.iterdir():
         match = form.fullmatch(path.name)
         if match and not is_alive(int(match[1])):
-            with suppress(PermissionError):
+            with suppress(OSError):
                 remove(path)
 
 

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from capnet.contracts.files import host, remove, sweep
@@ -152,12 +153,30 @@ def _exchange(new: Path, path: Path) -> None:
             if not os.path.lexists(path) or (not new.is_dir() and not path.is_dir()):
                 os.replace(new, path)
             elif not _exchanged(new, path):
-                remove(path)
-                os.replace(new, path)
+                _replace_folder(new, path)
             return
         except OSError as error:  # another run published, or removed, in between
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
                 raise
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put ``new`` in the place of ``path``, which gets another name first: on a network file system no folder can be
+    removed in which a reader has a file open. Where it cannot be replaced, it stays; what cannot be removed goes with a
+    later run.
+    """
+    names = (temporary_path(path, number) for number in count(1))
+    aside = next(name for name in names if not os.path.lexists(name))
+    os.replace(path, aside)
+    try:
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):  # another run has published in between
+            os.rename(aside, path)
+        raise
+    finally:
+        with suppress(OSError):
+            remove(aside)
 
 
 def _exchanged(new: Path, path: Path) -> bool:

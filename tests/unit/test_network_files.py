@@ -1,0 +1,108 @@
+"""What network file systems refuse: to exchange folders, to remove one in which a reader has a file open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capnet.contracts import publish as publishing
+from capnet.contracts.publish import prepare, publish, temporary_path
+from capnet.stages import run
+
+TRIES = 5  # after which a test takes a stage for one that tries forever
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The new output and the old one, where folders cannot be exchanged."""
+    monkeypatch.setattr(publishing, "_exchanged", lambda new, path: False)
+    path = tmp_path / "model"
+    new = temporary_path(path, 0)
+    for folder in (new, path):
+        folder.mkdir()
+        (folder / "a").write_text("new" if folder == new else "old")
+    return new, path
+
+
+def no_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removed file that is open gets another name in its folder, as on NFS, so the folder is never empty."""
+    tries = []
+
+    def refuse(path: Path) -> None:
+        tries.append(path)
+        assert len(tries) < TRIES
+        for file in path.iterdir():
+            if not file.name.startswith(".nfs"):
+                file.rename(path / ".nfs0001")
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+
+
+def test_an_output_that_a_reader_has_open_is_replaced(
+    outputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, path = outputs
+    with monkeypatch.context() as patched:
+        no_removal(patched)
+        publish({"model": new}, {"model": path})
+    assert [(file.name, file.read_text()) for file in path.iterdir()] == [("a", "new")]
+    (left,) = {*path.parent.iterdir()} - {path}
+    left.rename(left.with_name(left.name.replace(f".{os.getpid()}.", f".{dead_process()}.")))
+    prepare(temporary_path(path, 0))  # the next run removes what the reader has closed
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_an_output_that_cannot_be_replaced_stays(outputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounted buckets rename no folder, or none with many files."""
+    new, path = outputs
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if source == new:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(source))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        publish({"model": new}, {"model": path})
+    assert (path / "a").read_text() == "old"
+    assert {*path.parent.iterdir()} == {new, path}
+
+
+def test_a_stage_whose_old_output_cannot_be_removed_has_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "outputs" / "manifest"
+    target.mkdir(parents=True)
+    (target / "manifest.parquet").write_text("old")
+
+    def step(settings: object, inputs: object, outputs: dict[str, Path]) -> dict[str, float]:
+        outputs["manifest"].mkdir()
+        (outputs["manifest"] / "manifest.parquet").write_text("new")
+        no_removal(monkeypatch)
+        return {"pictures": 1.0}
+
+    monkeypatch.setattr("capnet.steps.ingest.ingest", step)
+    assert run("ingest", {}, {"data": tmp_path / "data"}, {"manifest": target}) == {"pictures": 1.0}
+    assert (target / "manifest.parquet").read_text() == "new"
+
+
+def test_what_cannot_be_removed_yet_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = temporary_path(tmp_path / "model", 0).name.replace(f".{os.getpid()}.", f".{dead_process()}.")
+    (tmp_path / left).mkdir()
+    (tmp_path / left / "a").touch()
+    no_removal(monkeypatch)
+    prepare(temporary_path(tmp_path / "model", 0))
+    assert (tmp_path / left).is_dir()
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
