@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from capnet.errors import check_writable, machine_faults
 
 MOMENTARY = "capnet-process."
+RANDOM = 8  # letters that tempfile adds to a name
 
 
 def state_folder() -> Path:
@@ -40,16 +42,17 @@ def state_dir(kind: str) -> Path:
 def use_own_temporary_folder() -> None:
     """What this process and its libraries keep for a moment goes to a folder of its own, which it removes when it ends.
 
-    A process locks its folder for as long as it or a child of it lives. Folders of this account that nobody locks were
-    left by a kill and are removed now. Where no folder can be made, the system's own is used.
+    A process locks its folder for as long as it or a child of it lives. Folders of this account and this machine that
+    nobody locks were left by a kill and are removed now: no lock of a folder is seen on another machine. Where no
+    folder can be made, the system's own is used.
     """
     with suppress(OSError):
-        base = Path(tempfile.gettempdir())
-        for path in base.glob(f"{MOMENTARY}*"):
+        base, prefix = Path(tempfile.gettempdir()), f"{MOMENTARY}{os.uname().nodename}."
+        for path in base.glob(f"{glob.escape(prefix)}{'?' * RANDOM}"):
             with suppress(OSError):
                 if path.lstat().st_uid == os.getuid():
                     _remove_unlocked(path)
-        own = Path(tempfile.mkdtemp(prefix=MOMENTARY))
+        own = Path(tempfile.mkdtemp(prefix=prefix))
         fcntl.flock(os.open(own, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
         if own.exists():  # nobody took it for one that was left, just before it was locked
             tempfile.tempdir = str(own)

@@ -41,7 +41,8 @@ def test_a_process_removes_its_temporary_folder_and_those_of_killed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "capnet-data").mkdir()
-    (tmp_path / "capnet-process.link").symlink_to(tmp_path / "capnet-data")
+    link = tmp_path / f"capnet-process.{os.uname().nodename}.abcdefgh"
+    link.symlink_to(tmp_path / "capnet-data")
     first, kept = keeper(tmp_path)
     assert kept.parent.parent == tmp_path
     first.send_signal(signal.SIGKILL)
@@ -55,7 +56,22 @@ def test_a_process_removes_its_temporary_folder_and_those_of_killed_ones(
         process.communicate("\n")
     assert not own.exists()
     assert not another.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"capnet-data", "capnet-process.link"}
+    assert {path.name for path in tmp_path.iterdir()} == {"capnet-data", link.name}
+
+
+def test_a_temporary_folder_of_another_machine_stays(tmp_path: Path) -> None:
+    """On a network file system a lock of a folder is seen by its own machine only."""
+    first, kept = keeper(tmp_path)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    machine = f".{os.uname().nodename}."
+    assert machine in kept.parent.name
+    others = {kept.parent.name.replace(machine, name) for name in (".elsewhere.", f"{machine}domain.", ".")}
+    for name in others:
+        (tmp_path / name).mkdir()
+    second, _ = keeper(tmp_path)
+    second.communicate("\n")
+    assert {path.name for path in tmp_path.iterdir()} == others
 
 
 def test_without_a_temporary_folder_of_its_own_a_process_uses_the_usual_one(
