@@ -5,17 +5,21 @@ for what a process keeps for a moment.
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import glob
+import mmap
 import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from capnet.errors import check_writable, machine_faults
+from capnet.errors import CapnetError, check_writable, machine_faults
 
 MOMENTARY = "capnet-process."
+CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV)
 RANDOM = 8  # letters that tempfile adds to a name
 
 
@@ -35,8 +39,28 @@ def state_dir(kind: str) -> Path:
     with machine_faults(path, "the state folder cannot be used (CAPNET_STATE names another)"):
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(parents=True, exist_ok=True)
-        check_writable(path)
+        check_usable(path)
     return path
+
+
+def check_usable(folder: Path) -> None:
+    """Raise OSError where a state folder cannot be written to, CapnetError where its file system lacks what the program
+    needs, as Lustre without its option flock does: before hours of work.
+    """
+    check_writable(folder)
+    with TemporaryFile(dir=folder) as file:
+        try:
+            what = "lock files"
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            what = "map files into memory"
+            os.ftruncate(file.fileno(), 1)
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).close()
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            todo = "set CAPNET_STATE to a folder on a local disk, or mount it in a way that can (Lustre: option flock)"
+            reason = f"the file system of the state folder cannot {what}: {error.strerror}"
+            raise CapnetError(reason, str(folder), todo) from None
 
 
 def use_own_temporary_folder() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from capnet.cluster.names import STATE
 from capnet.cluster.trainjob_spec import Here
 from capnet.commands.doctor.machine import check_state
-from capnet.errors import check_writable
+from capnet.errors import CapnetError, check_writable
 from capnet.state import state_dir, state_folder, use_own_temporary_folder
 from capnet.tracking.database import goes_with_the_pod
 
@@ -107,3 +108,26 @@ def test_an_empty_variable_names_no_state_folder(tmp_path: Path, monkeypatch: py
     assert goes_with_the_pod(tmp_path / "mlflow.db")
     monkeypatch.setenv("CAPNET_NAMESPACE", "team")
     assert Here.from_environment().state == Path(STATE)
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "what"),
+    [
+        ("fcntl.flock", errno.ENOSYS, "lock files: Function not implemented"),  # Lustre without its option flock
+        ("fcntl.flock", errno.ENOLCK, "lock files: No locks available"),
+        ("mmap.mmap", errno.ENODEV, "map files into memory: No such device"),  # FUSE with direct_io
+    ],
+)
+def test_a_file_system_that_lacks_what_the_state_needs_is_named_before_the_work(
+    tmp_path: Path, call: str, number: int, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(call, refuse)
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path))
+    for check in (lambda: state_dir("train"), lambda: list(check_state())):
+        with pytest.raises(CapnetError, match=f"the file system of the state folder cannot {what}") as caught:
+            check()
+        assert "CAPNET_STATE" in caught.value.problems[0].todo
+        assert caught.value.problems[0].where.startswith(str(tmp_path))

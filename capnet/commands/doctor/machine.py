@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
 from capnet.errors import check_writable, counted, machine_faults
-from capnet.state import state_folder
+from capnet.state import check_usable, state_folder
 
 if TYPE_CHECKING:
     from capnet.config import Register
@@ -38,7 +38,7 @@ def check_state() -> Iterable[Finding]:
     """Whether the state folder, or the folder that it will be made in, can be written to."""
     folder = state_folder().absolute()
     with machine_faults(folder, "the state folder cannot be used (CAPNET_STATE names another)"):
-        check_writable(existing := _existing(folder))
+        check_usable(existing := _existing(folder))
         free = shutil.disk_usage(existing).free / 1e9
     made = "" if existing == folder else ", does not exist yet"
     yield Finding("state", f"{folder}{made}, can be written to, {free:.1f} GB free")
