@@ -136,7 +136,7 @@ def _key(identity: str, root: Path, names: Sequence[str]) -> str:
         about: list[str | int] = [name]
         with suppress(OSError, ValueError):  # not there, or no name of a file
             stat = os.stat(path := shard_of(root / name) or root / name)
-            about += [stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK)]
+            about += [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, os.access(path, os.R_OK)]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()
 

@@ -173,6 +173,26 @@ def test_parts_with_an_image_that_was_written_over_are_not_used(served: Served, 
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
+def test_parts_with_an_image_that_another_of_its_size_and_time_replaced_are_not_used(
+    served: Served, tmp_path: Path
+) -> None:
+    """Bitmaps of one camera have one size; archives, rsync and some mounted buckets give all files one time."""
+    image = tmp_path / "cards" / "1.bmp"
+    image.parent.mkdir()
+
+    def put(color: tuple[int, int, int]) -> None:
+        Image.new("RGB", (40, 50), color).save(image)
+        os.utime(image, ns=(0, 0))
+
+    put((0, 0, 200))
+    source = list_images(str(image.parent))
+    leave_all_parts(served, source, tmp_path / "out.csv")
+    put((200, 0, 0))
+    predict(served, "m", source, tmp_path / "expected.csv")
+    predict(served, "m", source, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
 def test_parts_with_an_image_whose_rights_were_mended_are_not_used(
     served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
