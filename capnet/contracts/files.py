@@ -58,10 +58,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def named_faults(path: Path) -> Iterator[None]:
-    """An OSError inside that names no file, such as that of a full disk, names ``path``, the file being written."""
+    """An OSError inside that names no file, such as that of a full disk, names ``path``, the file being written. Its
+    words stay: pyarrow gives no number where a file cannot be closed, as on a full network file system.
+    """
     try:
         yield
     except OSError as error:
+        if error.strerror is None:
+            error.strerror = str(error)
         if error.filename is None:
             error.filename = str(path)
         raise

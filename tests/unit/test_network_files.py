@@ -1,4 +1,4 @@
-"""What network file systems refuse: to exchange folders, to remove one in which a reader has a file open."""
+"""What network file systems refuse: to exchange folders, to close a file, to remove a folder with an open one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from capnet.contracts import publish as publishing
+from capnet.contracts.files import named_faults
 from capnet.contracts.publish import prepare, publish, temporary_path
+from capnet.errors import CapnetError, machine_faults
 from capnet.stages import run
 
 TRIES = 5  # after which a test takes a stage for one that tries forever
@@ -100,6 +102,20 @@ def test_what_cannot_be_removed_yet_is_in_nobodys_way(tmp_path: Path, monkeypatc
     no_removal(monkeypatch)
     prepare(temporary_path(tmp_path / "model", 0))
     assert (tmp_path / left).is_dir()
+
+
+def test_a_file_that_cannot_be_closed_is_named(tmp_path: Path) -> None:
+    """A full network file system says so only then, and pyarrow gives no number."""
+
+    def write() -> None:
+        with machine_faults(), named_faults(tmp_path / "manifest.parquet"):
+            raise OSError("error closing file")
+
+    with pytest.raises(CapnetError) as caught:
+        write()
+    (problem,) = caught.value.problems
+    assert (problem.what, problem.where) == ("error closing file", str(tmp_path / "manifest.parquet"))
+    assert "has room" in problem.todo
 
 
 def dead_process() -> int:
