@@ -24,7 +24,7 @@ from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, DataError, Problem, counted, some
+from capnet.errors import SHOWN, CapnetError, DataError, Problem, counted, some
 from capnet.progress import track
 from capnet.runtime import cores
 
@@ -55,6 +55,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
 
     Raises:
         DataError: with every mistake in tables and images at once.
+        CapnetError: the machine could not read some images.
     """
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
@@ -141,6 +142,11 @@ def _images(
     images = [ImageFile()] * len(rows)
     for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
         images[row] = image
+    if failed := [row for row, image in enumerate(images) if image.is_passing]:  # left out, good images would be lost
+        todo = "run the same command again; if it stays so, look at the disk or the network, or remove the row"
+        whats = [f"image {rows['path'].iloc[row]!r}: {images[row].fault}" for row in failed]
+        places = map(annotations.where, failed)
+        raise CapnetError(problems=[Problem(*parts, todo) for parts in zip(whats, places, strict=True)])
     faults: list[Fault] = []
     dark = Dark()
     for row, (path, image) in enumerate(zip(rows["path"], images, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.decode import Unusable, decoder_faults, file_faults, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
+# what says nothing of a picture: the disk or the network fails for the moment, or too many files are open
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE)
 AHEAD = 64  # images per thread that are read before they are asked for
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image file: stored size in pixels, sha256 of its bytes and ``dhash`` (where these were asked for), or
-    ``fault``: why it cannot be used. ``brightest``: the largest value of decoded pixels of 16 bits, None for others.
+    ``fault``: why it cannot be used, with ``is_passing`` where it may be the machine's and the image good.
+    ``brightest``: the largest value of decoded pixels of 16 bits, None for others.
     """
 
     width: int = 0
@@ -25,6 +29,7 @@ class ImageFile:
     fault: str = ""
     dhash: bytes = b""
     brightest: int | None = None
+    is_passing: bool = False
 
 
 def inspect_image(path: Path, decode: bool = True) -> ImageFile:
@@ -49,5 +54,6 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
                 value = brightest(image, deep)
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
-        return ImageFile(fault=str(error))
+        cause = error.__context__
+        return ImageFile(fault=str(error), is_passing=isinstance(cause, OSError) and cause.errno in PASSING)
     return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=value)

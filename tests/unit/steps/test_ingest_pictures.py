@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
+import os
 import zlib
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from capnet import errors
 from capnet.contracts import read_manifest
-from capnet.errors import DataError
+from capnet.errors import CapnetError, DataError
 from tests.unit.data.hostile import png
 from tests.unit.steps import ingested
 from tests.unit.steps.ingested import ingest, picture, refused
@@ -258,3 +260,24 @@ def test_a_missing_picture_costs_no_search_for_credentials(
         ingest(data, tmp_path / "manifest")
     assert 1000 <= len(caught.value.problems) <= 1001
     assert len(searched) < 500
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_an_image_that_the_machine_cannot_read_is_not_left_out(
+    thousands: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment of a network file system would take good images away, and DVC would not run the stage again."""
+
+    def fail(path: Path) -> bytes:
+        if path.name == "0008.png":
+            raise OSError(number, os.strerror(number))
+        return path.read_bytes()
+
+    monkeypatch.setattr("capnet.data.images.image_files.read_bytes", fail)
+    with pytest.raises(CapnetError) as caught:
+        ingest(thousands, tmp_path / "manifest", bad_images=0.5)
+    (problem,) = caught.value.problems
+    assert os.strerror(number) in problem.what
+    assert "0008.png" in problem.what
+    assert "again" in problem.todo
+    assert caught.value.exit_code == 1
