@@ -156,7 +156,8 @@ def _exchange(new: Path, path: Path) -> None:
                 _replace_folder(new, path)
             return
         except OSError as error:  # another run published, or removed, in between
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
+            is_race = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) and new.exists()
+            if not is_race or (new.is_file() and path.is_file()):  # some file systems put no file in another's place
                 raise
 
 

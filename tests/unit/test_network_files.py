@@ -77,6 +77,26 @@ def test_an_output_that_cannot_be_replaced_stays(outputs: tuple[Path, Path], mon
     assert {*path.parent.iterdir()} == {new, path}
 
 
+def test_where_no_file_can_be_put_in_anothers_place_the_stage_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "registration.json"
+    new = temporary_path(path, 0)
+    for file in (new, path):
+        file.write_text(file.name)
+    tries = []
+
+    def refuse(source: Path, target: Path) -> None:
+        tries.append(source)
+        assert len(tries) < TRIES
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(FileExistsError):
+        publish({"registration": new}, {"registration": path})
+    assert path.read_text() == path.name
+
+
 def test_a_stage_whose_old_output_cannot_be_removed_has_succeeded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
