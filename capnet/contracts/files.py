@@ -18,6 +18,7 @@ from capnet.errors import ContractError
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
 MOST_PARTS = 1_000_000  # lists and objects of a stage's JSON: 230 bytes of memory each
 HALF_LETTER = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: half of a pair that stands for one letter
+FIRST_NAMESPACE = 0xEFFFFFFC  # of Linux' process namespaces, the machine's own
 SCHEMA = 1
 AGAIN = "run the stage that writes it again"
 
@@ -92,8 +93,15 @@ def remove(path: Path) -> None:
 
 
 def host() -> str:
-    """This machine's name, as a part of a file's."""
-    return re.sub(r"[^\w-]", "-", os.uname().nodename)
+    """This machine's name, as a part of a file's; with the number of its process namespace in a container, which may
+    have the machine's name and does not see its processes.
+    """
+    name = re.sub(r"[^\w-]", "-", os.uname().nodename)
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not on Linux
+        return name
+    return name if namespace == FIRST_NAMESPACE else f"{name}-{namespace}"
 
 
 def is_alive(process: int) -> bool:

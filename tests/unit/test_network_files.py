@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from capnet.contracts import publish as publishing
-from capnet.contracts.files import named_faults
+from capnet.contracts.files import named_faults, replacing
 from capnet.contracts.publish import prepare, publish, temporary_path
 from capnet.errors import CapnetError, machine_faults
 from capnet.stages import run
@@ -142,3 +142,18 @@ def dead_process() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+def test_a_container_of_the_machines_name_leaves_what_another_is_writing(tmp_path: Path) -> None:
+    """As `docker run --network host` gives it, with a state folder that both have: it sees no process of the other."""
+    apart = ["unshare", "--fork", "--pid", "--mount-proc"]
+    apart += [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("unshare may not make a process namespace here: run as root")
+    write = f"replace_file(Path({str(tmp_path / 'b')!r}), '')"
+    code = f"from pathlib import Path; from capnet.contracts.files import replace_file; {write}"
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        subprocess.run([*apart, sys.executable, "-c", code], check=True)
+        assert temporary.read_text() == "half"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
