@@ -59,7 +59,8 @@ def preferred_weights(alone: Mapping[str, float]) -> Weights:
     """
     behind = {name: min(0.0, value - alone.get("linear_probe", value)) for name, value in alone.items()}
     shares = {name: float(np.exp(np.nan_to_num(gap) / LEEWAY)) for name, gap in behind.items()}
-    return {name: share / sum(shares.values()) for name, share in shares.items()}
+    total = float(np.sum([*shares.values()]))  # Python's sum rounds otherwise from 3.12 on
+    return {name: share / total for name, share in shares.items()}
 
 
 def towards(member: str, weights: Mapping[str, float]) -> list[Weights]:

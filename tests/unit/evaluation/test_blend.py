@@ -2,6 +2,8 @@
 a trained part, and by scikit-learn's average precision.
 """
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -46,6 +48,19 @@ def test_a_member_behind_the_probe_weighs_less_and_none_weighs_more():
     assert preferred_weights({"capnet": 0.5, "class_head": 0.7}) == {"capnet": 0.5, "class_head": 0.5}
     nothing = dict.fromkeys(MEMBERS[:3], float("nan"))
     assert preferred_weights(nothing) == dict.fromkeys(MEMBERS[:3], 1 / 3)
+
+
+def test_every_version_of_python_computes_the_same_weights_to_the_last_bit(monkeypatch):
+    """From 3.12 on, Python's sum carries what it rounded off, as fsum does; before, it adds one by one. The weights are
+    in config.json, and so in the hash of the model.
+    """
+    monkeypatch.setattr("capnet.evaluation.blend.sum", math.fsum, raising=False)
+    behind = np.random.default_rng(0).uniform(0.0, 0.5, (50, 2))
+    for capnet, class_head in behind:
+        shares = [float(np.exp((0.9 - gap - 0.9) / 0.1)) for gap in (capnet, class_head)] + [1.0]
+        total = shares[0] + shares[1] + shares[2]
+        result = preferred_weights({"capnet": 0.9 - capnet, "class_head": 0.9 - class_head, "linear_probe": 0.9})
+        assert list(result.values()) == [share / total for share in shares]
 
 
 @pytest.mark.parametrize("seed", range(12))
