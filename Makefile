@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 UNIT_TESTS := $(filter-out %/__pycache__/,$(wildcard tests/unit/*/)) $(wildcard tests/unit/test_*.py)
 LONG_UNIT_TESTS := tests/unit/steps/ tests/unit/training/ tests/unit/serving/
 LOCAL_TESTS := tests/e2e $(LONG_UNIT_TESTS) tests/contract tests/faults $(filter-out $(LONG_UNIT_TESTS),$(UNIT_TESTS))
@@ -37,12 +38,12 @@ env: $(STAMP)  ## Make the virtual environment .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	@fits='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
-	python=; for name in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	python=; for name in $(PYTHONS); do \
 	  if "$$name" -c "$$fits" >/dev/null 2>&1; then python=$$name; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
 	  echo "make: no Python 3.11 to 3.13 with the module venv was found." >&2; \
-	  echo "  where: the commands python3.11, python3.12, python3.13, python3, python" >&2; \
+	  echo "  where: $(PYTHONS)" >&2; \
 	  echo "  to do: install one (Debian: apt install python3 python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \

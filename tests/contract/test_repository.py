@@ -101,6 +101,21 @@ def test_hooks_before_a_commit_are_those_of_make_lint_and_fetch_nothing(reposito
     assert entries == [re.sub(r" (\.|--check \.)$", "", line.strip()) for line in lint[1].splitlines()]
 
 
+def test_make_takes_no_other_python_than_the_one_that_is_named(repository: Path, tmp_path: Path) -> None:
+    for name, code in {"python3.11": 0, "named": 1}.items():  # 1: of another version, or without the module venv
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $1" >> asked\nexit {code}\n')
+        (tmp_path / name).chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(repository / name)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["make", "env", f"PYTHON={tmp_path / 'named'}"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "no Python 3.11 to 3.13" in result.stderr
+    assert f"where: {tmp_path / 'named'}\n" in result.stderr
+    assert (tmp_path / "asked").read_text() == "named -c\n"
+
+
 @pytest.mark.parametrize("path", [".ci/run"])
 def test_scripts_run_from_a_clone(repository: Path, path: str) -> None:
     assert os.access(repository / path, os.X_OK)
