@@ -10,6 +10,7 @@ classes than of rare ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,15 @@ class Calibration:
 
     temperature: Floats
     shift: Floats
+
+    @staticmethod
+    def by_class(fitted: dict[str, Any]) -> dict[str, Any]:
+        """What thresholds.json says of a calibration, with a temperature for each class: older files have one for all,
+        and versions that were registered with them still serve.
+        """
+        if not isinstance(shared := fitted["temperature"], float):
+            return fitted
+        return fitted | {"temperature": [shared] * len(fitted["shift"])}
 
 
 def logits(scores: Floats) -> Floats:

@@ -264,6 +264,7 @@ def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any
     """
     content = read_document(path)
     with reading(path):
+        content["calibration"] = Calibration.by_class(content["calibration"])
         check(ThresholdsFile, content)
         names, (limits, calibration) = [str(item["name"]) for item in content["classes"]], limits_of(content)
         numbers = np.stack([limits, calibration.temperature, calibration.shift])

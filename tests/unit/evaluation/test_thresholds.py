@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.metrics import precision_score, recall_score
 from unit.evaluation.made_scores import make
 
 from capnet.config.results import Threshold
-from capnet.contracts import make_classes
+from capnet.contracts import make_classes, write_json
 from capnet.evaluation.calibration import calibrate
 from capnet.evaluation.cuts import choose_cut
-from capnet.evaluation.thresholds import choose_thresholds, no_thresholds, thresholds_document
+from capnet.evaluation.thresholds import (
+    choose_thresholds,
+    limits_of,
+    no_thresholds,
+    read_thresholds,
+    thresholds_document,
+)
 
 
 def test_groups_reach_thresholds_and_too_few_of_them_promise_nothing() -> None:
@@ -271,3 +279,16 @@ def test_a_borrowed_recall_is_reached_also_where_scores_are_next_to_nothing(heig
     assert recall_score(labels.ravel(), (scores >= chosen.threshold).ravel()) > 0.9
     new, later = draw(4000, 0.02)
     assert recall_score(new.ravel(), (later >= chosen.threshold).ravel()) > 0.88
+
+
+def test_one_temperature_for_all_classes_is_that_of_each(tmp_path: Path) -> None:
+    """As older files have it: registered versions with such a file could not be served any more."""
+    made, names = make(200, 3, seed=6, rarest=0.2), ["a", "b", "c"]
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, "f1", 5, 1.0)
+    document = thresholds_document(thresholds, make_classes(names), Threshold(), {}, "val")
+    document["calibration"]["temperature"] = 0.5
+    write_json(tmp_path / "thresholds.json", document)
+    limits, calibration = limits_of(read_thresholds(tmp_path / "thresholds.json"))
+    np.testing.assert_array_equal(limits, thresholds.threshold)
+    expected = expit(2 * logit(made.scores.astype(np.float64)) + thresholds.calibration.shift)
+    np.testing.assert_allclose(calibrate(calibration, made.scores), expected)
