@@ -14,6 +14,7 @@ from capnet.contracts.csv_files import number as number
 from capnet.contracts.csv_files import read_csv_rows as read_csv_rows
 from capnet.contracts.files import SCHEMA as SCHEMA
 from capnet.contracts.files import check_schema as check_schema
+from capnet.contracts.files import code_hash as code_hash
 from capnet.contracts.files import md5_file as md5_file
 from capnet.contracts.files import read_document as read_document
 from capnet.contracts.files import read_json as read_json

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,12 @@ def sha256_files(files: Mapping[str, Path]) -> str:
     """Hex sha256 of the sorted (name, sha256) of files, given by name."""
     hashes = sorted((name, sha256_file(path)) for name, path in files.items())
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def code_hash(folder: Path, rooms: Iterable[str]) -> str:
+    """Hex sha256 of the code in some rooms of ``folder``: what it has left unfinished, other code begins anew."""
+    paths = (path for room in rooms for path in (folder / room).rglob("*.py"))
+    return sha256_files({path.relative_to(folder).as_posix(): path for path in paths})
 
 
 @contextmanager

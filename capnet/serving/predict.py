@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from capnet.contracts import code_hash
 from capnet.data.images.dark import Dark
 from capnet.data.images.shards import shard_of
 from capnet.errors import ConfigError, counted
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
+CODE = Path(__file__).parents[1]
+ROOMS = ("contracts", "data", "evaluation", "model", "serving")  # whose code the scores depend on
 
 
 def check_out(out: Path, address: str) -> None:
@@ -85,8 +88,8 @@ def predict(
     """Score the images that an interrupted call has not scored, then write the output, both some images at a time. A
     warning points out 16-bit images that use fewer bits.
 
-    Parts lie in the output's folder until it is written. A part is used again only for the same model, root, list of
-    images and files.
+    Parts lie in the output's folder until it is written. A part is used again only for the same model, code, root,
+    list of images and files.
 
     Args:
         served: the model.
@@ -102,12 +105,15 @@ def predict(
     """
     writer, dark = format_of(out), Dark()
     every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
-    keys = [_key(served.identity, source.root, names) for names in every]
+    scorer = f"{served.identity} {code_hash(CODE, ROOMS)}"
+    keys = [_key(scorer, source.root, names) for names in every]
     with parts_of(out) as folder:
         paths = [folder / f"{part * number:012}.parquet" for number in range(len(every))]
         missing = [n for n, path in enumerate(paths) if not is_part(path, keys[n], every[n], len(served.names))]
         if changed := sum(paths[number].exists() for number in missing):
-            what = "%s: %s of the interrupted call to score again: images or the model changed, or the file is damaged"
+            what = (
+                "%s: %s of the interrupted call to score again: images, model or code changed, or the file is damaged"
+            )
             log.warning(what, out, counted(changed, "part"))
         images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
@@ -129,9 +135,11 @@ def drift_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.drift.json")
 
 
-def _key(identity: str, root: Path, names: Sequence[str]) -> str:
-    """Of the model's content, root, list, files and who may read them: cameras number alike, cards go into one slot."""
-    digest = hashlib.sha256(json.dumps([identity, str(root.absolute())]).encode())
+def _key(scorer: str, root: Path, names: Sequence[str]) -> str:
+    """Of the model's content, code, root, list, files and who may read them: cameras number alike, cards go into one
+    slot.
+    """
+    digest = hashlib.sha256(json.dumps([scorer, str(root.absolute())]).encode())
     for name in names:
         about: list[str | int] = [name]
         with suppress(OSError, ValueError):  # not there, or no name of a file

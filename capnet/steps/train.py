@@ -16,6 +16,7 @@ from torch import Tensor
 from capnet.config import Params, settings_hash
 from capnet.contracts import (
     SCHEMA,
+    code_hash,
     fitted_rows_hash,
     read_classes,
     read_graph,
@@ -24,7 +25,6 @@ from capnet.contracts import (
     replace_file,
     sampling_units,
     sha256_file,
-    sha256_files,
     write_json,
     write_predictions,
 )
@@ -221,13 +221,12 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
     another device or precision where these are ``auto``. Settings that change no result do not count, so that a
     training can go on with fewer workers.
     """
-    code = {path.relative_to(CODE).as_posix(): path for room in ROOMS for path in (CODE / room).rglob("*.py")}
     contents = {
         "split": sha256_file(inputs["split"] / "split.parquet"),
         "buckets": trainer.classes.buckets,
         "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
         "weights": trainer.towers.weight_hash,
-        "code": sha256_files(code),
+        "code": code_hash(CODE, ROOMS),
     }
     settings = trainer.params.subset(("backbone", "train", "tte"))
     settings["runtime"] = resolved(trainer.params.runtime).with_effect()

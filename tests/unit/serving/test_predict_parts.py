@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from unit.serving import small_batch
 from unit.serving.small_batch import leave_all_parts
 
+from capnet.serving import predict as prediction
 from capnet.serving.engine import ScoredPart, Served
 from capnet.serving.image_source import list_images
 from capnet.serving.parts import KEY
@@ -59,11 +61,20 @@ def test_a_damaged_part_is_scored_again(served: Served, folder: Path, tmp_path: 
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-@pytest.mark.parametrize(("change", "again"), [("none", 0), ("write over", 2), ("add", 4), ("remove", 2), ("root", 7)])
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [("none", 0), ("write over", 2), ("add", 4), ("remove", 2), ("root", 7), ("data/images/decode.py", 7)],
+)
 def test_only_parts_that_changed_are_scored_again(
-    served: Served, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str, again: int
+    served: Served,
+    folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    again: int,
 ) -> None:
-    """One new image among a million threw all parts away."""
+    """One new image among a million threw all parts away, and scores of older code stood among those of newer."""
     leave_all_parts(served, list_images(str(folder)), tmp_path / "out.csv", part=2)
     fifth = folder / list_images(str(folder)).names[4]
     if change == "write over":
@@ -74,6 +85,10 @@ def test_only_parts_that_changed_are_scored_again(
         fifth.unlink()
     elif change == "root":
         folder = folder.rename(folder.with_name("moved"))
+    elif change.endswith(".py"):  # as after an update of the program
+        monkeypatch.setattr(prediction, "CODE", shutil.copytree(prediction.CODE, tmp_path / "code"))
+        with (tmp_path / "code" / change).open("a") as file:
+            file.write("# other code")
     source, read, original = list_images(str(folder)), list[str](), Served.stream
 
     def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
