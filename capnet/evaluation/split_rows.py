@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import pandas as pd
 from capnet.contracts import Classes, fitted_rows_hash, known_labels, read_predictions, tree_hash
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.metrics import Bools, Floats
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,17 +160,20 @@ def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Pa
 
 
 def require_measured(evaluation: Mapping[str, Any], model: Path, path: Path) -> None:
-    """Figures and thresholds hold for the model that they were measured with.
+    """Figures and thresholds hold for the model that they were measured with; a warning where nothing says which.
 
     Args:
-        evaluation: evaluation.json; of one from before it had ``model_md5``, nothing is asked.
+        evaluation: evaluation.json, which has ``model_md5`` unless an earlier version wrote it.
         model: folder of the model that is to be registered or used.
         path: of evaluation.json.
 
     Raises:
         ContractError: another model was evaluated.
     """
-    if evaluation.get("model_md5") not in (None, tree_hash(model)):
+    if "model_md5" not in evaluation:
+        what = "%s does not say with which model it was measured: if %s was trained later, run `capnet evaluate`"
+        log.warning(what, path, model)
+    elif evaluation["model_md5"] != tree_hash(model):
         what = f"this was measured with another model than that in {model}"
         raise ContractError(what, str(path), "run `capnet evaluate` after `capnet train`, or `dvc repro`")
 

@@ -58,11 +58,15 @@ def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(
     assert content_hash(paths["model"], paths["evaluation"]) not in seen
 
 
-def test_the_figures_of_another_model_are_refused(make_outputs: Make) -> None:
+def test_the_figures_of_another_model_are_refused(make_outputs: Make, caplog: pytest.LogCaptureFixture) -> None:
     """A model that was trained again, and not evaluated, was registered with the figures of the one before."""
     paths = make_outputs()
+    read_candidate(**paths)
+    assert "does not say with which model it was measured" in caplog.text, "one that an earlier version wrote"
+    caplog.clear()
     _edit(paths["evaluation"] / "evaluation.json", model_md5=tree_hash(paths["model"]))
     read_candidate(**paths)
+    assert not caplog.text
     _edit(paths["model"] / "config.json", selected_epoch=2)
     with pytest.raises(ContractError, match=r"measured with another model[\s\S]*evaluation.json[\s\S]*capnet evaluate"):
         read_candidate(**paths)
