@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 STILL_ACCEPTS = 5  # seconds after SIGTERM: a router hears later than the pod that it is to send nothing more
 LAST_ANSWERS = 20  # seconds between these and the end; Kubernetes kills after 30
+NO_MODEL = (
+    "give the folder of a registered version's files, or models:/NAME@ALIAS; KServe puts them there, but not in a"
+    " namespace with the label control-plane"
+)
 
 
 @click.command()
@@ -112,7 +116,7 @@ def _application(model: str) -> tuple[App, str]:
     from mlflow.pyfunc.scoring_server import get_cmd
 
     from capnet.config import Register
-    from capnet.tracking.faults import explain
+    from capnet.tracking.faults import StoreError, explain
     from capnet.tracking.store import store
 
     doing, in_a_store = f"serve {model}", model.startswith(("models:", "runs:"))
@@ -123,6 +127,8 @@ def _application(model: str) -> tuple[App, str]:
             os.environ.update(environment)
             from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
     except MlflowException as error:
+        if "://" not in model and not in_a_store and not Path(model, "MLmodel").is_file():
+            raise StoreError(f"could not {doing}: {error.message}", model, NO_MODEL) from error
         raise explain(error, model, doing) from error
     return cast("App", app), _address(Path(folder))
 

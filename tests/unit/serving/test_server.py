@@ -196,7 +196,12 @@ def failure(model: str, status: int = 1, port: int = 0, host: str = "127.0.0.1",
 
 
 def test_a_model_that_is_nowhere_or_may_not_serve_is_named(model: str, tmp_path: Path) -> None:
-    assert "No such artifact: 'gone'" in failure(str(tmp_path / "gone"))
+    gone = failure(str(tmp_path / "gone"))
+    assert "No such artifact: 'gone'" in gone
+    assert "label control-plane" in gone, "why it is nowhere in a pod of KServe"
+    assert "MLFLOW_TRACKING_URI" not in gone
+    (tmp_path / "empty").mkdir()
+    assert "label control-plane" in failure(str(tmp_path / "empty"))
     MlflowClient().set_registered_model_alias("capnet", "champion", "1")
     MlflowClient().set_model_version_tag("capnet", "1", "verdict", "red")
     assert "champion is capnet version 1, which has a red verdict" in failure("models:/capnet@champion", 5)
