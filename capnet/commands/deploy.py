@@ -103,6 +103,12 @@ def command(
             f"note: in a full Kubeflow KServe fetches no model in namespace {kserve.SKIPPED}: use that of a profile",
             err=True,
         )
+    if len(host := f"{deployment.name}-predictor-{deployment.namespace}") > kserve.HOST:
+        click.echo(
+            f"note: {host} is longer than {kserve.HOST} letters, and KServe's Standard mode makes no service of it,"
+            " unless its domainTemplate has been changed: give a shorter --name",
+            err=True,
+        )
     if out == "-":
         click.echo(text, nl=False)
         return

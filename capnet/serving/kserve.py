@@ -40,8 +40,8 @@ HEAD = "# Written by `capnet deploy`: "  # begins a manifest; then the version t
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
 NUMBER = r"[0-9]+(\.[0-9]+)?([mkMGTPE]|[KMGTPE]i|[eE][0-9]+)?"
-FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in words; of a name `-predictor` becomes one
-    "name": (r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?", "at most 53 of a-z, 0-9 and hyphens, a letter first"),
+FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in words; isvc.NAME-predictor becomes a label
+    "name": (r"[a-z]([-a-z0-9]{0,46}[a-z0-9])?", "at most 48 of a-z, 0-9 and hyphens, a letter first"),
     "namespace": (r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", "at most 63 of a-z, 0-9 and hyphens"),
     "service_account": (
         r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
@@ -54,6 +54,7 @@ FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in wor
     "cpu": (NUMBER, "a number such as 2 or 500m"),
     "memory": (rf"(?=.*[MGTPEe]|[0-9]{{7}}){NUMBER}", "a number such as 4Gi, with its unit"),  # 4 would be four bytes
 }
+HOST = 63  # letters of NAME-predictor-NAMESPACE, which begins a host name in KServe's Standard mode
 DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
 

@@ -2,9 +2,10 @@
 
 The rules are those of kserve/kserve v0.20.0 (v0.17.0 has them too, but for the blocked variable):
 pkg/apis/serving/v1beta1/inference_service_validation.go, component.go (validateReplicas, validateContainerConcurrency,
-validateExactlyOneImplementation), predictor_custom.go (validateCustomProtocol), pkg/validation/env_policy.go; and the
+validateExactlyOneImplementation), predictor_custom.go (validateCustomProtocol), pkg/validation/env_policy.go; the
 defaults that are filled in before: inference_service_defaults.go (setResourceRequirementDefaults) with the values of
-config/configmap/inferenceservice.yaml.
+config/configmap/inferenceservice.yaml; and the label that the Standard mode adds, pkg/constants/constants.go
+(GetRawServiceLabel).
 """
 
 from __future__ import annotations
@@ -70,5 +71,6 @@ def _problems(item: dict[str, Any]) -> Iterator[str]:
         protocol = [one.get("value") for one in containers[0].get("env", ()) if one["name"] == "PROTOCOL"]
         if protocol and protocol[0] not in ("v1", "v2"):
             yield f"Invalid protocol {protocol[0]}. Must be one of [v1, v2]"
-        inner = {"metadata": {"name": f"{name}-predictor", "labels": item["metadata"].get("labels", {})}}
+        labels = item["metadata"].get("labels", {}) | {"app": f"isvc.{name}-predictor"}
+        inner = {"metadata": {"name": f"{name}-predictor", "labels": labels}}
         yield from kubernetes_rules.pod({**inner, "spec": {**predictor, "containers": containers}})

@@ -256,6 +256,7 @@ PREDICTOR = ("spec", "predictor")
 SERVICES = [
     (put("metadata", "name", value="7birds"), "is invalid: a InferenceService name", ISVC),
     (put("metadata", "name", value="birds.red"), "is invalid: a InferenceService name", ISVC),
+    (put("metadata", "name", value="b" * 49), "is no value of a label", "constants.go"),
     (put("metadata", "labels", "capnet/model", value="my birds"), "no value of a label", NAMES),
     (put("metadata", "annotations", "serving.kserve.io/autoscalerClass", value="x"), "[x] is not a supported", ISVC),
     (add(*PREDICTOR, "containers", 0, "env", value={"name": "PYTHONPATH", "value": "/x"}), "security reasons", ISVC),
