@@ -26,7 +26,9 @@ from capnet.errors import CapnetError
 from pipelines import submit
 
 SHELL = {"cd", "cp", "grep", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
-KUBECTL = {"apply", "cp", "create", "delete", "describe", "get", "kustomize", "patch", "port-forward", "wait"}
+KUBECTL = {
+    *("apply", "cp", "create", "delete", "describe", "get", "kustomize", "patch", "port-forward", "rollout", "wait"),
+}
 TOOLS = {
     "git": {"clone", "add", "checkout", "commit", "diff", "tag"},
     "docker": {"compose", "run"},
