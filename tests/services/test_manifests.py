@@ -159,8 +159,9 @@ def test_printed_kubectl_commands_have_options_that_there_are(repository: Path) 
             if not help_text.startswith("Usage") and "Usage:" not in help_text:
                 assert name == "and", f"{document}: kubectl {name}"
                 continue
-            if name == "create" and rest[0] == "secret":
-                help_text = tool("kubectl", "create", "secret", rest[1], "--help", cwd=repository).stdout
+            if name == "create" and rest[0] in ("secret", "token"):
+                kind = rest[: 2 if rest[0] == "secret" else 1]  # such as secret generic
+                help_text = tool("kubectl", "create", *kind, "--help", cwd=repository).stdout
             help_text += tool("kubectl", "options", cwd=repository).stdout
             for flag in re.findall(r"(?<= )--[a-z-]+", words):
                 assert f"{flag}=" in help_text, f"{document}: kubectl {name} has no {flag}"
