@@ -7,7 +7,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
-import glob
+import hashlib
 import mmap
 import os
 import shutil
@@ -21,6 +21,7 @@ from capnet.errors import CapnetError, check_writable, machine_faults
 MOMENTARY = "capnet-process."
 CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV)
 RANDOM = 8  # letters that tempfile adds to a name
+_OWN = set[str]()  # folders that this process has made for itself
 
 
 def state_folder() -> Path:
@@ -70,9 +71,13 @@ def use_own_temporary_folder() -> None:
     nobody locks were left by a kill and are removed now: no lock of a folder is seen on another machine. Where no
     folder can be made, the system's own is used.
     """
+    if tempfile.tempdir in _OWN:
+        return
     with suppress(OSError):
-        base, prefix = Path(tempfile.gettempdir()), f"{MOMENTARY}{os.uname().nodename}."
-        for path in base.glob(f"{glob.escape(prefix)}{'?' * RANDOM}"):
+        # a pod's name has 63 letters, and the path of a socket of multiprocessing below the folder at most 107
+        machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+        base, prefix = Path(tempfile.gettempdir()), f"{MOMENTARY}{machine}."
+        for path in base.glob(f"{prefix}{'?' * RANDOM}"):
             with suppress(OSError):
                 if path.lstat().st_uid == os.getuid():
                     _remove_unlocked(path)
@@ -80,6 +85,7 @@ def use_own_temporary_folder() -> None:
         fcntl.flock(os.open(own, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
         if own.exists():  # nobody took it for one that was left, just before it was locked
             tempfile.tempdir = str(own)
+            _OWN.add(tempfile.tempdir)
             atexit.register(_remove_own, own, os.getpid())
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,9 +43,9 @@ def test_a_process_removes_its_temporary_folder_and_those_of_killed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "capnet-data").mkdir()
-    link = tmp_path / f"capnet-process.{os.uname().nodename}.abcdefgh"
-    link.symlink_to(tmp_path / "capnet-data")
     first, kept = keeper(tmp_path)
+    link = tmp_path / f"{kept.parent.name[:-8]}abcdefgh"
+    link.symlink_to(tmp_path / "capnet-data")
     assert kept.parent.parent == tmp_path
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -65,14 +66,26 @@ def test_a_temporary_folder_of_another_machine_stays(tmp_path: Path) -> None:
     first, kept = keeper(tmp_path)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    machine = f".{os.uname().nodename}."
-    assert machine in kept.parent.name
+    machine = f".{kept.parent.name.split('.')[1]}."
     others = {kept.parent.name.replace(machine, name) for name in (".elsewhere.", f"{machine}domain.", ".")}
     for name in others:
         (tmp_path / name).mkdir()
     second, _ = keeper(tmp_path)
     second.communicate("\n")
     assert {path.name for path in tmp_path.iterdir()} == others
+
+
+def test_sockets_have_room_below_a_temporary_folder_of_a_machine_with_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods of pipelines have names of 60 letters; multiprocessing adds 35 to the folder's path, and 107 are allowed."""
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(nodename="a" * 63))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for _ in range(2):
+        use_own_temporary_folder()
+        own = Path(tempfile.gettempdir())
+        assert own.parent == tmp_path, "one folder a process"
+        assert len(own.name) < 40
 
 
 def test_without_a_temporary_folder_of_its_own_a_process_uses_the_usual_one(

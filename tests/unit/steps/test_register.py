@@ -28,7 +28,9 @@ def project(tmp_path: Path, make_outputs: Make) -> Path:
     """A folder as a repository is after `capnet evaluate`."""
     folder = tmp_path / "project"
     folder.mkdir()
-    make_outputs(folder / "outputs")
+    paths = make_outputs(folder / "outputs")
+    evaluation = paths["evaluation"] / "evaluation.json"
+    evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"model_md5": tree_hash(paths["model"])}))
     (folder / "params.yaml").write_text("register:\n  name: capnet\n")
     (folder / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n")
     return folder
