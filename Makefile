@@ -35,6 +35,11 @@ help:  ## List the targets
 
 .PHONY: env
 env: $(STAMP)  ## Make the virtual environment .venv
+	@if [ -n "$(PYTHON)" ] && [ "$$($(BIN)/python -V)" != "$$($(PYTHON) -V)" ]; then \
+	  echo "make: $(VENV) was made with $$($(BIN)/python -V), not with $(PYTHON)." >&2; \
+	  echo "  to do: rm -r $(VENV), then the same command again" >&2; \
+	  exit 1; \
+	fi
 
 $(STAMP): pyproject.toml constraints.txt
 	@fits='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \

@@ -116,6 +116,23 @@ def test_make_takes_no_other_python_than_the_one_that_is_named(repository: Path,
     assert (tmp_path / "asked").read_text() == "named -c\n"
 
 
+@pytest.mark.parametrize(("named", "code"), [("3.11.9", 0), ("3.13.1", 2)])
+def test_an_environment_of_another_python_than_the_one_that_is_named_is_not_taken(
+    repository: Path, tmp_path: Path, named: str, code: int
+) -> None:
+    for path, version in {tmp_path / ".venv" / "bin" / "python": "3.11.9", tmp_path / "named": named}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho Python {version}\n")
+        path.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / ".venv" / ".installed").touch()
+    command = ["make", "env", f"PYTHON={tmp_path / 'named'}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stderr
+    assert ("rm -r .venv" in result.stderr) == bool(code)
+
+
 @pytest.mark.parametrize("path", [".ci/run"])
 def test_scripts_run_from_a_clone(repository: Path, path: str) -> None:
     assert os.access(repository / path, os.X_OK)
