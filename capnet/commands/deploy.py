@@ -115,10 +115,16 @@ def command(
     replace_file(target, text)
     click.echo(f"deploy: {version.name} version {version.version} from {storage}, in {target}")
     click.echo(f"next: {_apply(deployment, target)}")
+    wait = _kubectl(deployment, "rollout status", "--timeout=10m", f"deployment/{deployment.name}-predictor")
+    click.echo(f"it serves, in KServe's Standard mode, when this ends: {wait}")
 
 
 def _apply(deployment: Deployment, target: Path) -> str:
     """kubectl's command that puts service and account into one namespace; an account of one's own is there already."""
     files = [ACCOUNT, str(target)] if deployment.service_account == type(deployment).service_account else [str(target)]
-    words = ["kubectl", "apply", *(["--namespace", deployment.namespace] if deployment.namespace else [])]
-    return shlex.join([*words, *(word for name in files for word in ("--filename", name))])
+    return _kubectl(deployment, "apply", *(word for name in files for word in ("--filename", name)))
+
+
+def _kubectl(deployment: Deployment, command: str, *arguments: str) -> str:
+    namespace = ["--namespace", deployment.namespace] if deployment.namespace else []
+    return shlex.join(["kubectl", *command.split(), *namespace, *arguments])

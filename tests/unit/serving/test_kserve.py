@@ -72,6 +72,8 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     assert result.stdout == (
         f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
         f"next: kubectl apply --filename {account} --filename {path}\n"
+        "it serves, in KServe's Standard mode, when this ends:"
+        " kubectl rollout status --timeout=10m deployment/capnet-demo-predictor\n"
     )
     actual: dict[str, Any] = yaml.safe_load(path.read_text())
     assert actual["metadata"]["annotations"] == {
@@ -165,9 +167,11 @@ def test_the_account_goes_where_the_service_goes(client: MlflowClient) -> None:
     assert deploy("--namespace", "wildlife", "--name", "traps").stdout.endswith(
         "next: kubectl apply --namespace wildlife --filename deploy/kserve/service-account.yaml"
         " --filename deploy/kserve/traps.yaml\n"
+        "it serves, in KServe's Standard mode, when this ends:"
+        " kubectl rollout status --namespace wildlife --timeout=10m deployment/traps-predictor\n"
     )
     own = deploy("--namespace", "wildlife", "--service-account", "default-editor", "--out", "my file.yaml")
-    assert own.stdout.endswith("next: kubectl apply --namespace wildlife --filename 'my file.yaml'\n")
+    assert "next: kubectl apply --namespace wildlife --filename 'my file.yaml'\n" in own.stdout
 
 
 def test_the_namespace_that_kserve_leaves_alone_is_warned_of(client: MlflowClient) -> None:
