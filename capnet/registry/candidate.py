@@ -124,6 +124,9 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     if "mAP" not in metrics.get("capnet", {}):
         where = str(evaluation / "evaluation.json")
         problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
+    if "model_md5" not in metrics:
+        what = "an earlier version wrote this, which does not say with which model it was measured"
+        problems.append(Problem(what, str(evaluation / "evaluation.json"), "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
     require_measured(metrics, model, evaluation / "evaluation.json")

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from unit.conftest import _make as make_outputs
+from unit.measured import measured
 
 from capnet.config import Runtime
 from capnet.contracts import (
@@ -116,6 +117,7 @@ def test_any_part_of_json_that_is_missing_or_of_another_type_is_no_traceback(out
             path = outputs / file
             before = path.read_bytes()
             path.write_text(json.dumps(content | {key: value}))
+            measured(outputs, file)
             with suppress(CapnetError):
                 read_all(outputs)
             path.write_bytes(before)
@@ -147,6 +149,7 @@ def refused(outputs: Path, file: str, damage: Callable[[bytes], bytes], name: st
     before = path.read_bytes()
     path.write_bytes(damage(before))
     assert path.read_bytes() != before, name
+    measured(outputs, file)
     with pytest.raises(ContractError) as caught:
         read_all(outputs)
     text = str(caught.value)
@@ -260,6 +263,7 @@ def test_tensors_that_no_stage_writes(outputs: Path, file: str) -> None:
     cases += [(name, tensors, {"capnet": text}) for name, text in METADATA.items()]
     for name, changed, about in cases:
         save_file(changed, path, about)
+        measured(outputs, file)
         with pytest.raises(ContractError) as caught:
             read_all(outputs)
         assert str(path) in str(caught.value), (name, str(caught.value))

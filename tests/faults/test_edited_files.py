@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from faults.bounded import bounded
 from unit.conftest import _make as make_outputs
+from unit.measured import measured
 
 from capnet.config import parse
 from capnet.contracts import read_classes, read_csv_rows, read_json, read_split, read_tensors
@@ -86,6 +87,7 @@ def test_any_value_of_a_stages_json_is_read_or_refused(outputs: Path, file: str)
             continue
         for value in VALUES:
             path.write_text(json.dumps(edited(content, keys, value)))
+            measured(outputs, file)
             try:
                 write_pages(outputs)
             except CapnetError:
@@ -116,6 +118,7 @@ def test_an_edit_that_would_change_results_is_refused(
 ) -> None:
     path = outputs / file
     path.write_text(json.dumps(edited(json.loads(path.read_text()), keys, value)))
+    measured(outputs, file)
     with pytest.raises(ContractError) as caught:
         write_pages(outputs)
     assert str(path) in str(caught.value)
@@ -138,6 +141,7 @@ def test_a_part_that_is_there_twice_and_a_class_that_is_are_refused(outputs: Pat
 def test_an_epoch_that_is_no_number_is_refused(outputs: Path, epoch: str) -> None:
     path = outputs / "model/history.csv"
     path.write_text(path.read_text().replace("\n1,", f"\n{epoch},", 1))
+    measured(outputs)
     with pytest.raises(ContractError, match=r"history\.csv"):
         write_pages(outputs)
 

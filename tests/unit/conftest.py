@@ -211,6 +211,7 @@ def _history(path: Path, epochs: int) -> None:
 def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
     from capnet.config.results import Threshold
     from capnet.contracts import write_json
+    from capnet.contracts.files import tree_hash
     from capnet.evaluation.calibration import Calibration
     from capnet.evaluation.thresholds import Thresholds, thresholds_document
 
@@ -244,6 +245,7 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
             "slice_info": {"unseen artwork": {"test_rows": 350, "left_out": []}},
             "left_out": [names[-1]],
             "test_rows": 700,
+            "model_md5": tree_hash(folder.parent / "model"),
         },
     )
     with open(folder / "per_class.csv", "w", newline="", encoding="utf-8") as file:

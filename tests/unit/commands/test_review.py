@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from unit.measured import measured
 
 from capnet.commands.review import command, doubts, page
 from capnet.config import parse
@@ -27,11 +28,14 @@ def test_scores_of_other_rows_are_refused(make_outputs: Make) -> None:
     frame = rows[["image_id", "slice", "split"]].assign(variant="capnet", scores=[one] * len(rows))
     path = outputs / "model" / "out_of_fold.parquet"
     write_predictions(path, frame)
+    measured(outputs)
     doubts(outputs, {}, 10, test=False)
     write_predictions(path, frame.iloc[1:])
+    measured(outputs)
     with pytest.raises(ContractError, match=r"run `capnet train` again after `capnet split`"):
         doubts(outputs, {}, 10, test=False)
     write_predictions(path, frame.assign(scores=[one[:-1]] * len(frame)))
+    measured(outputs)
     with pytest.raises(ContractError, match="scores of shape"):
         doubts(outputs, {}, 10, test=False)
 
@@ -50,6 +54,7 @@ def test_scores_of_images_that_had_the_names_of_these_are_refused(make_outputs: 
     path, split = outputs / "model" / "config.json", outputs / "split" / "split.parquet"
     table = read_split(split)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fitted_rows": fitted_rows_hash(table)}))
+    measured(outputs)
     doubts(outputs, {}, 10, test=False)
     write_split(split, table.assign(sha256=table["sha256"].to_numpy()[::-1]))
     with pytest.raises(ContractError, match=r"trained or chosen on other rows[\s\S]*capnet train"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unit.measured import measured
 
 from capnet.contracts import read_predictions, read_split, write_predictions
 from capnet.registry.candidate import read_candidate, reference
@@ -22,6 +23,7 @@ def test_scores_of_other_rows_and_of_other_models_are_not_in_it(make_outputs: Ma
     others = rows[rows["split"] != "test"]
     ones = np.ones((len(others), 4), dtype=np.float32)
     write_predictions(paths["model"] / "out_of_fold.parquet", others.assign(variant="capnet", scores=list(ones)))
+    measured(paths["model"].parent)
     path = paths["evaluation"] / "thresholds.json"
     thresholds = json.loads(path.read_text()) | {"source": source}
     path.write_text(json.dumps(thresholds))
