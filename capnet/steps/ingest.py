@@ -127,6 +127,7 @@ def _images(
     import pandas as pd
 
     from capnet.data.images.dark import Dark
+    from capnet.data.images.decode import READ_AGAIN
     from capnet.data.images.image_files import AHEAD, ImageFile, inspect_image
 
     rows = annotations.rows
@@ -143,10 +144,9 @@ def _images(
     for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
         images[row] = image
     if failed := [row for row, image in enumerate(images) if image.is_passing]:  # left out, good images would be lost
-        todo = "run the same command again; if it stays so, look at the disk or the network, or remove the row"
         whats = [f"image {rows['path'].iloc[row]!r}: {images[row].fault}" for row in failed]
         places = map(annotations.where, failed)
-        raise CapnetError(problems=[Problem(*parts, todo) for parts in zip(whats, places, strict=True)])
+        raise CapnetError(problems=[Problem(*parts, READ_AGAIN) for parts in zip(whats, places, strict=True)])
     faults: list[Fault] = []
     dark = Dark()
     for row, (path, image) in enumerate(zip(rows["path"], images, strict=True)):

@@ -4,6 +4,7 @@ fast.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import warnings
@@ -37,6 +38,12 @@ RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is
 CONVERTED = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 CONVERTED |= {"I;16", "I;16L", "I;16B", "I;16N"}
 NO_MEMORY = "needs more memory than there is"
+# what says nothing of a picture: the disk or the network fails for the moment, or too many files are open
+PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ESHUTDOWN, errno.ECONNABORTED),
+    *(errno.EMFILE, errno.ENFILE),
+)
+READ_AGAIN = "run the same command again; if it stays so, look at the disk or the network, or take the image out"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
 
 # images that are too large are refused below, without Pillow's warning. Appended behind the filters of the user, which
@@ -48,6 +55,12 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.", append=
 
 class Unusable(Exception):
     """A picture file cannot be used; the text says why."""
+
+
+def is_passing(error: Unusable) -> bool:
+    """Whether a file cannot be used for a reason that is the machine's, and not its own: the image may be good."""
+    cause = error.__context__
+    return isinstance(cause, OSError) and cause.errno in PASSING
 
 
 class _Metered(io.BufferedReader):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from capnet.data.images.dark import brightest, is_deep
-from capnet.data.images.decode import Unusable, decoder_faults, file_faults, open_image, to_rgb
+from capnet.data.images.decode import Unusable, decoder_faults, file_faults, is_passing, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
-# what says nothing of a picture: the disk or the network fails for the moment, or too many files are open
-PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE)
 AHEAD = 64  # images per thread that are read before they are asked for
 
 
@@ -54,6 +51,5 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
                 value = brightest(image, deep)
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
-        cause = error.__context__
-        return ImageFile(fault=str(error), is_passing=isinstance(cause, OSError) and cause.errno in PASSING)
+        return ImageFile(fault=str(error), is_passing=is_passing(error))
     return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=value)

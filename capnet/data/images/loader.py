@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from capnet.concurrency import deaf_children, in_threads
-from capnet.data.images.decode import NO_MEMORY, Unusable
+from capnet.data.images.decode import NO_MEMORY, READ_AGAIN, Unusable, is_passing
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import Canvas, unusable
-from capnet.errors import CapnetError, DataError
+from capnet.errors import CapnetError, DataError, Problem
 from capnet.runtime import Machine
 
 T = TypeVar("T")
@@ -42,13 +42,14 @@ FEWEST = 32  # images for which processes are started
 @dataclass
 class Batch:
     """Images in order: their canvases, whose pixels lie in ``pixels`` uint8, and what is wrong with those that have
-    none.
+    none; ``unread``: numbers of those that the machine could not read.
     """
 
     items: Sequence[Item]
     faults: list[str]
     canvases: list[Canvas]
     pixels: Tensor | None = field(default=None, repr=False)
+    unread: list[int] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """Pixels in memory that a GPU reads by itself; called by the loader."""
@@ -79,12 +80,13 @@ class _Images(Dataset[Batch]):
 
     def __getitem__(self, items: Sequence[Item]) -> Batch:
         batch = Batch(items, [], [])
-        for item in items:
+        for number, item in enumerate(items):
             try:
                 batch.canvases.append(self.transform.canvas(self.root, item))
                 batch.faults.append("")
             except Unusable as error:
                 batch.faults.append(str(error))
+                batch.unread += [number] * is_passing(error)
             except MemoryError:
                 batch.faults.append(NO_MEMORY)
         return batch
@@ -106,12 +108,20 @@ def load_batches(
         total: number of images.
 
     Raises:
-        CapnetError: a worker was killed.
+        CapnetError: a worker was killed, or the machine could not read some images: without them a prediction would
+            look like one of damaged files.
     """
     images, pin = _Images(root, transform), machine.device.type == "cuda"
+
+    def finished(batch: Batch) -> Batch:
+        names = [(str(root / batch.items[number].path), batch.faults[number]) for number in batch.unread]
+        if names:
+            raise CapnetError(problems=[Problem(f"image {fault}", name, READ_AGAIN) for name, fault in names])
+        return batch.pin_memory() if pin else batch
+
     if not machine.workers or total < FEWEST:
         for batch in in_threads(chunks, images.__getitem__, threads, AHEAD * threads):
-            yield batch.pin_memory() if pin else batch
+            yield finished(batch)
         return
     loader = DataLoader(
         images,
@@ -135,7 +145,7 @@ def load_batches(
         try:
             while (loaded := _next(batches, workers)) is not None:
                 # torch's own thread would wait for the rest of a killed worker's batch, and its loader for that thread
-                yield loaded.pin_memory() if pin else loaded
+                yield finished(loaded)
         finally:
             ended.set()
 

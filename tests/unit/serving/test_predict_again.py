@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from unit.serving.small_batch import leave_all_parts
 
 from capnet.config import Runtime
 from capnet.contracts import read_tensors, write_tensors
+from capnet.data.images import decode, shards
+from capnet.errors import CapnetError
 from capnet.serving.engine import ScoredPart, Served, load_served
 from capnet.serving.image_source import list_images
 from capnet.serving.parts import write_part
@@ -261,3 +264,36 @@ def test_no_report_of_drift_lies_beside_predictions_that_it_is_not_of(
         predict(served, "m", list_images(str(folder)), out)
     assert out.exists()
     assert not report.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESHUTDOWN, errno.EACCES])
+def test_an_outage_is_no_fault_of_the_images(
+    served: Served, folder: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment of a network file system left images without labels, with exit code 0."""
+    source, again, read, original = list_images(str(folder)), list[str](), shards.file_or_bytes, Served.stream
+    monkeypatch.setattr("capnet.data.images.stream.views_at_once", lambda machine: 1)
+
+    def fail(path: Path) -> Path | bytes:
+        if path == folder / source.names[6]:
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decode, "file_or_bytes", fail)
+        if number == errno.EACCES:  # of this image alone
+            assert predict(served, "m", source, tmp_path / "out.csv", part=2).not_read == 2
+            return
+        with pytest.raises(CapnetError, match="same command again") as caught:
+            predict(served, "m", source, tmp_path / "out.csv", part=2)
+    (problem,) = caught.value.problems
+    assert (os.strerror(number) in problem.what, problem.where) == (True, str(folder / source.names[6]))
+    assert (caught.value.exit_code, (tmp_path / "out.csv").exists()) == (1, False)
+
+    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        again.extend(names)
+        return original(served, list(again), root, total)
+
+    monkeypatch.setattr(Served, "stream", watched)
+    assert predict(served, "m", source, tmp_path / "out.csv", part=2).not_read == 1
+    assert len(again) < len(source.names)
