@@ -19,6 +19,7 @@ from capnet.errors import CapnetError, ConfigError, DataError, check_writable, m
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD
+RACES = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another run published, or removed, in between
 EARLIER = (  # files by which an output of a stage is known
     "manifest.parquet",
     "split.parquet",
@@ -155,8 +156,8 @@ def _exchange(new: Path, path: Path) -> None:
             elif not _exchanged(new, path):
                 _replace_folder(new, path)
             return
-        except OSError as error:  # another run published, or removed, in between
-            is_race = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) and new.exists()
+        except OSError as error:
+            is_race = error.errno in RACES and new.exists()
             if not is_race or (new.is_file() and path.is_file()):  # some file systems put no file in another's place
                 raise
 
@@ -171,13 +172,18 @@ def _replace_folder(new: Path, path: Path) -> None:
     os.replace(path, aside)
     try:
         os.replace(new, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):  # another run has published in between
             os.rename(aside, path)
-        raise
+        if os.path.lexists(path) or error.errno in RACES:
+            raise
+        what = f"the output cannot be put in its place, nor the old one back: {error.strerror}"
+        todo = f"the old output is here: rename it to {path.name} before the next run, which removes it"
+        raise CapnetError(what, str(aside), todo) from error
     finally:
-        with suppress(OSError):
-            remove(aside)
+        if os.path.lexists(path):
+            with suppress(OSError):
+                remove(aside)
 
 
 def _exchanged(new: Path, path: Path) -> bool:

@@ -77,6 +77,27 @@ def test_an_output_that_cannot_be_replaced_stays(outputs: tuple[Path, Path], mon
     assert {*path.parent.iterdir()} == {new, path}
 
 
+def test_an_output_that_can_be_neither_replaced_nor_put_back_is_kept(
+    outputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file system fails after the first of three renames."""
+    new, path = outputs
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if target == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", refuse)
+    monkeypatch.setattr("os.rename", refuse)
+    with pytest.raises(CapnetError, match="Input/output error") as caught:
+        publish({"model": new}, {"model": path})
+    (problem,) = caught.value.problems
+    assert (Path(problem.where) / "a").read_text() == "old"
+    assert "rename it to model" in problem.todo
+
+
 def test_where_no_file_can_be_put_in_anothers_place_the_stage_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
