@@ -36,6 +36,11 @@ MACHINE = {
     errno.ENOMEM: "give the task more memory",
     errno.EIO: "look at the disk or the network that it is on",
 }
+# what says nothing of a file: the disk or the network fails for the moment, or too many files are open
+PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ESHUTDOWN, errno.ECONNABORTED),
+    *(errno.EMFILE, errno.ENFILE),
+)
 # torch's allocators, oneDNN, threads: each says it in its own words, as a RuntimeError
 NO_MEMORY = ("allocate memory", "out of memory", "create a primitive", "bad_alloc", "start new thread")
 NO_GPU_MEMORY = ("cuda out of memory", "cublas_status_alloc_failed", "cuda error: out of memory")
@@ -250,6 +255,13 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
     path = str(error.filename2 or error.filename or "")
     todo = MACHINE.get(number, "see that it is there, may be used and has room; `capnet --traceback` says more")
     return CapnetError(f"{head}{reason}", where or path or "the file system", todo)
+
+
+def refuse_unread(error: Exception, path: Path) -> None:
+    """Raise CapnetError where ``error`` says that the machine does not read ``path``, whose content may be good."""
+    if isinstance(error, OSError) and error.errno in (*PASSING, errno.EACCES, errno.EPERM):
+        named = OSError(error.errno, os.strerror(error.errno))  # pyarrow's words say it twice
+        raise machine_fault(named, str(path), "it cannot be read") or error from error
 
 
 def check_writable(folder: Path) -> None:

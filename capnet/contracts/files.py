@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from capnet.errors import ContractError
+from capnet.errors import ContractError, refuse_unread
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
 MOST_PARTS = 1_000_000  # lists and objects of a stage's JSON: 230 bytes of memory each
@@ -174,7 +174,8 @@ def _no_number(name: str) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside because a file is not what this program writes is a ContractError that names it.
+    """Whatever goes wrong inside because a file is not what this program writes is a ContractError that names it, and a
+    CapnetError where the machine does not read it.
 
     Args:
         path: the file, or the folder of files, that is read inside.
@@ -194,6 +195,7 @@ def reading(path: Path) -> Iterator[None]:
         ValueError,
         csv.Error,
     ) as error:
+        refuse_unread(error, path)
         reason = f"nothing under {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
         what = f"damaged, or not what this version writes: {reason or type(error).__name__}"
         raise ContractError(what, str(path), AGAIN) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replacing
 from capnet.contracts.image_rows import check_rows, flat
-from capnet.errors import ContractError
+from capnet.errors import ContractError, refuse_unread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +75,7 @@ def _read_table(
     try:
         schema = pq.read_schema(path)
     except DAMAGED as error:
+        refuse_unread(error, path)
         raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
     with reading(path):
         if versioned:
@@ -90,6 +91,7 @@ def _read_table(
         try:
             table = _bounded(path, expected)
         except DAMAGED as error:
+            refuse_unread(error, path)
             raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
         for field in expected:
             _check_column(table[field.name], field, filled)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.classes import Classes
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replace_file
-from capnet.errors import ContractError
+from capnet.errors import CapnetError, ContractError, refuse_unread
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             text = (file.metadata() or {}).get("capnet", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, MemoryError, OSError, RuntimeError, ValueError) as error:  # torch maps the file
+        refuse_unread(error, path)
         raise ContractError(f"not a safetensors file: {error}", str(path), AGAIN) from None
     with reading(path):
         content = json.loads(text)
@@ -111,12 +112,13 @@ def read_cached_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]
         shapes: as in ``check_tensors``.
 
     Returns:
-        Tensors by name; None where there is no file, where it is damaged or another version of this program wrote it.
+        Tensors by name; None where there is no file, where it is damaged or cannot be read, or another version of this
+        program wrote it.
     """
     try:
         tensors, _ = read_tensors(path)
         check_tensors(tensors, shapes, path)
-    except ContractError:
+    except CapnetError:
         return None
     return tensors
 

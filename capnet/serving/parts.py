@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from capnet.contracts import remove
 from capnet.contracts.files import named_faults
 from capnet.contracts.parquet import DAMAGED
-from capnet.errors import CapnetError
+from capnet.errors import CapnetError, refuse_unread
 from capnet.serving.output import are_scores
 
 LOCK = "lock"
@@ -113,7 +113,8 @@ def is_part(path: Path, key: str, names: Sequence[str], classes: int) -> bool:
             if not file.schema_arrow.equals(PART_SCHEMA) or file.metadata.num_rows != len(names) or size > most:
                 return False
             part = file.read()
-    except (*DAMAGED, ValueError):
+    except (*DAMAGED, ValueError) as error:
+        refuse_unread(error, path)
         return False
     scores, faults = part["scores"], part["fault"].to_pylist()
     if part["path"].to_pylist() != list(names) or None in faults:

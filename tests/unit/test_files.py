@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from faults.bounded import bounded
 
-from capnet.contracts import csv_text, read_json, read_predictions
+from capnet.contracts import csv_text, read_csv_rows, read_json, read_predictions
 from capnet.contracts.tensors import read_tensors
-from capnet.errors import ContractError
+from capnet.errors import CapnetError, ContractError
 
 
 @pytest.mark.parametrize("part", ['{"":0}', "[]", "{}"])
@@ -58,3 +61,33 @@ def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
     table = pa.table(columns | {"more": long})
     pq.write_table(table.replace_schema_metadata({"capnet_schema": "1"}), path)
     assert len(read_predictions(path)) == rows
+
+
+@pytest.mark.parametrize("read", [read_json, read_tensors, lambda path: read_csv_rows(path, ["a"])])
+def test_a_file_that_the_disk_does_not_give_is_not_called_damaged(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.symlink_to("/proc/self/mem")  # whose first byte is never there
+    with pytest.raises(CapnetError) as caught:
+        read(path)
+    (problem,) = caught.value.problems
+    assert (caught.value.exit_code, problem.where) == (1, str(path))
+    assert problem.what == "it cannot be read: Input/output error"
+    assert "stage" not in problem.todo
+
+
+def test_a_table_that_this_account_may_not_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "split.parquet").touch()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, f"Failed to open local file {path}. Detail: {os.strerror(errno.EACCES)}")
+
+    monkeypatch.setattr(pq, "read_schema", refuse)
+    with pytest.raises(CapnetError) as caught:
+        read_predictions(tmp_path / "split.parquet")
+    (problem,) = caught.value.problems
+    assert (caught.value.exit_code, problem.what) == (1, "it cannot be read: Permission denied")
+    assert "let this account read it" in problem.todo

@@ -4,7 +4,6 @@ fast.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import warnings
@@ -19,6 +18,7 @@ from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.fitting import fit, is_clear_bmp, is_reduced, is_white_zero
 from capnet.data.images.headers import first_scan_is_partial, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
+from capnet.errors import PASSING
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end
@@ -38,11 +38,6 @@ RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is
 CONVERTED = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 CONVERTED |= {"I;16", "I;16L", "I;16B", "I;16N"}
 NO_MEMORY = "needs more memory than there is"
-# what says nothing of a picture: the disk or the network fails for the moment, or too many files are open
-PASSING = (
-    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ESHUTDOWN, errno.ECONNABORTED),
-    *(errno.EMFILE, errno.ENFILE),
-)
 READ_AGAIN = "run the same command again; if it stays so, look at the disk or the network, or take the image out"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
 

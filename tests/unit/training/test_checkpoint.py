@@ -62,6 +62,17 @@ def test_a_damaged_checkpoint_is_made_again(lit, problem, tmp_path, caplog):
     assert "is damaged" in caplog.text
 
 
+def test_a_checkpoint_that_the_disk_does_not_give_stays(lit, problem, tmp_path):
+    """Training began anew after hours, and wrote over them."""
+    run(lit, problem, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # whose first byte is never there
+    with pytest.raises(CapnetError, match="cannot be read"):
+        run(lit, problem, tmp_path)
+    assert path.is_symlink()
+
+
 @pytest.mark.parametrize("damage", ["no tensors", "NaN", "no metadata", "strange metadata"])
 def test_a_checkpoint_that_no_run_writes_is_made_again(lit, problem, tmp_path, caplog, damage):
     whole = run(lit, problem, tmp_path)
