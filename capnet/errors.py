@@ -36,6 +36,7 @@ MACHINE = {
     errno.ENOMEM: "give the task more memory",
     errno.EIO: "look at the disk or the network that it is on",
 }
+UNNAMED = "standard output, or another file without a name"  # of an error that names no file
 # what says nothing of a file: the disk or the network fails for the moment, or too many files are open
 PASSING = (
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ESHUTDOWN, errno.ECONNABORTED),
@@ -254,7 +255,7 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     path = str(error.filename2 or error.filename or "")
     todo = MACHINE.get(number, "see that it is there, may be used and has room; `capnet --traceback` says more")
-    return CapnetError(f"{head}{reason}", where or path or "the file system", todo)
+    return CapnetError(f"{head}{reason}", where or path or UNNAMED, todo)
 
 
 def refuse_unread(error: Exception, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import click
 from packaging.utils import canonicalize_name
 
-from capnet.errors import CapnetError, Problem, exits, some
+from capnet.errors import CapnetError, Problem, exits, machine_faults, some
 from components.build import docker
 
 ROOT = Path(__file__).parents[1]
@@ -211,5 +211,5 @@ def command(tools: Path, service: str, out: Path, images: tuple[str, ...]) -> No
 
 
 if __name__ == "__main__":
-    with exits("audit"):
+    with exits("audit"), machine_faults():
         command.main(standalone_mode=True)

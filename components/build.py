@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from capnet.errors import CapnetError, ConfigError, exits
+from capnet.errors import CapnetError, ConfigError, exits, machine_faults
 from components.images import LOCK, TARGETS, write_lock
 from components.revision import git_revision, short
 
@@ -140,5 +140,5 @@ def command(steps: tuple[str, ...], registry: str, torch: str, options: str, loc
 
 
 if __name__ == "__main__":
-    with exits("components.build"):
+    with exits("components.build"), machine_faults():
         command.main(prog_name="python -m components.build", standalone_mode=True)

@@ -12,7 +12,7 @@ import click
 
 from capnet.cluster.names import DATA, PULL_SECRET
 from capnet.config import Params, load
-from capnet.errors import ConfigError, exits
+from capnet.errors import ConfigError, exits, machine_faults
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 
@@ -195,5 +195,5 @@ def version_name(revision: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    with exits("pipelines.submit"):
+    with exits("pipelines.submit"), machine_faults():
         command.main(prog_name="python -m pipelines.submit", standalone_mode=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
-from capnet.errors import CapnetError, DataError, Problem, exits, machine_faults
+from capnet.errors import UNNAMED, CapnetError, DataError, Problem, exits, machine_faults
 
 
 def test_what_a_message_quotes_neither_steers_a_terminal_nor_fills_it() -> None:
@@ -37,3 +39,12 @@ def test_what_may_not_be_read_needs_no_folder_that_may_be_written_to() -> None:
     with pytest.raises(CapnetError) as caught, machine_faults():
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "data/labels.csv")
     assert caught.value.problems[0].todo.startswith("let this account read it")
+
+
+@pytest.mark.parametrize("module", ["capnet", "pipelines.submit", "components.build"])
+def test_an_output_that_is_full_is_named(module: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", module, "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:3] == ["No space left on device", f"  where: {UNNAMED}"]
