@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from faults.bounded import bounded
 
-from capnet.contracts import csv_text, read_csv_rows, read_json, read_predictions
+from capnet.contracts import code_hash, csv_text, read_csv_rows, read_json, read_predictions
 from capnet.contracts.tensors import read_tensors
 from capnet.errors import CapnetError, ContractError
 
@@ -61,6 +61,17 @@ def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
     table = pa.table(columns | {"more": long})
     pq.write_table(table.replace_schema_metadata({"capnet_schema": "1"}), path)
     assert len(read_predictions(path)) == rows
+
+
+def test_a_link_to_nothing_is_no_code(tmp_path: Path) -> None:
+    """Emacs has .#loss.py, a link to user@host.1234, while loss.py is changed in it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "loss.py").write_text("1")
+    before = code_hash(tmp_path, ["model"])
+    (tmp_path / "model" / ".#loss.py").symlink_to("user@host.1234:1")
+    assert code_hash(tmp_path, ["model"]) == before
+    (tmp_path / "model" / "loss.py").write_text("2")
+    assert code_hash(tmp_path, ["model"]) != before
 
 
 @pytest.mark.parametrize("read", [read_json, read_tensors, lambda path: read_csv_rows(path, ["a"])])
