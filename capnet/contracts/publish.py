@@ -169,7 +169,12 @@ def _replace_folder(new: Path, path: Path) -> None:
     """
     names = (temporary_path(path, number) for number in count(1))
     aside = next(name for name in names if not os.path.lexists(name))
-    os.replace(path, aside)
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # overlayfs renames no folder of a container's image, and removes it
+            raise
+        remove(path)
     try:
         os.replace(new, path)
     except OSError as error:

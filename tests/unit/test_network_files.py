@@ -98,6 +98,24 @@ def test_an_output_that_can_be_neither_replaced_nor_put_back_is_kept(
     assert "rename it to model" in problem.todo
 
 
+def test_an_output_of_a_containers_image_is_replaced(
+    outputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overlayfs renames and exchanges no folder of a lower layer, unless its option redirect_dir is on."""
+    new, path = outputs
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if source == path:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", refuse)
+    publish({"model": new}, {"model": path})
+    assert [(file.name, file.read_text()) for file in path.iterdir()] == [("a", "new")]
+    assert [*path.parent.iterdir()] == [path]
+
+
 def test_where_no_file_can_be_put_in_anothers_place_the_stage_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
