@@ -24,7 +24,7 @@ from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, CapnetError, DataError, Problem, counted, some
+from capnet.errors import SHOWN, DataError, Problem, counted, some
 from capnet.progress import track
 from capnet.runtime import cores
 
@@ -127,8 +127,7 @@ def _images(
     import pandas as pd
 
     from capnet.data.images.dark import Dark
-    from capnet.data.images.decode import READ_AGAIN
-    from capnet.data.images.image_files import AHEAD, ImageFile, inspect_image
+    from capnet.data.images.image_files import AHEAD, ImageFile, inspect_image, require_read
 
     rows = annotations.rows
     if settings.images == "listed":
@@ -143,10 +142,7 @@ def _images(
     images = [ImageFile()] * len(rows)
     for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
         images[row] = image
-    if failed := [row for row, image in enumerate(images) if image.is_passing]:  # left out, good images would be lost
-        whats = [f"image {rows['path'].iloc[row]!r}: {images[row].fault}" for row in failed]
-        places = map(annotations.where, failed)
-        raise CapnetError(problems=[Problem(*parts, READ_AGAIN) for parts in zip(whats, places, strict=True)])
+    require_read(images, rows["path"].tolist(), annotations.where)  # left out, good images would be lost
     faults: list[Fault] = []
     dark = Dark()
     for row, (path, image) in enumerate(zip(rows["path"], images, strict=True)):

@@ -14,6 +14,7 @@ from capnet.data.checks.expectations import CheckedTable, check_table
 from capnet.data.checks.files import OUTSIDE, see_all
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
+from capnet.data.images.image_files import require_read
 
 # columns that may be empty
 UNMEASURED = {
@@ -41,6 +42,7 @@ def check_split(
 
     Raises:
         ContractError: the reference for drift is damaged.
+        CapnetError: the machine did not read some images.
     """
     table = image_table(frame)
     rules, left_out = [], []
@@ -84,6 +86,7 @@ def _open_files(table: pd.DataFrame, root: Path, settings: Validate, links: str)
     read = see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes)
     for row, one in zip(inside, read, strict=True):
         seen[row] = one
+    require_read(seen, table["path"].tolist(), lambda row: str(root))
     add_files(table, seen, whole)
     if not dhashes:
         return file_rules(settings), not_checked(likeness_rules("warning"), "validate.near_duplicates is off")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from capnet.data.images.dark import brightest, is_deep
-from capnet.data.images.decode import Unusable, decoder_faults, file_faults, is_passing, open_image, to_rgb
+from capnet.data.images.decode import READ_AGAIN, Unusable, decoder_faults, file_faults, is_passing, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
+from capnet.errors import CapnetError, Problem
 
 AHEAD = 64  # images per thread that are read before they are asked for
 
@@ -53,3 +55,23 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
     except Unusable as error:
         return ImageFile(fault=str(error), is_passing=is_passing(error))
     return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=value)
+
+
+def require_read(images: Sequence[ImageFile], paths: Sequence[str], where: Callable[[int], str]) -> None:
+    """Refuse to go on without images that the machine did not read, and that may be good.
+
+    Args:
+        images: what was read.
+        paths: of the images, for the message.
+        where: gives the line that names an image, by its number.
+
+    Raises:
+        CapnetError: there are some; names every one.
+    """
+    problems = [
+        Problem(f"image {paths[number]!r}: {image.fault}", where(number), READ_AGAIN)
+        for number, image in enumerate(images)
+        if image.is_passing
+    ]
+    if problems:
+        raise CapnetError(problems=problems)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tarfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from unit.data.checks.good_split import CLASSES, SETTINGS, USUALLY_LEFT_OUT, che
 from capnet.config import Validate
 from capnet.contracts import sha256_file
 from capnet.data.checks.gate import check_split as findings_of
+from capnet.errors import CapnetError
 
 frame = good_split.frame
 
@@ -25,6 +28,25 @@ def test_a_missing_file_fails(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert result["pictures_present"].offending == [
         {"image_id": "p4", "path": "images/4.png", "split": "val", "value": "images/4.png"}
     ]
+
+
+@pytest.mark.parametrize("images", ["header", "full"])
+def test_an_image_that_the_disk_does_not_give_is_not_called_broken(
+    frame: pd.DataFrame, tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice was to replace the file, or to take its row out."""
+
+    def fail(path: Path) -> bytes:
+        if path.name == "4.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return path.read_bytes()
+
+    for name in ("read_bytes", "file_or_bytes"):
+        monkeypatch.setattr(f"capnet.data.checks.files.{name}", fail)
+    with pytest.raises(CapnetError, match=r"images/4.png.*Input/output error") as caught:
+        check_split(frame, CLASSES, tmp_path, Validate(min_positives=1, images=images))
+    (problem,) = caught.value.problems
+    assert "again" in problem.todo
 
 
 @pytest.mark.parametrize("severity", ["off", "warning", "critical"])
