@@ -50,8 +50,8 @@ Examples:
 def command(source_address: str, out: Path, address: str, fails: bool, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 
-    An interrupted call continues where it stopped. Images that cannot be read are named in the output and do not stop
-    it.
+    An interrupted call continues where it stopped. Images that are missing or damaged are named in the output and do
+    not stop it; an error of the disk or the network that they are on does.
     Label rates and scores are compared with those of the model's test images, where there are 50 of both:
     OUT.drift.json. Without --fail-on-drift a difference changes no exit code.
     """

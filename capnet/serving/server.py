@@ -68,7 +68,7 @@ def _run(app: App, host: str, port: int) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
-        got = signal.SIGINT  # Ctrl-C, which waits for nobody
+        got = signal.SIGINT  # Ctrl-C, after which nobody is sent more requests
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             self.got = signal.Signals(sig)
