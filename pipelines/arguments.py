@@ -60,10 +60,16 @@ def model_and_images(arguments: Mapping[str, Any]) -> tuple[str, str] | None:
     """The model that a run registers or predicts with, and where its images lie; None for arguments of other
     pipelines.
     """
+    from capnet.data.sources.root import kind_of
+
     try:
         model = arguments["model"] if "model" in arguments else arguments["register"]["register"]["name"]
-        return str(model), str(arguments["fetch"]["data"]["root"])
-    except (KeyError, TypeError):
+        data = arguments["fetch"]["data"]
+        images = str(data["root"])
+        if kind_of(images) == "git":
+            images += f"@{data['revision'] or 'HEAD'}:{data['path']}"
+        return str(model), images
+    except (KeyError, TypeError, CapnetError):
         return None
 
 

@@ -6,6 +6,8 @@ import pytest
 from contract import submit_command
 from contract.submit_command import SubmitCommand
 
+from pipelines.arguments import model_and_images
+
 server = submit_command.server
 
 
@@ -27,6 +29,15 @@ def test_a_schedule_of_another_pipeline_is_not_offered_for_deletion(server: Subm
     server.good("--schedule", "0 3 * * 1")
     assert "stays as well" not in server.good("--schedule", "0 4 * * 1", pipeline="prediction")
     assert len(server.state.schedules) == 2
+
+
+@pytest.mark.parametrize(("key", "other"), [("path", "site2"), ("revision", "site2")])
+def test_folders_and_branches_of_a_repository_are_other_images(key: str, other: str) -> None:
+    data = {"root": "https://git.example.com/birds.git", "revision": "", "path": "site1"}
+    first, second = (model_and_images({"model": "m", "fetch": {"data": item}}) for item in (data, data | {key: other}))
+    assert first == ("m", "https://git.example.com/birds.git@HEAD:site1")
+    assert second != first
+    assert model_and_images({"model": "m", "fetch": {"data": {"root": "ftp://birds"}}}) is None
 
 
 @pytest.mark.parametrize(
