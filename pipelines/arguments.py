@@ -67,7 +67,7 @@ def model_and_images(arguments: Mapping[str, Any]) -> tuple[str, str] | None:
         data = arguments["fetch"]["data"]
         images = str(data["root"])
         if kind_of(images) == "git":
-            images += f"@{data['revision'] or 'HEAD'}:{data['path']}"
+            images += f":{data['path']}"  # another revision of them is what a schedule is submitted again for
         return str(model), images
     except (KeyError, TypeError, CapnetError):
         return None

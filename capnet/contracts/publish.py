@@ -180,7 +180,7 @@ def _replace_folder(new: Path, path: Path) -> None:
     except OSError as error:
         with suppress(OSError):  # another run has published in between
             os.rename(aside, path)
-        if os.path.lexists(path) or error.errno in RACES:
+        if os.path.lexists(path) or not os.path.lexists(aside) or error.errno in RACES:
             raise
         what = f"the output cannot be put in its place, nor the old one back: {error.strerror}"
         todo = f"the old output is here: rename it to {path.name} before the next run, which removes it"

@@ -31,12 +31,14 @@ def test_a_schedule_of_another_pipeline_is_not_offered_for_deletion(server: Subm
     assert len(server.state.schedules) == 2
 
 
-@pytest.mark.parametrize(("key", "other"), [("path", "site2"), ("revision", "site2")])
-def test_folders_and_branches_of_a_repository_are_other_images(key: str, other: str) -> None:
+def test_another_folder_of_a_repository_has_other_images_and_another_revision_has_not() -> None:
     data = {"root": "https://git.example.com/birds.git", "revision": "", "path": "site1"}
-    first, second = (model_and_images({"model": "m", "fetch": {"data": item}}) for item in (data, data | {key: other}))
-    assert first == ("m", "https://git.example.com/birds.git@HEAD:site1")
-    assert second != first
+    first, second, later = (
+        model_and_images({"model": "m", "fetch": {"data": data | changes}})
+        for changes in ({}, {"path": "site2"}, {"revision": "v2"})
+    )
+    assert first == later == ("m", "https://git.example.com/birds.git:site1")
+    assert second == ("m", "https://git.example.com/birds.git:site2")
     assert model_and_images({"model": "m", "fetch": {"data": {"root": "ftp://birds"}}}) is None
 
 
