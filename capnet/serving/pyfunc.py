@@ -29,7 +29,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types import schema as untyped
 from PIL import Image
 
-from capnet.errors import CapnetError, GateError, one_line
+from capnet.errors import DataError, GateError, one_line
 from capnet.promotion.champion import check_champion, check_files, identity
 from capnet.serving.engine import DECISIONS, load_served
 from capnet.serving.request import COLUMN, Clock, TooSlow, read_limits, request_files
@@ -88,7 +88,7 @@ class CapnetModel(PythonModel):
         except TooSlow as error:
             logger.warning("a request had too little time: %s", one_line(str(error)))
             raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
-        except CapnetError as error:
+        except DataError as error:
             logger.warning("a request was refused: %s", one_line(str(error)))
             raise MlflowException.invalid_parameter_value(str(error)) from error
         except Exception as error:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from capnet.config import Register, Runtime
 from capnet.contracts import read_json, sha256_file
-from capnet.errors import ContractError, DataError, GateError
+from capnet.errors import CapnetError, ContractError, DataError, GateError
 from capnet.evaluation.tte import Scorer
 from capnet.model.capnet import CapNet
 from capnet.registry.candidate import read_candidate
@@ -216,6 +216,7 @@ def test_no_answer_has_the_traceback_of_an_error_of_our_own(monkeypatch: pytest.
     for fault, words, status in (
         (MemoryError(), "not enough memory", 500),
         (OSError("/home/secret is full"), "the model failed", 500),
+        (CapnetError("too many open files", "/home/secret"), "the model failed", 500),
     ):
         model._limits = Limits()
         model._served = Mock(**{"scores.side_effect": fault})
