@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capnet.errors import shown
 from capnet.evaluation.report.words import percent
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LONGEST_TABLE = 300  # rows
 
 
 def render(page: str, **content: object) -> str:
     """A page of this folder, such as model_card.md, with its content."""
+    return _templates().get_template(page).render(content)
+
+
+@cache
+def _templates() -> Environment:
+    """One for the whole process: it keeps the pages that it has compiled, which takes longer than to fill one in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -23,7 +34,7 @@ def render(page: str, **content: object) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": code, "plain": plain, "percent": percent}
-    return environment.get_template(page).render(content)
+    return environment
 
 
 def code(text: object) -> str:

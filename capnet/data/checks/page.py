@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from capnet.contracts import SPLITS, Classes, row_lengths
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import listed_positives, positives_by_split
 from capnet.errors import counted
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 GLYPHS = {"passed": "\u2713", "warning": "\u26a0\ufe0e", "critical": "\u2717", "skipped": "\u2013"}
 TITLES = {"path": "Picture", "class": "Class", "figure": "Figure", "split": "Split", "value": "Found"}
@@ -33,21 +37,12 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
     Returns:
         The page as HTML.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = [_shown(check) for check in checks]
     failed = [check for check in shown if check["state"] in ("critical", "warning")]
     state = "passed"
     if failed:
         state = "critical" if any(check["state"] == "critical" for check in failed) else "warning"
-    return environment.get_template("validation.html").render(
+    return _template().render(
         glyphs=GLYPHS,
         state=state,
         verdict=verdict(checks),
@@ -57,6 +52,21 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
         classes=_classes(frame, classes),
         documents=documents,
     )
+
+
+@cache
+def _template() -> Template:
+    """Compiled once a process."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("validation.html")
 
 
 def verdict(checks: Sequence[Check]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,9 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
     )
 
 
+@cache
 def templates() -> Environment:
-    """Where the pages of this folder are; all that they show is escaped."""
+    """Where the pages of this folder are, compiled once a process; all that they show is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
