@@ -36,7 +36,7 @@ from capnet.serving.request import COLUMN, Clock, TooSlow, read_limits, request_
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.store import first_contact
 
-META = "registered_model_meta"  # written by MLflow into the folder of a model that came from the registry
+META = "registered_model_meta"  # written by MLflow before 3.18 into the folder of a model that came from the registry
 UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
 TOGETHER = 8  # images between two looks at the clock
 
@@ -124,7 +124,7 @@ def check_gate(folder: Path) -> None:
     name, version = meta.get("model_name"), str(meta.get("model_version"))
     unchecked = bool(os.environ.get(UNCHECKED, "").strip())
     if not name:
-        _check_address(folder)
+        _check_by_id(folder)
         return
     if unchecked and not os.environ.get("MLFLOW_TRACKING_URI"):
         return  # asking would make an empty store here
@@ -146,8 +146,9 @@ def check_gate(folder: Path) -> None:
     check_files(registered, folder / "artifacts")
 
 
-def _check_address(folder: Path) -> None:
-    """Refuse a model that was named by its run or its path where it is a champion in the registry and may not serve.
+def _check_by_id(folder: Path) -> None:
+    """Refuse a model whose folder does not say of which version it is, because it was named by its run or its path, or
+    because MLflow is 3.18 or newer, where the registry knows it as a champion that may not serve, or has other files.
 
     Without a registry that answers there is nothing to ask: such a model is no version.
     """
@@ -162,9 +163,12 @@ def _check_address(folder: Path) -> None:
             for item in client.search_model_versions(f"run_id = '{run_id}'")
         ]
     for version in versions:
+        own = version.source == f"models:/{model_id}"
         # a copy names a version
-        if version.source == f"models:/{model_id}" or not str(version.source).startswith("models:/m-"):
+        if own or not str(version.source).startswith("models:/m-"):
             check_champion(version, client)
+        if own:
+            check_files(version, folder / "artifacts")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
