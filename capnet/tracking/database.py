@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,21 @@ JOURNALS = ("", "-journal", "-wal", "-shm")
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a ``sqlite:///`` URI; None for any other store."""
     path = uri.removeprefix("sqlite:///").partition("?")[0]
+    if "%" in path:
+        with suppress(ImportError):  # without it nothing opens the file
+            from sqlalchemy.engine import make_url
+
+            path = make_url(f"sqlite:///{path}").database or ""  # SQLAlchemy 2.1 reads %20 as a blank, 2.0 does not
     return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def sqlite_uri(database: Path) -> str:
+    """The address for which ``sqlite_file`` gives this file."""
+    if "%" not in str(database):
+        return f"sqlite:///{database}"
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite", database=str(database)).render_as_string()
 
 
 def goes_with_the_pod(database: Path) -> bool:
@@ -50,7 +64,7 @@ def new_store(uri: str) -> Any:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     make: Callable[[str, str], Any] = SqlAlchemyStore
-    return make(uri, Path(uri.removeprefix("sqlite:///")).resolve().with_name("mlruns").as_uri())
+    return make(uri, Path(sqlite_file(uri) or "").resolve().with_name("mlruns").as_uri())
 
 
 @contextmanager
@@ -112,7 +126,7 @@ def _make(database: Path, make: Callable[[str], object]) -> None:
         with closing(sqlite3.connect(temporary)) as connection:
             connection.execute("create table probe (number integer)")
             connection.execute("drop table probe")
-        make(f"sqlite:///{temporary}")
+        make(sqlite_uri(temporary))
         os.replace(temporary, database)
     finally:
         _remove(temporary)

@@ -13,10 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from capnet.config import Register
 from capnet.tracking import database as files
-from capnet.tracking.database import open_file
+from capnet.tracking.database import open_file, sqlite_file, sqlite_uri
 from capnet.tracking.faults import StoreError
 from capnet.tracking.store import experiment_id, store
 
@@ -175,3 +176,24 @@ def test_a_group_that_the_umask_gives_the_right_to_write_has_it(tmp_path: Path) 
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "mlflow.db").stat().st_mode) == 0o664
+
+
+def test_an_address_with_percent_20_is_read_as_sqlalchemy_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    uri = f"sqlite:///{tmp_path}/a%20b/mlflow.db"
+    for reads in (False, True):
+        with store(Register(tracking_uri=uri), "try", reads=reads) as client:
+            assert client.search_experiments()
+    opened = Path(make_url(uri).database or "")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [opened]
+    assert sqlite_file(uri) == opened
+
+
+@pytest.mark.parametrize("name", ["a%20b", "100%", "50% of ü", "plain"])
+def test_the_address_of_a_file_names_that_file(tmp_path: Path, name: str) -> None:
+    database = tmp_path / name / "mlflow.db"
+    uri = sqlite_uri(database)
+    assert sqlite_file(uri) == database
+    with store(Register(tracking_uri=uri), "try"):
+        pass
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [database]
