@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from mlflow import MlflowClient, get_tracking_uri
+from mlflow import MlflowClient, get_registry_uri, get_tracking_uri
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
@@ -126,9 +126,10 @@ def check_gate(folder: Path) -> None:
     if not name:
         _check_by_id(folder)
         return
-    if unchecked and not os.environ.get("MLFLOW_TRACKING_URI"):
-        return  # asking would make an empty store here
     try:
+        database = sqlite_file(get_registry_uri())
+        if database and not database.is_file():  # asking would make an empty store here
+            raise FileNotFoundError(f"there is no {database}")
         with first_contact():
             client = MlflowClient()
             registered = client.get_model_version(name, version)

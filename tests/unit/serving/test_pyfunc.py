@@ -199,6 +199,17 @@ def test_a_model_of_the_registry_does_not_serve_where_nobody_can_be_asked(
     check_gate(tmp_path)
 
 
+def test_asking_a_registry_that_is_not_there_makes_none(
+    tmp_path: Path, no_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "registered_model_meta").write_text("model_name: capnet\nmodel_version: '1'\n")
+    with pytest.raises(GateError, match=r"cannot ask the registry .*: there is no .*mlflow\.db"):
+        check_gate(tmp_path)
+    monkeypatch.setenv("CAPNET_UNCHECKED_CHAMPION", "an image without a registry")
+    check_gate(tmp_path)
+    assert not no_database.exists()
+
+
 def test_a_model_whose_files_changed_in_the_store_is_not_loaded(database: Path, make_outputs: Make) -> None:
     paths = make_outputs()
     version = register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
