@@ -79,7 +79,7 @@ class S3Source:
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
         """Write one object to ``target``, going on after what is there; verified by md5 where the ETag is one, else by
-        its size. Raises DataError where it cannot be had.
+        its size, and by a checksum of the whole object that S3 sends with it. Raises DataError where it cannot be had.
         """
         failed, most, last = 0, 0, ""
         while failed < ATTEMPTS:
@@ -87,7 +87,7 @@ class S3Source:
             plain = True
             if have < entry.size or not target.exists():
                 plain, last = self._append(path, entry, target, have)
-            size = target.stat().st_size
+            size = target.stat().st_size if target.exists() else 0
             if size >= entry.size:
                 last = _fault(target, entry, plain)
                 if not last:
@@ -112,6 +112,8 @@ class S3Source:
         if not entry.size:
             target.touch()
             return True, ""
+        from botocore.exceptions import FlexibleChecksumError
+
         client, credentials = self._client
         bucket, prefix = split_uri(self.root)
         key, more = f"{prefix}/{path}" if prefix else path, {"Range": f"bytes={have}-"} if have else {}
@@ -128,6 +130,8 @@ class S3Source:
                     if file.tell() > entry.size:
                         return plain, ""  # another object, perhaps without an end
         except faults() as error:
+            if isinstance(error, FlexibleChecksumError):  # raised behind the last byte: all are there, some are wrong
+                target.unlink()
             return plain, " ".join(str(error).split())
         return plain, "the answer was too short"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,6 +77,25 @@ def test_an_object_that_never_comes(server: BadServer, tmp_path: Path, kind: str
     source = s3_source.S3Source("s3://pictures/set", 1)
     with pytest.raises(DataError, match=words):
         source.fetch("a.jpg", Entry(100_000, md5(FILES["set/a.jpg"])), tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_an_object_in_several_parts_is_compared_with_its_checksum(
+    server: BadServer, tmp_path: Path, is_right: bool
+) -> None:
+    content = FILES["set/a.jpg"]
+    checksum = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+    sent = content if is_right else content[:-1] + b"x"
+    server.origin = lambda *_: Answer(200, sent, "image/jpeg", {"x-amz-checksum-crc32": checksum})
+    source, target = s3_source.S3Source("s3://pictures/set", 1), tmp_path / "a.jpg"
+    entry = Entry(len(content), f"{md5(content)}-2")
+    if is_right:
+        source.fetch("a.jpg", entry, target)
+        assert target.read_bytes() == content
+    else:
+        with pytest.raises(DataError, match=r"5 attempts: Expected checksum .* did not match"):
+            source.fetch("a.jpg", entry, target)
+        assert not target.exists()
 
 
 def test_an_object_whose_name_is_a_folder_too(server: BadServer, tmp_path: Path) -> None:
