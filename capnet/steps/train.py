@@ -145,7 +145,7 @@ def _fit(
         config = _config(trainer, result, val, split) | {"refit_rows": len(fitted) if refits else 0}
         config["fitted_rows"] = fitted_rows_hash(pd.concat([rows, val]))
         _write(out, trainer, result, tensors | probe_tensors, probe, blend, config)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # NFS keeps a folder in which a file, here its lock, is open
     selected = result.history[result.selected_epoch - 1]
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     if "val_mAP" in selected:

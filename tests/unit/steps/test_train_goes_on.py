@@ -1,7 +1,10 @@
 """Which training goes on from the checkpoint of one that was killed, and which begins anew."""
 
+import errno
+import os
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +57,23 @@ def test_a_training_does_not_go_on_where_auto_is_another_precision(fast, left, m
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
     run_both(folder, tiny_backbone, {"precision": "auto"}, **SETTINGS)
     assert len(epochs) == left
+
+
+def test_a_training_ends_where_a_folder_with_an_open_lock_stays(made, tiny_backbone, monkeypatch):
+    """A file that is removed while it is open, here the lock, gets another name in its folder on NFS, SMB and sshfs."""
+    folder, frame = made
+    write_inputs(folder, frame)
+    rmdir = os.rmdir
+
+    def refuse(path, **options):
+        if len(Path(path).name) == 64:  # letters of a sha256
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        rmdir(path, **options)
+
+    monkeypatch.setattr("os.rmdir", refuse)
+    run_both(folder, tiny_backbone, epochs=1)
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert [path for path in (folder / "state" / "train").rglob("*") if path.is_file()] == []
 
 
 def test_processes_train_in_the_precision_of_the_main_process(made, tiny_backbone, monkeypatch):
