@@ -73,6 +73,8 @@ def _check_removable(path: Path) -> None:
     for folder in (path, *inner):
         if not folder.is_dir() or folder.is_symlink():
             continue
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:  # prepare says so
+            return
         is_listed = os.access(folder, os.R_OK | os.X_OK)
         if not is_listed or (os.listdir(folder) and not os.access(folder, os.W_OK)):
             what = "the output would take the place of a folder that this account may not remove"

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from capnet.contracts import publish as publishing
 from capnet.contracts.files import named_faults, replacing
-from capnet.contracts.publish import prepare, publish, temporary_path
+from capnet.contracts.publish import check_target, prepare, publish, temporary_path
 from capnet.errors import CapnetError, machine_faults
 from capnet.stages import run
 
@@ -152,6 +153,19 @@ def test_a_stage_whose_old_output_cannot_be_removed_has_succeeded(
     monkeypatch.setattr("capnet.steps.ingest.ingest", step)
     assert run("ingest", {}, {"data": tmp_path / "data"}, {"manifest": target}) == {"pictures": 1.0}
     assert (target / "manifest.parquet").read_text() == "new"
+
+
+def test_a_file_system_that_can_only_be_read_is_no_matter_of_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "manifest"
+    path.mkdir()
+    (path / "manifest.parquet").touch()
+    monkeypatch.setattr("os.access", lambda folder, mode: not mode & os.W_OK)
+    with pytest.raises(CapnetError, match="may not remove"):
+        check_target(path, False, {})
+    monkeypatch.setattr("os.statvfs", lambda folder: SimpleNamespace(f_flag=os.ST_RDONLY))
+    check_target(path, False, {})  # where it is written, the system's own words are shown
 
 
 def test_what_cannot_be_removed_yet_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
