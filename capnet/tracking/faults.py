@@ -95,8 +95,8 @@ def _todo(reason: str, status: int, uri: str, doing: str) -> str:
         if found := re.search(r"Detected out-of-date database schema \(found version (\w+)", reason):
             return _of_another_mlflow(found[1], uri)
         return (
-            "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or"
-            " register.tracking_uri) to another store"
+            "see that the folder exists, is writable and has room, and that no other machine uses the file, or set"
+            " MLFLOW_TRACKING_URI (or register.tracking_uri) to another store"
         )
     if status in (401, 403):
         return (

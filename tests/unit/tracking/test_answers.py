@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
@@ -138,3 +139,9 @@ def test_a_certificate_that_nobody_here_knows(certificate: Path, monkeypatch: py
         assert todo in message(uri, monkeypatch)
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
         assert "to do: add the path" in message(uri, monkeypatch)
+
+
+def test_sqlite_on_a_network_file_system_may_be_in_use_elsewhere() -> None:
+    """Two clients of GlusterFS see each other's changes seconds later, and SQLite says that the disk is at fault."""
+    (problem,) = explain(sqlite3.OperationalError("disk I/O error"), "sqlite:///mlflow.db", "register").problems
+    assert "no other machine uses the file" in problem.todo
