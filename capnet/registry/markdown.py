@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from capnet.errors import shown
 from capnet.evaluation.report.words import percent
+from capnet.pages import page_templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,15 +25,7 @@ def render(page: str, **content: object) -> str:
 @cache
 def _templates() -> Environment:
     """One for the whole process: it keeps the pages that it has compiled, which takes longer than to fill one in."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_templates(Path(__file__).parent, is_markdown=True)
     environment.filters |= {"code": code, "plain": plain, "percent": percent}
     return environment
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "concurrency", "config", "contracts", "errors", "inline", "progress", "redaction"} | {
+FOUNDATION = {"", "concurrency", "config", "contracts", "errors", "inline", "pages", "progress", "redaction"} | {
     *("runtime", "section", "state", "streams", "yaml_text"),
 }
 LOSSES = "capnet.model.losses"  # a loss is one file, its settings included; so the settings read that package

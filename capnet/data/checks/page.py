@@ -16,6 +16,7 @@ from capnet.contracts import SPLITS, Classes, row_lengths
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import listed_positives, positives_by_split
 from capnet.errors import counted
+from capnet.pages import page_templates
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -57,16 +58,7 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
 @cache
 def _template() -> Template:
     """Compiled once a process."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("validation.html")
+    return page_templates(Path(__file__).parent).get_template("validation.html")
 
 
 def verdict(checks: Sequence[Check]) -> list[str]:

@@ -24,6 +24,7 @@ from capnet.evaluation.report.promises import decisions, promises
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import flatten
 from capnet.evaluation.thresholds import limits_of
+from capnet.pages import page_templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,16 +61,8 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
 
 @cache
 def templates() -> Environment:
-    """Where the pages of this folder are, compiled once a process; all that they show is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """Where the pages of this folder are, compiled once a process."""
+    environment = page_templates(Path(__file__).parent)
     filters = (words.fixed, words.percent, words.points, words.score, words.whole)
     environment.filters |= {function.__name__: function for function in filters}
     functions = (bar_cell, counted, difference_cell, pair_cell, words.difference, words.interval)
