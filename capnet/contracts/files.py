@@ -44,7 +44,7 @@ def sha256_files(files: Mapping[str, Path]) -> str:
 def code_hash(folder: Path, rooms: Iterable[str]) -> str:
     """Hex sha256 of the code in some rooms of ``folder``: what it has left unfinished, other code begins anew."""
     paths = (path for room in rooms for path in (folder / room).rglob("*.py"))
-    # an editor keeps a link to nothing beside a file that is changed in it
+    # a link to nothing is how Emacs marks a file that it has open
     return sha256_files({path.relative_to(folder).as_posix(): path for path in paths if path.is_file()})
 
 

@@ -23,13 +23,15 @@ JOURNALS = ("", "-journal", "-wal", "-shm")
 
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a ``sqlite:///`` URI; None for any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
     path = uri.removeprefix("sqlite:///").partition("?")[0]
     if "%" in path:
         with suppress(ImportError):  # without it nothing opens the file
             from sqlalchemy.engine import make_url
 
             path = make_url(f"sqlite:///{path}").database or ""  # SQLAlchemy 2.1 reads %20 as a blank, 2.0 does not
-    return Path(path) if uri.startswith("sqlite:///") and path else None
+    return Path(path) if path else None
 
 
 def sqlite_uri(database: Path) -> str:

@@ -86,7 +86,8 @@ class _Images(Dataset[Batch]):
                 batch.faults.append("")
             except Unusable as error:
                 batch.faults.append(str(error))
-                batch.unread += [number] * is_passing(error)
+                if is_passing(error):
+                    batch.unread.append(number)
             except MemoryError:
                 batch.faults.append(NO_MEMORY)
         return batch
@@ -114,9 +115,9 @@ def load_batches(
     images, pin = _Images(root, transform), machine.device.type == "cuda"
 
     def finished(batch: Batch) -> Batch:
-        names = [(str(root / batch.items[number].path), batch.faults[number]) for number in batch.unread]
-        if names:
-            raise CapnetError(problems=[Problem(f"image {fault}", name, READ_AGAIN) for name, fault in names])
+        if batch.unread:
+            unread = [(batch.faults[number], str(root / batch.items[number].path)) for number in batch.unread]
+            raise CapnetError(problems=[Problem(f"image {fault}", path, READ_AGAIN) for fault, path in unread])
         return batch.pin_memory() if pin else batch
 
     if not machine.workers or total < FEWEST:
