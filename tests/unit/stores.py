@@ -28,6 +28,11 @@ WORSE_TAIL = (9.0, 9.0, 2.0, 1.4)  # better in the mean; the last two classes ar
 START = 90.0  # seconds a server may take on a busy machine
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without variables of MLflow and of this program, which name stores and folders."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAPNET_"))}
+
+
 @pytest.fixture
 def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the sqlite store will be, in a folder whose name has a space; the working directory is elsewhere, in one

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,21 @@ def no_removal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.rmtree", refuse)
 
 
+def refuse_renames(
+    monkeypatch: pytest.MonkeyPatch, number: int, of: Path | None = None, to: Path | None = None
+) -> None:
+    """A file system that answers with an error where one path is renamed, or another gets a name."""
+    for name in ("replace", "rename"):
+        original = getattr(os, name)
+
+        def refuse(source: Path, target: Path, original: Callable[..., None] = original) -> None:
+            if source == of or target == to:
+                raise OSError(number, os.strerror(number), str(source))
+            original(source, target)
+
+        monkeypatch.setattr(f"os.{name}", refuse)
+
+
 def test_an_output_that_a_reader_has_open_is_replaced(
     outputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,14 +80,7 @@ def test_an_output_that_a_reader_has_open_is_replaced(
 def test_an_output_that_cannot_be_replaced_stays(outputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Mounted buckets rename no folder, or none with many files."""
     new, path = outputs
-    replace = os.replace
-
-    def refuse(source: Path, target: Path) -> None:
-        if source == new:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(source))
-        replace(source, target)
-
-    monkeypatch.setattr("os.replace", refuse)
+    refuse_renames(monkeypatch, errno.EMFILE, of=new)
     with pytest.raises(OSError, match="Too many open files"):
         publish({"model": new}, {"model": path})
     assert (path / "a").read_text() == "old"
@@ -83,15 +92,7 @@ def test_an_output_that_can_be_neither_replaced_nor_put_back_is_kept(
 ) -> None:
     """As where the file system fails after the first of three renames."""
     new, path = outputs
-    replace = os.replace
-
-    def refuse(source: Path, target: Path) -> None:
-        if target == path:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
-        replace(source, target)
-
-    monkeypatch.setattr("os.replace", refuse)
-    monkeypatch.setattr("os.rename", refuse)
+    refuse_renames(monkeypatch, errno.EIO, to=path)
     with pytest.raises(CapnetError, match="Input/output error") as caught:
         publish({"model": new}, {"model": path})
     (problem,) = caught.value.problems
@@ -104,14 +105,7 @@ def test_an_output_of_a_containers_image_is_replaced(
 ) -> None:
     """Overlayfs renames and exchanges no folder of a lower layer, unless its option redirect_dir is on."""
     new, path = outputs
-    replace = os.replace
-
-    def refuse(source: Path, target: Path) -> None:
-        if source == path:
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
-        replace(source, target)
-
-    monkeypatch.setattr("os.replace", refuse)
+    refuse_renames(monkeypatch, errno.EXDEV, of=path)
     publish({"model": new}, {"model": path})
     assert [(file.name, file.read_text()) for file in path.iterdir()] == [("a", "new")]
     assert [*path.parent.iterdir()] == [path]

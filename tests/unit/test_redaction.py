@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from e2e import warm
+from unit.stores import clean_environment
 
 from capnet.errors import ConfigError, Problem
 from capnet.redaction import install, redact
@@ -199,8 +199,7 @@ def test_no_planted_credential_comes_out(tmp_path: Path, make_outputs: Make) -> 
     (project / ".dvc" / "config").write_text(hidden)
     (project / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    password = {W}e\n")
     (project / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CAPNET_"))}
-    environment = clean | PLANTED | {"CAPNET_STATE": str(project / "state"), "GIT_TERMINAL_PROMPT": "0"}
+    environment = clean_environment() | PLANTED | {"CAPNET_STATE": str(project / "state"), "GIT_TERMINAL_PROMPT": "0"}
     leaks = {}
     for command in COMMANDS:
         done = run(command, project, environment)

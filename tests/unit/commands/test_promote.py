@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from e2e import warm
 from mlflow.tracking import MlflowClient
+from unit.stores import clean_environment
 
 from capnet.cli import entry
 from capnet.commands.promote import ask
@@ -31,7 +32,7 @@ def two_versions(tmp_path_factory: pytest.TempPathFactory, outputs_maker: Make) 
     (folder / "params.yaml").write_text("register:\n  name: capnet\n")
     for number, skill in enumerate(((2.0, 2.0, 2.0, 2.0), (9.0, 9.0, 2.0, 1.4))):
         outputs_maker(folder / "outputs", mAP=0.5 + number / 10, skill=skill)
-        assert warm.run(["register"], folder, clean()).returncode == 0
+        assert warm.run(["register"], folder, clean_environment()).returncode == 0
         (folder / "outputs").rename(folder / f"outputs of version {number + 1}")
     return folder
 
@@ -42,18 +43,13 @@ def project(two_versions: Path, tmp_path: Path) -> Path:
     return shutil.copytree(two_versions, tmp_path / "project", ignore=shutil.ignore_patterns("mlruns", "outputs*"))
 
 
-def clean() -> dict[str, str]:
-    """The environment without what leads to other stores or states."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAPNET_"))}
-
-
 def capnet(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A process of its own."""
     command = [sys.executable, "-m", "capnet.cli", *arguments]
     return subprocess.run(
         command,
         cwd=folder,
-        env=clean(),
+        env=clean_environment(),
         capture_output=True,
         text=True,
         check=False,

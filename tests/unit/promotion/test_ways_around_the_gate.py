@@ -204,7 +204,7 @@ def test_a_red_champion_is_not_loaded_by_its_place_from_the_usual_store_either(
     shutil.copy(no_database, usual / "mlflow.db")
     with pytest.raises(Exception, match="champion is capnet version 2, which has a red verdict"):
         mlflow.pyfunc.load_model(workspace)
-    # downloaded by its address, and where nobody is said to answer
+    # loaded by its path, with a reason for a place without a registry
     (Path(workspace) / "registered_model_meta").write_text("model_name: capnet\nmodel_version: '2'\n")
     monkeypatch.setenv("CAPNET_UNCHECKED_CHAMPION", "baked into an image")
     with pytest.raises(Exception, match="champion is capnet version 2, which has a red verdict"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from e2e import warm
 from mlflow.tracking import MlflowClient
+from unit.stores import clean_environment
 
 from capnet.contracts import tree_hash
 from capnet.registry.cards import DATA_CARD
@@ -28,9 +28,7 @@ def project(tmp_path: Path, make_outputs: Make) -> Path:
     """A folder as a repository is after `capnet evaluate`."""
     folder = tmp_path / "project"
     folder.mkdir()
-    paths = make_outputs(folder / "outputs")
-    evaluation = paths["evaluation"] / "evaluation.json"
-    evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"model_md5": tree_hash(paths["model"])}))
+    make_outputs(folder / "outputs")
     (folder / "params.yaml").write_text("register:\n  name: capnet\n")
     (folder / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n")
     return folder
@@ -39,7 +37,13 @@ def project(tmp_path: Path, make_outputs: Make) -> Path:
 def _capnet(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "capnet.cli", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=_clean() | environment, capture_output=True, text=True, check=False, timeout=180
+        command,
+        cwd=folder,
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
     )
 
 
@@ -47,11 +51,7 @@ def _again(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     """The same by a process that has imported what is slow, once a test has seen an ordinary one."""
     if sys.platform != "linux":
         return _capnet(folder, *arguments, **environment)
-    return warm.run(list(arguments), folder, _clean() | environment)
-
-
-def _clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAPNET_"))}
+    return warm.run(list(arguments), folder, clean_environment() | environment)
 
 
 def test_register_and_check_on_the_default_store(project: Path) -> None:
