@@ -52,8 +52,7 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
     def validate(model: CapNet) -> dict[str, float]:
         scores = served_scores(trainer, model, val, plain, "validation")
         ap = average_precision(labels.targets.numpy(), scores, labels.known.numpy())
-        means = {"val_mAP": float(mean_over(ap))}
-        means |= {f"val_{name}": float(mean_over(ap, mask)) for name, mask in masks.items()}
+        means = {f"val_{name}": float(mean_over(ap, mask)) for name, mask in masks.items()}
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
     return validate
