@@ -100,8 +100,7 @@ def _unknown_hint(loc: tuple[str | int, ...]) -> str:
         if others:
             return f"remove it: it is a setting of {others}, and {LOSS_NAME} is {loss}; settings of {loss}: {own}"
         return f"remove it; settings of {loss}: {own}"
-    names = [field.alias or name for name, field in _fields(loc[:-1]).items()]
-    near = get_close_matches(str(loc[-1]), names, n=1)
+    near = get_close_matches(str(loc[-1]), _fields(loc[:-1]), n=1)
     guess = f"did you mean {'.'.join(map(str, (*loc[:-1], *near)))}? Else " if near else ""
     listed = "`capnet preset own` prints every setting, and CHANGELOG.md says which were renamed"
     return f"{guess}remove it, or look up the name: {listed}"
@@ -232,28 +231,29 @@ def _override_value(item: str) -> tuple[str, Any]:
 def _is_text(path: str) -> bool:
     """Does any text fit the setting with this dotted name?"""
     *parents, last = path.split(".")
-    field = next((field for name, field in _fields(parents).items() if (field.alias or name) == last), None)
+    field = _fields(parents).get(last)
     return field is not None and field.annotation is str
 
 
-def _fields(sections: Iterable[str | int]) -> Mapping[str, FieldInfo]:
+def _fields(sections: Iterable[str | int]) -> dict[str, FieldInfo]:
     """The settings of a section, by the names of the sections that lead to it; {} where there is no such section."""
-    kind: Any = Params
-    for key in sections:
-        fields = _fields_of(kind)
-        kind = next((field.annotation for name, field in fields.items() if (field.alias or name) == key), None)
-    return _fields_of(kind)
+    fields = _fields_of(Params)
+    for name in map(str, sections):
+        fields = _fields_of(fields[name].annotation) if name in fields else {}
+    return fields
 
 
-def _fields_of(kind: Any) -> Mapping[str, FieldInfo]:
-    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+def _fields_of(kind: Any) -> dict[str, FieldInfo]:
+    """By their names in params.yaml; {} where ``kind`` is no section."""
+    is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return {field.alias or name: field for name, field in kind.model_fields.items()} if is_section else {}
 
 
 def setting_names(sections: tuple[str, ...] = ()) -> list[str]:
     """Every setting below these sections, ``train.epochs``; of the losses only the chosen one's name."""
     names: list[str] = []
-    for name, field in _fields(sections).items():
-        path = (*sections, field.alias or name)
+    for name in _fields(sections):
+        path = (*sections, name)
         names += setting_names(path) or [".".join(path)]
     return names
 
