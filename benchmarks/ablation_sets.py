@@ -26,7 +26,7 @@ from capnet.model.towers import Towers
 from capnet.runtime import Machine, prepare
 from capnet.steps.graph import graph_of
 from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
-from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
+from capnet.training.out_of_fold import folds_of, out_of_fold_logits, scores_out_of_fold
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
 
@@ -148,8 +148,7 @@ class Set:
         validate = validator(trainer, rows["val"], crops["val"])
         everything = pd.concat([rows["train"], rows["val"]], ignore_index=True)
         all_crops, all_views = (torch.cat([item["train"], item["val"]]) for item in (crops, views))
-        in_folds = refits and trainer.params.train.out_of_fold and trains_in_seconds(model)
-        folds = folds_of(trainer, everything) if in_folds else None
+        folds = folds_of(trainer, everything) if scores_out_of_fold(trainer, model, rows["val"]) else None
         with tempfile.TemporaryDirectory() as folder:
             fit = trainer.fit(model, rows["train"], views["train"], Path(folder), validate=validate, what=what)
         last = fit.selected_epoch

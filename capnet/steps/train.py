@@ -43,7 +43,7 @@ from capnet.state import state_dir
 from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
 from capnet.training.checkpoint import lock
 from capnet.training.distributed import ProcessGroup, process_group
-from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
+from capnet.training.out_of_fold import folds_of, out_of_fold_logits, scores_out_of_fold
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
@@ -60,7 +60,7 @@ def train(
 ) -> dict[str, float]:
     """Fit CapNet; without validation rows also score every training row out of fold, for thresholds. With
     ``train.refit`` fit it again on training and validation rows; scores of these by models that had not seen them are
-    kept: out of fold where that takes seconds (``trains_in_seconds``), else the validation rows' of before the refit.
+    kept: out of fold where that takes seconds (``scores_out_of_fold``), else the validation rows' of before the refit.
 
     Started by torchrun, all processes train one model, and the main process writes it.
 
@@ -112,7 +112,7 @@ def _fit(
     result = trainer.fit(model, rows, features.views, folder / "main", features.plain, validate=validate, log=log)
     last_epoch = result.selected_epoch if refits else None
 
-    folds = _folds(trainer, model, fitted, val)
+    folds = folds_of(trainer, fitted) if scores_out_of_fold(trainer, model, val) else None
     held_out = HeldOut(val if folds is None else fitted, folds)
     probe, probe_tensors = None, {}
     if is_main and trainer.params.train.blend == "held_out":
@@ -151,15 +151,6 @@ def _fit(
     if "val_mAP" in selected:
         metrics["val_mAP"] = selected["val_mAP"]
     return metrics
-
-
-def _folds(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame) -> np.ndarray | None:
-    """The fold of each of ``rows``, int [row], where scores out of fold serve better than those of the validation rows:
-    without validation rows, or where all rows can be scored in seconds.
-    """
-    settings = trainer.params.train
-    in_folds = settings.out_of_fold and (val.empty or (settings.refit and trains_in_seconds(model)))
-    return folds_of(trainer, rows) if in_folds else None
 
 
 def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:

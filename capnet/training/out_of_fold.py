@@ -17,11 +17,14 @@ from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
 
 
-def trains_in_seconds(model: CapNet) -> bool:
-    """Whether nothing is trained but what lies behind features that are stored: no tower, and no prompt, which every
-    step would encode.
+def scores_out_of_fold(trainer: Trainer, model: CapNet, val: pd.DataFrame) -> bool:
+    """Whether scores out of fold serve better than those of the validation rows: without any, or where a refit takes
+    seconds, because nothing is trained but what lies behind stored features: no tower, and no prompt, which every step
+    would encode.
     """
-    return model.tower_is_frozen and model.prompt is None and model.text_adapters is None
+    in_seconds = model.tower_is_frozen and model.prompt is None and model.text_adapters is None
+    settings = trainer.params.train
+    return settings.out_of_fold and (val.empty or (settings.refit and in_seconds))
 
 
 def folds_of(trainer: Trainer, rows: pd.DataFrame) -> np.ndarray | None:
