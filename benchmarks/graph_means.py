@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.graph_rows import CUTS, MEASURES
-from capnet.contracts import BUCKETS
 
 CLASS_DRAWS = 1000  # bootstrap draws of classes
 MIN_CLASSES = 5  # fewer classes in a bucket allow no interval over classes
@@ -77,9 +76,3 @@ def mean(values: np.ndarray, chosen: np.ndarray) -> Mean:
         kept = ratio[~np.isnan(ratio).all(axis=1)]
         over_classes = tuple(np.quantile(np.nanmean(kept, axis=1), [0.025, 0.975]).tolist())
     return Mean(float(points.mean()), float(weights.sum(axis=1).mean()), over_classes, over_draws)
-
-
-def buckets_of(images: np.ndarray) -> list[str]:
-    """The bucket of each class by its training images, int [class]."""
-    head, tail = CUTS
-    return [BUCKETS[(n < head) + (n < tail)] for n in images.tolist()]

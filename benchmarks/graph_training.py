@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.differences import Compare, Draws
-from benchmarks.graph_means import buckets_of
-from benchmarks.graph_rows import Curve, counted
+from benchmarks.graph_rows import CUTS, Curve, counted
 from capnet.config import Ingest, Params, parse
 from capnet.contracts import Classes, LabelGraph, label_matrix, sampling_units, sha256_file
 from capnet.data.annotations.paths import DataFolder
@@ -156,5 +155,6 @@ def compare(data: Set, scores_by_row: Mapping[str, list[np.ndarray]], draws: int
     """Mean AP of every row over seeds, with draws of the test images: the same for all rows, groups whole."""
     targets = data.labels[data.test]
     units = sampling_units(data.rows.iloc[data.test])
-    means = Compare(targets, np.ones_like(targets), buckets_of(data.images), units, draws).means
+    buckets = data.classes.with_counts(data.images.tolist(), CUTS).buckets
+    means = Compare(targets, np.ones_like(targets), buckets, units, draws).means
     return {row: means(seeds) for row, seeds in scores_by_row.items()}

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
 from capnet.config import Params
-from capnet.contracts import label_matrix, read_classes, read_json, read_predictions, read_split, read_tensors
+from capnet.contracts import known_labels, read_classes, read_json, read_predictions, read_split, read_tensors
 from capnet.contracts.stage_json import read_evaluation
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 
@@ -83,8 +83,7 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
         return result  # the mean of sigmoids has no logit to go back to
     classes, table = read_classes(split / "classes.json"), read_split(split / "split.parquet")
     test = table[table["split"] == "test"].reset_index(drop=True)
-    unknown = label_matrix(test["unknown"], len(classes))
-    labels = label_matrix(test["labels"], len(classes)) & ~unknown
+    labels, known = known_labels(test, len(classes))
     scores = read_predictions(evaluation / "predictions.parquet").query("split == 'test'")
     tensors, _ = read_tensors(model / "model.safetensors")
     scale, bias = (
@@ -95,7 +94,7 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
     for variant, to in (("capnet", scale), ("zero_shot", CLIP_SCALE)):
         rows = scores[scores["variant"] == variant].set_index("image_id").loc[test["image_id"].tolist()]
         ranked = softmax_over_classes(np.stack(rows["scores"].tolist()), scale, bias, to)
-        ap = average_precision(labels, ranked, ~unknown)
+        ap = average_precision(labels, ranked, known)
         means = {name: float(mean_over(ap, mask)) for name, mask in masks.items()}
         result[f"{variant}_softmax"] = {name: value for name, value in means.items() if math.isfinite(value)}
     return result
