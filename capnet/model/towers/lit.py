@@ -7,6 +7,8 @@ ImageNet's classifier into the space of the sentence embeddings of the 1,000 cla
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +23,7 @@ from capnet.model.backbones.entry import BackboneEntry
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.pair import Towers, assemble
 from capnet.state import state_dir
+from capnet.streams import quiet
 
 HEAD: dict[str, tuple[int | None, ...]] = {
     "weight": (None, None),
@@ -96,15 +99,15 @@ def _quiet_transformers() -> Iterator[None]:
     """Hides the loading bar and the note about the unused pooler; failures still raise."""
     from transformers.utils import logging as untyped
 
-    logging: Any = untyped
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+    library: Any = untyped
+    with quiet({"transformers": logging.ERROR}), warnings.catch_warnings():
+        # HF_HUB_DISABLE_PROGRESS_BARS of the user's decides about the hub's own bars, and none is shown here
+        warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars")
+        library.disable_progress_bar()
+        try:
+            yield
+        finally:
+            library.enable_progress_bar()
 
 
 def _load_trunk(trunk: nn.Module, weights: Mapping[str, Tensor], entry: BackboneEntry) -> tuple[Tensor, Tensor]:

