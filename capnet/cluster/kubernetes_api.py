@@ -82,6 +82,16 @@ class Kubernetes:
         """The object at an API path; raises ClusterError, and NotThere where there is none."""
         return self._call("GET", path, query, None)
 
+    def exists(self, path: str) -> bool | None:
+        """Whether there is something at an API path; None where one may not ask."""
+        try:
+            self.get(path)
+        except NotThere:
+            return False
+        except NotAllowed:
+            return None
+        return True
+
     def create(self, path: str, body: Mapping[str, Any], **query: str) -> dict[str, Any]:
         """Make an object below an API path; raises Exists, Refused, NotAllowed, and NotThere where the cluster does not
         know the kind.

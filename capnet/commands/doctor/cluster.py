@@ -22,7 +22,6 @@ from capnet.commands.doctor.platform import (
     check_pipelines,
     check_pull_secret,
     check_retries,
-    exists,
     store_secret,
 )
 from capnet.data.sources.root import kind_of
@@ -77,12 +76,13 @@ def cluster_checks(needs: Needs) -> Checks:
 
 def check_namespace(api: Kubernetes, needs: Needs, answer: Finding) -> Iterable[Finding]:
     """The server's version, and whether the namespace exists; the usual one is of no use to a profile."""
-    found = exists(api, path := f"/api/v1/namespaces/{needs.namespace}")  # None: what is in it may still be seen
-    if found is False:
+    path = f"/api/v1/namespaces/{needs.namespace}"
+    exists = api.exists(path)  # None: what is in it may still be seen
+    if exists is False:
         todo = "install Kubeflow Pipelines, or name yours: --namespace"
         yield wrong("cluster", f"there is no namespace {needs.namespace}", api.host, todo)
     elif (
-        found is None and needs.namespace == NAMESPACE and exists(api, f"{path}/secrets/{needs.mlflow_secret}") is None
+        exists is None and needs.namespace == NAMESPACE and api.exists(f"{path}/secrets/{needs.mlflow_secret}") is None
     ):
         yield replace(answer, warning="you may see nothing in it; if Kubeflow has profiles, name yours: --namespace")
     else:

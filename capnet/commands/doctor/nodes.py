@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotThere
 from capnet.commands.doctor.findings import Finding, Needs, wrong
-from capnet.commands.doctor.platform import exists
 
 TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
 RIGHTS = (  # group, resource, verb, name: what task train does with its account
@@ -42,7 +41,7 @@ def check_trainer(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     path = f"{TRAINER}/clustertrainingruntimes/{name}"
     if kind == "TrainingRuntime":
         path = f"{TRAINER}/namespaces/{needs.namespace}/trainingruntimes/{name}"
-    is_installed = exists(api, path)
+    is_installed = api.exists(path)
     if is_installed is None:
         yield Finding(about, f"Kubeflow Trainer; runtime {name} was not checked, because you may not see it")
         return

@@ -142,26 +142,15 @@ def check_pull_secret(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
 def check_network(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     """What answers names, and whether the network plugin is one that our policy of Kubernetes is not enough for."""
     about = "network"
-    cached = exists(api, "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns")
+    cached = api.exists("/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns")
     names = "by a cache on every node (NodeLocal DNSCache)" if cached else "by pods"
     dns = f"names are answered {names}" if cached is not None else "what answers names cannot be seen"
-    if not exists(api, CILIUM):
+    if not api.exists(CILIUM):
         yield Finding(about, f"{dns}; the plugin is not Cilium")
         return
     policies = f"{CILIUM}/namespaces/{needs.namespace}/ciliumnetworkpolicies/capnet-api"
-    if exists(api, policies) is False:
+    if api.exists(policies) is False:
         todo = f"kubectl -n {needs.namespace} apply -f deploy/cilium/network.yaml"
         yield Finding(about, f"{dns}; Cilium's policies do not match the Kubernetes API by its address", warning=todo)
         return
     yield Finding(about, f"{dns}; Cilium, with a policy for the Kubernetes API")
-
-
-def exists(api: Kubernetes, path: str) -> bool | None:
-    """Whether there is something at a path; None where one may not ask."""
-    try:
-        api.get(path)
-    except NotThere:
-        return False
-    except NotAllowed:
-        return None
-    return True
