@@ -67,10 +67,10 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
         what = f"{counted(len(broken), 'tensor')} of it, {broken[0]} among them, hold values that are no finite numbers"
         raise DataError(what, settings.pretrained, "use the file as it was published: this one is damaged")
     tokenizer = _tokenizer(name, settings)
-    config = getattr(model.visual, "preprocess_cfg", {})
+    config = model.visual.preprocess_cfg
     if digest and not settings.pretrained.startswith(FOLDER):
         config = _as_published(name, "openai" if digest in OPENAI_WEIGHTS else "", config)
-    size = config.get("size", model.visual.image_size)
+    size = config["size"]
     own_size = int(size[0] if isinstance(size, tuple | list) else size)
     digest = digest or tensors_digest(model.state_dict())
     resized = image_size if image_size not in (0, own_size) else 0
