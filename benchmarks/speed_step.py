@@ -47,7 +47,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Given:
+class BatchImages:
     """Images of a batch, as pixels [image, 3, size, size] or as features [image, pooled] that were stored."""
 
     model: CapNet
@@ -95,7 +95,7 @@ def make_step(backbone: str, parts: str, machine: Machine, classes: int, batch: 
     model = trainer.new_model()
     pixels = torch.randn(batch, 3, towers.preprocess.size, towers.preprocess.size, generator=generator)
     stored = torch.randn(batch, towers.pooled_dim, generator=generator).to(machine.device)
-    images = Given(model, machine, None if "stored" in parts else pixels.to(machine.device), stored)
+    images = BatchImages(model, machine, None if "stored" in parts else pixels.to(machine.device), stored)
     targets = torch.rand(batch, classes, generator=generator) < 3 / classes
     labels = Labels(targets, torch.ones_like(targets), [str(row) for row in range(batch)])
     prompts = ClassSteps(model, machine, trainer.process_group)

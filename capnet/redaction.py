@@ -78,7 +78,7 @@ def steers_nothing(text: str) -> str:
     Args:
         text: of any origin.
     """
-    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -83,19 +83,19 @@ def drifted(
 
 def vulnerable(answer: Mapping[str, Any], pins: Mapping[str, str]) -> list[Problem]:
     """Findings of pip-audit; what it did not look up counts as one: silence of a database is no clean bill."""
-    problems, asked = [], set()
+    problems, answered = [], set()
     for item in answer.get("dependencies", ()):
         name = canonicalize_name(item["name"])
         if "skip_reason" in item:
             continue
-        asked.add(name)
+        answered.add(name)
         for vulnerability in item.get("vulns", ()):
             known_as = {vulnerability["id"], *vulnerability.get("aliases", ())}
             if not known_as & ACCEPTED.keys():
                 fixed = ", ".join(vulnerability.get("fix_versions", ())) or "none yet"
                 what = f"{name} {item['version']} has {' '.join(sorted(known_as))}"
                 problems.append(Problem(what, "constraints.txt", f"raise it; fixed in: {fixed}"))
-    silent = sorted(set(pins) - asked)
+    silent = sorted(set(pins) - answered)
     if silent:
         problems.insert(0, unreachable(f"it does not know {len(silent)} of {len(pins)} packages: {some(silent)}"))
     return problems
@@ -197,14 +197,14 @@ def command(tools: Path, service: str, out: Path, images: tuple[str, ...]) -> No
     pins = pinned((ROOT / "constraints.txt").read_text(), installed)
     click.echo(f"audit: {len(installed)} packages are listed in {out / 'sbom.json'}, {len(pins)} are pinned")
     problems = [*drifted(pins, installed), *licences(sbom)]
-    asked = dict(pins)
+    packages = dict(pins)
     for image in images:
         target = out / f"sbom-{re.sub(r'[^A-Za-z0-9.-]+', '-', image)}.json"
         inside = versions(bill_of_image(tools, image, target))
         click.echo(f"audit: {len(inside)} packages of {image} are listed in {target}")
         problems += drifted(pins, inside, image, "make images")
-        asked |= {name: version.partition("+")[0] for name, version in inside.items() if name != "capnet"}
-    problems += ask(tools, asked, service)
+        packages |= {name: version.partition("+")[0] for name, version in inside.items() if name != "capnet"}
+    problems += ask(tools, packages, service)
     if problems:
         raise AuditError(problems=problems)
     click.echo("audit: no known vulnerability, no licence that asks for more")

@@ -140,7 +140,7 @@ class Kubernetes:
         """
         group, resource, verb, name = right
         resource, _, part = resource.partition("/")
-        asked = {
+        attributes = {
             "namespace": namespace,
             "group": group,
             "resource": resource,
@@ -155,7 +155,7 @@ class Kubernetes:
             "spec": {
                 "user": f"system:serviceaccount:{namespace}:{account}",
                 "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
-                "resourceAttributes": {key: value for key, value in asked.items() if value},
+                "resourceAttributes": {key: value for key, value in attributes.items() if value},
             },
         }
         answer = self.create(f"/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews", body)

@@ -145,12 +145,12 @@ class TrainJobs:
         raises ClusterError.
         """
         deadline = time.monotonic() + (GONE_SECONDS if patience is None else patience)
-        asked, reason = False, "it is still there"
+        is_deleted, reason = False, "it is still there"
         while True:
             try:
-                if not asked:
+                if not is_deleted:
                     self.api.delete(f"{self.collection}/{name}")
-                    asked = True
+                    is_deleted = True
                 elif self.find(name) is None:
                     return True
             except NotThere:

@@ -80,8 +80,8 @@ def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str
     Raises:
         ConfigError: there are none, or ``suspect`` is none of them.
     """
-    given = set(classes)
-    common = [name for name in of_model if name in given]
+    annotated = set(classes)
+    common = [name for name in of_model if name in annotated]
     if not common:
         raise ConfigError("the model knows no class of the annotations", model, "name another model: --model")
     if suspect and suspect not in common:

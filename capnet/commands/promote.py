@@ -128,8 +128,8 @@ def command(
     if done.event is None:
         click.echo(f"champion of {done.name}: version {done.after} already")
         return
-    asked = done.verdict is not None and done.verdict.colour == "inconclusive" and not (yes or force)
-    if done.verdict is not None and not asked:  # whoever was asked has it
+    is_shown = done.verdict is not None and done.verdict.colour == "inconclusive" and not (yes or force)
+    if done.verdict is not None and not is_shown:  # ask has shown it
         show_verdict(done.verdict)
     show_move(done)
 

@@ -64,12 +64,12 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
         todo = f"put the table into {chosen.data.root} first, name another folder with --out, or remove the table"
         todo += " (where you took the label back there)"
         raise DataError(what, str(out / TABLE), todo)
-    asked = doubts(outputs, before, most, test)
+    questions = doubts(outputs, before, most, test)
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / PAGE, page(asked, before, chosen, out))
-    replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *asked]))
-    click.echo(f"review: {counted(len(asked), 'label')} to look at, {len(before)} corrected before")
+    replace_file(out / PAGE, page(questions, before, chosen, out))
+    replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *questions]))
+    click.echo(f"review: {counted(len(questions), 'label')} to look at, {len(before)} corrected before")
     click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
     click.echo(f"Then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run `dvc repro`.")
 
@@ -124,28 +124,28 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     if not parts:
         todo = "set train.out_of_fold: true and train again, or review test images: --test"
         raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
-    asked = concatenated(parts)
+    scored = concatenated(parts)
     number = {name: c for c, name in enumerate(classes.names)}
-    position = {path: row for row, path in enumerate(asked.rows["path"])}
+    position = {path: row for row, path in enumerate(scored.rows["path"])}
     for path, name in before:
         if path in position and name in number:
-            asked.known[position[path], number[name]] = False
+            scored.known[position[path], number[name]] = False
     scores = np.concatenate([part.scores["capnet"] for part in parts])
     probabilities = calibrate(limits_of(thresholds)[1], scores)
     return [
         (
-            str(asked.rows["path"].iloc[doubt.row]),
+            str(scored.rows["path"].iloc[doubt.row]),
             classes.names[doubt.column],
             "",
             "yes" if doubt.labelled else "no",
             f"{doubt.probability:.3f}",
-            str(asked.rows["split"].iloc[doubt.row]),
+            str(scored.rows["split"].iloc[doubt.row]),
         )
-        for doubt in doubtful_labels(asked.labels, asked.known, probabilities, most)
+        for doubt in doubtful_labels(scored.labels, scored.known, probabilities, most)
     ]
 
 
-def page(asked: list[tuple[str, ...]], before: Corrections, params: Params, out: Path) -> str:
+def page(questions: list[tuple[str, ...]], before: Corrections, params: Params, out: Path) -> str:
     """A page in the folder ``out`` with small images, which saves corrections.csv by itself."""
     import pandas as pd
 
@@ -155,7 +155,7 @@ def page(asked: list[tuple[str, ...]], before: Corrections, params: Params, out:
     from capnet.evaluation.report.thumbnails import link_to, thumbnail
     from capnet.progress import track
 
-    paths = list(dict.fromkeys(row[0] for row in asked))
+    paths = list(dict.fromkeys(row[0] for row in questions))
     root = local_root(params.data, Path(params.data.root), pd.DataFrame({"path": paths}), strict=False)
     folder = DataFolder(root, params.data.links)
     shown = {
@@ -163,9 +163,9 @@ def page(asked: list[tuple[str, ...]], before: Corrections, params: Params, out:
         for path in track(paths, "reading images", len(paths))
     }
     corrections = [[path, name, label] for (path, name), label in sorted(before.items())]
-    table = {"asked": [row[:2] for row in asked], "corrections": corrections}
+    table = {"asked": [row[:2] for row in questions], "corrections": corrections}
     rows = [
         dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]], "link": link_to(root / row[0], out)}
-        for row in asked
+        for row in questions
     ]
     return templates().get_template("review.html").render(rows=rows, table=table, name=TABLE)
