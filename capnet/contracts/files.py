@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -164,8 +165,8 @@ def check_small(path: Path) -> None:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"part {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        times = Counter(name for name, _ in pairs)
+        raise ValueError(f"part {next(name for name in times if times[name] > 1)!r} is there twice")
     return content
 
 

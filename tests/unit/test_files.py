@@ -36,6 +36,15 @@ def test_a_million_numbers_are_read(tmp_path: Path) -> None:
     assert len(read_json(path)) == 500_001
 
 
+def test_the_last_of_many_parts_that_is_there_twice_is_named_in_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text("{" + "".join(f'"{number}": 0, ' for number in range(100_000)) + '"99999": 0}')
+    outcome = bounded(lambda: read_json(path))
+    assert outcome.kind == "refused"
+    assert "part '99999' is there twice" in outcome.text
+    assert outcome.seconds < 5
+
+
 def test_a_name_with_a_line_end_begins_no_row() -> None:
     rows = [["one\rtwo", "a"], ["three\nfour", "b\r\n"], ["five", 'six "7"']]
     text = csv_text(("path", "class"), rows)
