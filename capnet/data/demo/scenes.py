@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -153,9 +154,7 @@ def arrange(seed: int, index: int) -> Arrangement:
     things: list[Thing] = []
     taken = list(backdrop.taken)
     labels: set[str] = set()
-    kinds = _candidates(scene, backdrop.bands, rng)
-    for _ in range(40):
-        kind = next(kinds)
+    for kind in islice(_candidates(scene, backdrop.bands, rng), 40):
         code = rng.choice(kind.unseen if unseen else kind.known)
         shows = {kind.name, *ALSO_SHOWS.get(code, ())}
         band = _band((STANDS_ON[code],) if code in STANDS_ON else kind.bands, backdrop.bands, rng)
