@@ -39,15 +39,12 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
         The page as HTML.
     """
     shown = [_shown(check) for check in checks]
-    failed = [check for check in shown if check["state"] in ("critical", "warning")]
-    state = "passed"
-    if failed:
-        state = "critical" if any(check["state"] == "critical" for check in failed) else "warning"
+    failed = [check for state in ("critical", "warning") for check in shown if check["state"] == state]
     return _template().render(
         glyphs=GLYPHS,
-        state=state,
+        state=failed[0]["state"] if failed else "passed",
         verdict=verdict(checks),
-        failed=sorted(failed, key=lambda check: check["state"] != "critical"),
+        failed=failed,
         splits=_splits(frame, classes),
         checks=shown,
         classes=_classes(frame, classes),
