@@ -66,10 +66,11 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     base = f"{KIT}/" if folder.path(KIT).is_dir() else ""
     index = {name: c for c, name in enumerate(CLASSES)}
     rows = RowList()
-    listed = False
+    if not voc.train and not voc.test:
+        where = "ingest.voc.train and ingest.voc.test are empty"
+        raise DataError("no image set is named", where, "name one, such as VOC2012/trainval")
     for split, chosen in (("train", voc.train), ("test", voc.test)):
         for image, where in _image_set(folder, base, chosen, f"ingest.voc.{split}"):
-            listed = True
             year = chosen.partition("/")[0]
             if "/" in image or "\0" in image or ".." in image:
                 problems.append(Problem(f"image id {image!r} is no file name", where, "download the archive again"))
@@ -82,9 +83,6 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             path = f"{base}{year}/JPEGImages/{image}.jpg"
             given_split = split if voc.train and voc.test else None
             rows.add(path, present, where, image_id=image, unknown=unknown, given_split=given_split)
-    if not listed:
-        where = "ingest.voc.train and ingest.voc.test are empty"
-        raise DataError("no image set is named", where, "name one, such as VOC2012/trainval")
     return make_rows(rows, classes, problems)
 
 
