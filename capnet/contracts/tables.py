@@ -251,9 +251,9 @@ def unit_codes(groups: Iterable[object]) -> np.ndarray:
     """
     import numpy as np
 
-    codes: dict[tuple[str, int], int] = {}
-    named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
-    return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
+    codes: dict[str | int, int] = {}
+    keys = (group if isinstance(group, str) and group else row for row, group in enumerate(groups))
+    return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
 
 
 def sampling_units(rows: pd.DataFrame) -> np.ndarray:
