@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from capnet.data.annotations.tables import cell_text
-from capnet.errors import counted, some
+from capnet.errors import SHOWN, counted, some
 
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
 STATE_WORDS = {"", *STATES}
@@ -15,7 +15,6 @@ TOGETHER = ("patient", "subject", "lesion", "slide", "camera", "station", "deplo
 ATTRIBUTES = ("sex", "gender", " age", "_age", "patientage")  # endings of columns that many patients share
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
-SHOWN = 20
 
 
 class UnreadColumns:
