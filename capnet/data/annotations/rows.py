@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
@@ -95,7 +96,6 @@ class RowList:
         self.labels, self.unknown = LabelLists(), LabelLists()
         self.problems = Problems()
         self.source = source
-        self._shared: dict[Any, Any] = {}  # one string for each group, slice and split, however many rows have it
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,8 +147,8 @@ class RowList:
         more |= {"image_id": image_id or without_suffix(path), "path": path, "where": where}
         for name, column in self.columns.items():
             value = more.get(name)
-            shared = isinstance(value, str) and name in NAME_COLUMNS
-            column.append(self._shared.setdefault(value, value) if shared else value)
+            # one text for each group, slice and split, however many rows have it
+            column.append(sys.intern(value) if name in NAME_COLUMNS and type(value) is str else value)
 
 
 def make_rows(
