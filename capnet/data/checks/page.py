@@ -90,11 +90,11 @@ def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     split, unsure = np.asarray(frame["split"], dtype=object), row_lengths(frame["unknown"])
     rows = []
     for name in SPLITS:
-        here = split == name
-        labels, groups = per_row[here], frame["group"][here].nunique()
+        in_split = split == name
+        labels, groups = per_row[in_split], frame["group"][in_split].nunique()
         cells = [f"{len(labels):,}", f"{groups:,}" if groups else "-"]
         if len(labels):
-            cells += [f"{labels.mean():.2f}", f"{int((labels == 0).sum()):,}", f"{int(unsure[here].sum()):,}"]
+            cells += [f"{labels.mean():.2f}", f"{int((labels == 0).sum()):,}", f"{int(unsure[in_split].sum()):,}"]
         else:
             cells += ["-"] * 3
         rows.append({"split": name, "cells": cells})

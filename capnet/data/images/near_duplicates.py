@@ -96,17 +96,17 @@ def near_duplicates(words: np.ndarray, splits: np.ndarray, contents: np.ndarray)
     others = contents[first[dhash, split]] != contents[usable]
     np.minimum.at(second, (dhash[others], split[others]), usable[others])
     for elsewhere in range(first.shape[1]):
-        asks = np.zeros(len(dhashes), dtype=bool)
-        asks[dhash[split != elsewhere]] = True
-        near = _first_near(dhashes, asks, first[:, elsewhere], nobody)
-        own = np.append(contents, -1)[first[dhash, elsewhere]] == contents[usable]
-        partner = np.minimum(near[dhash], np.where(own, second[dhash, elsewhere], first[dhash, elsewhere]))
+        is_queried = np.zeros(len(dhashes), dtype=bool)
+        is_queried[dhash[split != elsewhere]] = True
+        near = _first_near(dhashes, is_queried, first[:, elsewhere], nobody)
+        is_same = np.append(contents, -1)[first[dhash, elsewhere]] == contents[usable]
+        partner = np.minimum(near[dhash], np.where(is_same, second[dhash, elsewhere], first[dhash, elsewhere]))
         better = (split != elsewhere) & (partner < nobody) & ((twin[usable] < 0) | (partner < twin[usable]))
         twin[usable[better]] = partner[better]
     return twin
 
 
-def _first_near(dhashes: np.ndarray, asks: np.ndarray, rows: np.ndarray, nobody: int) -> np.ndarray:
+def _first_near(dhashes: np.ndarray, is_queried: np.ndarray, rows: np.ndarray, nobody: int) -> np.ndarray:
     """For each dhash the smallest row of the other ones that are near, within both distances.
 
     Codes that differ in at most 7 of 64 bits agree, but for one bit, in one of four bands of 16 bits: only such pairs
@@ -114,7 +114,7 @@ def _first_near(dhashes: np.ndarray, asks: np.ndarray, rows: np.ndarray, nobody:
 
     Args:
         dhashes: uint64 [dhash, 5], all different.
-        asks: bool [dhash], those to answer for.
+        is_queried: bool [dhash], those to answer for.
         rows: int64 [dhash]; ``nobody`` where a dhash has none.
         nobody: larger than all rows.
 
@@ -129,7 +129,7 @@ def _first_near(dhashes: np.ndarray, asks: np.ndarray, rows: np.ndarray, nobody:
         ends = np.concatenate([[0], np.cumsum(np.bincount(key[members], minlength=1 << BAND_BITS))])
         for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
             start, end, width = ends[key ^ flip], ends[(key ^ flip) + 1], 1
-            active = np.flatnonzero(asks & (start < end))
+            active = np.flatnonzero(is_queried & (start < end))
             while len(active := active[rows[order[start[active]]] < nearest[active]]):
                 length = np.minimum(end[active] - start[active], width)
                 for low, high in _blocks(length):

@@ -29,7 +29,7 @@ def file_of(path: str, files: Container[str]) -> str:
     """The one of ``files`` that holds a picture: its shard, or the picture itself where it lies in none, even if a
     folder above it is called like a shard.
     """
-    ends = (found.end() for found in re.finditer(rf"{re.escape(ENDING)}(?=/)", path))
+    ends = (match.end() for match in re.finditer(rf"{re.escape(ENDING)}(?=/)", path))
     return next((path[:end] for end in ends if path[:end] in files), path)
 
 

@@ -34,9 +34,9 @@ class StoredViews:
         result = np.empty((len(images), *shape), dtype=np.float16)
         numbers, rows = self.numbers[images], self.rows[images]
         for number in np.unique(numbers):
-            here = numbers == number
+            chosen = numbers == number
             features, _ = self.segments[number]
-            result[here] = features[rows[here]] if views is None else features[rows[here], views[here]]
+            result[chosen] = features[rows[chosen]] if views is None else features[rows[chosen], views[chosen]]
         self._let_go(len(images) * max(TOUCHED_BYTES, int(np.prod(shape)) * 2))
         return result
 
@@ -81,8 +81,8 @@ class StoredFeatures:
         result = np.empty((len(images), *self.parts[0].shape[1:]), dtype=np.float16)
         start = 0
         for part in self.parts:
-            here = (views >= start) & (views < start + part.shape[0])
-            result[here] = part.read(images[here], views[here] - start)
+            chosen = (views >= start) & (views < start + part.shape[0])
+            result[chosen] = part.read(images[chosen], views[chosen] - start)
             start += part.shape[0]
         return torch.from_numpy(result).float()
 

@@ -89,8 +89,8 @@ class Cache:
                 gone = [Problem(f"picture {path!r} is not there any more", source.name, todo) for path in absent]
                 raise DataError(problems=gone)
             present = [path for path in paths if path in entries]
-            here = {path for path in present if _is_here(folder, path, known.get(path))}
-            stale = [path for path in present if path not in here or known[path].version != entries[path].version]
+            copied = {path for path in present if _is_here(folder, path, known.get(path))}
+            stale = [path for path in present if path not in copied or known[path].version != entries[path].version]
             self._check_limit(source, entries, present)
             _mark_used(index, source.folder, present)
             _announce(index, source.folder, entries, stale)

@@ -164,8 +164,8 @@ def _connect(address: str, where: str) -> None:
 
 def _output_with(files: Any, path: str) -> Any:
     """The DVC output that is or holds ``path``; None where there is none."""
-    asked = PurePosixPath(files.repo.root_dir, path)
-    return next((output for output in files.repo.index.outs if asked.is_relative_to(output.fs_path)), None)
+    location = PurePosixPath(files.repo.root_dir, path)
+    return next((output for output in files.repo.index.outs if location.is_relative_to(output.fs_path)), None)
 
 
 def _average_size(files: Any, path: str) -> int:

@@ -52,7 +52,7 @@ def stratified_holdout(
     due = [[total * (n - size) for total in totals], [total * size for total in totals]]
     room = [n - size, size]
     waiting = np.array(totals)
-    held_out, placed = bytearray(n_units), bytearray(n_units)
+    held_out, assigned = bytearray(n_units), bytearray(n_units)
 
     def assign(unit: int, label: int | None) -> None:
         fits_kept, fits_held_out = (left >= sizes[unit] for left in room)
@@ -65,18 +65,18 @@ def stratified_holdout(
         for c, k in zip(counts.indices[start:end].tolist(), counts.data[start:end].tolist(), strict=True):
             due[part][c] -= k * n
             waiting[c] -= k
-        held_out[unit], placed[unit] = part, 1
+        held_out[unit], assigned[unit] = part, 1
 
     while waiting.any():
         rarest = int(np.where(waiting > 0, waiting, np.iinfo(np.int64).max).argmin())
         for unit in by_class.indices[by_class.indptr[rarest] : by_class.indptr[rarest + 1]].tolist():
-            if not placed[unit]:
+            if not assigned[unit]:
                 assign(unit, rarest)
     for unit in range(n_units):
-        if not placed[unit]:
+        if not assigned[unit]:
             assign(unit, None)
     fitting = [unit for unit in range(n_units) if sizes[unit] <= size]
-    # few large groups: what would have fitted was placed before the others turned out not to
+    # few large groups: what would have fitted was assigned before the others turned out not to
     if fitting and not any(held_out):
         held_out[max(fitting, key=sizes.__getitem__)] = 1
     return np.frombuffer(held_out, dtype=np.uint8).astype(bool)[unit_of_row]

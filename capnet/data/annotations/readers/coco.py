@@ -62,11 +62,10 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             continue
         path = folder.path(file)
         annotations = CocoJson(path, TODO)
-        own = read_categories(annotations)
-        if categories is not None and own != categories:
+        previous, categories = categories, read_categories(annotations)
+        if previous is not None and previous != categories:
             files = f"{coco.train}, {coco.test}"
             raise DataError("train and test have other categories", files, "use files of one data set")
-        categories = own
         order = {category: c for c, category in enumerate(categories)}
         annotated = _images(annotations, problems, warnings)
         lost, labels = _mark_boxes(annotations, annotated, categories, coco, problems)
