@@ -114,7 +114,7 @@ def read_table(
     if listed is None:
         warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)
     warnings += cells.warnings()
-    if not wide and (doubled := [name for name in names if name in table.header and name not in LABEL_COLUMNS]):
+    if not wide and (doubled := [name for name in names if name in cells.column and name not in LABEL_COLUMNS]):
         warnings.append(f"columns of classes are not read where there is a column 'labels': {some(doubled, SHOWN)}")
     return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes, warnings=warnings)
 
@@ -278,13 +278,13 @@ def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None
 
 def _missing_labels(table: Table, listed: Classes | None, settings: Ingest) -> list[Problem]:
     """What is missing where a table has no column ``labels``: that, or the columns of classes."""
-    header, where = table.columns, table.where(1)
-    if listed is None or not set(listed.names) & set(table.header):
+    header, where, columns = table.columns, table.where(1), {*table.header}
+    if listed is None or columns.isdisjoint(listed.names):
         close = similar_columns("labels", table.header)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
         todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
-        todo += "" if "path" in table.header else f"; {EXPORTS}"
+        todo += "" if "path" in columns else f"; {EXPORTS}"
         return [Problem(f"column 'labels' is missing: {header}", where, todo)]
-    missing = [name for name in listed.names if name not in table.header]
+    missing = [name for name in listed.names if name not in columns]
     todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
     return [Problem(f"class {name!r} has no column: {header}", where, todo) for name in missing]

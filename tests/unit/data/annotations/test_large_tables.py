@@ -129,6 +129,7 @@ def test_a_wide_table_of_zeros_is_read(tmp_path: Path, file: str) -> None:
     assert len(read(DataFolder(tmp_path), Ingest(labels=file)).rows) == rows
 
 
+MANY_COLUMNS = ",".join(f"x{n:x}" for n in range(300_000))
 SLOW: dict[str, dict[str, Callable[[], bytes]]] = {
     "labels that no class list has": {
         "labels.csv": lambda: ("path,labels\n" + "".join(f"{n}.jpg,class{n}x\n" for n in range(20_000))).encode(),
@@ -143,6 +144,14 @@ SLOW: dict[str, dict[str, Callable[[], bytes]]] = {
     },
     "lines without a cell": {"labels.csv": lambda: b"path,labels\na.jpg,cat\n" + b"\n" * 60_000_000},
     "lines of commas": {"labels.csv": lambda: b"path,labels\na.jpg,cat\n" + b",\n" * 30_000_000},
+    "classes without a column": {
+        "labels.csv": lambda: ("path,class 0," + MANY_COLUMNS + "\n").encode(),
+        "classes.csv": lambda: ("name\n" + "".join(f"class {n}\n" for n in range(30_000))).encode(),
+    },
+    "classes that columns may be called like": {
+        "labels.csv": lambda: ("path,labels," + MANY_COLUMNS + "\na.jpg,fox" + "," * 300_000 + "\n").encode(),
+        "classes.csv": lambda: ("name\n" + "".join(f"class {n}\n" for n in range(30_000))).encode(),
+    },
     "a million classes": {
         "labels.csv": lambda: b"path,labels\na.jpg,cat\n",
         "classes.csv": lambda: ("name\ncat\n" + "".join(f"class {n}\n" for n in range(1_000_000))).encode(),
