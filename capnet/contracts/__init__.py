@@ -27,6 +27,8 @@ from capnet.contracts.files import sha256_files as sha256_files
 from capnet.contracts.files import tree_hash as tree_hash
 from capnet.contracts.files import write_json as write_json
 from capnet.contracts.image_rows import flat as flat
+from capnet.contracts.image_rows import known_labels as known_labels
+from capnet.contracts.image_rows import label_matrix as label_matrix
 from capnet.contracts.image_rows import parts as parts
 from capnet.contracts.image_rows import row_lengths as row_lengths
 from capnet.contracts.tables import MANIFEST_COLUMNS as MANIFEST_COLUMNS
@@ -37,8 +39,6 @@ from capnet.contracts.tables import SPLITS as SPLITS
 from capnet.contracts.tables import VARIANTS as VARIANTS
 from capnet.contracts.tables import fitted_rows_hash as fitted_rows_hash
 from capnet.contracts.tables import hashed_groups as hashed_groups
-from capnet.contracts.tables import known_labels as known_labels
-from capnet.contracts.tables import label_matrix as label_matrix
 from capnet.contracts.tables import read_gate_rows as read_gate_rows
 from capnet.contracts.tables import read_manifest as read_manifest
 from capnet.contracts.tables import read_predictions as read_predictions

@@ -1,4 +1,4 @@
-"""Checks of the rows of a manifest or a split, and sums over their lists of labels. Ingest refuses the same mistakes in
+"""Checks of the rows of a manifest or a split, and their lists of labels as arrays. Ingest refuses the same mistakes in
 annotations; a table that was edited afterwards could lead out of the data folder.
 """
 
@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from capnet.errors import ContractError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,3 +89,43 @@ def row_lengths(lists: Sequence[Sequence[int]] | pd.Series) -> np.ndarray:
     if isinstance(getattr(lists, "dtype", None), pd.ArrowDtype):
         return flat(lists)[1]
     return np.fromiter(map(len, lists), np.int64, len(lists))
+
+
+def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> np.ndarray:
+    """Labels as a matrix.
+
+    Args:
+        lists: class indices of each row (column ``labels`` or ``unknown``).
+        n_classes: number of classes.
+
+    Returns:
+        bool [row, class].
+
+    Raises:
+        ContractError: an index stands for no class.
+    """
+    import numpy as np
+
+    matrix = np.zeros((len(lists), n_classes), dtype=bool)
+    columns, lengths = flat(lists)
+    if len(columns):
+        if columns.min() < 0 or columns.max() >= n_classes:
+            what = f"class indices from {columns.min()} to {columns.max()}, and there are {n_classes} classes"
+            todo = "run `capnet ingest` and `capnet split` again"
+            raise ContractError(what, "labels of the split or the manifest", todo)
+        matrix[np.repeat(np.arange(len(lists)), lengths), columns] = True
+    return matrix
+
+
+def known_labels(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and whether they are known, each bool [row, class]; an unknown label is no label.
+
+    Args:
+        rows: with columns ``labels`` and ``unknown``.
+        n_classes: number of classes.
+
+    Raises:
+        ContractError: an index stands for no class.
+    """
+    known = ~label_matrix(rows["unknown"], n_classes)
+    return label_matrix(rows["labels"], n_classes) & known, known

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replacing
-from capnet.contracts.image_rows import check_rows, flat
+from capnet.contracts.image_rows import check_rows
 from capnet.errors import ContractError, refuse_unread
 
 if TYPE_CHECKING:
@@ -183,46 +183,6 @@ def write_gate_rows(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> 
 def read_gate_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """What ``write_gate_rows`` wrote, without an empty cell; the schema version is in the file beside it."""
     return _read_table(path, columns, filled=columns, versioned=False)
-
-
-def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> np.ndarray:
-    """Labels as a matrix.
-
-    Args:
-        lists: class indices of each row (column ``labels`` or ``unknown``).
-        n_classes: number of classes.
-
-    Returns:
-        bool [row, class].
-
-    Raises:
-        ContractError: an index stands for no class.
-    """
-    import numpy as np
-
-    matrix = np.zeros((len(lists), n_classes), dtype=bool)
-    columns, lengths = flat(lists)
-    if len(columns):
-        if columns.min() < 0 or columns.max() >= n_classes:
-            what = f"class indices from {columns.min()} to {columns.max()}, and there are {n_classes} classes"
-            todo = "run `capnet ingest` and `capnet split` again"
-            raise ContractError(what, "labels of the split or the manifest", todo)
-        matrix[np.repeat(np.arange(len(lists)), lengths), columns] = True
-    return matrix
-
-
-def known_labels(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and whether they are known, each bool [row, class]; an unknown label is no label.
-
-    Args:
-        rows: with columns ``labels`` and ``unknown``.
-        n_classes: number of classes.
-
-    Raises:
-        ContractError: an index stands for no class.
-    """
-    known = ~label_matrix(rows["unknown"], n_classes)
-    return label_matrix(rows["labels"], n_classes) & known, known
 
 
 def fitted_rows_hash(table: pd.DataFrame) -> str:
