@@ -22,7 +22,7 @@ EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how program
 # what people call an image without any class
 NOTHING = {"blank", "empty", "nothing", "none", "none of the above", "no animal", "no finding", "no label", "no_label"}
 # as Python, JSON and databases write one: ['a', 'b'], ('a',), {a,b}, {"choices": ["a", "b"]}
-A_LIST = re.compile(r"""[\[({]\s*(['"].*['"],?)?\s*[\])}]|\[.*[,:].*\]|\{.*\}""", re.DOTALL)
+A_LIST = re.compile(r"""[\[({]\s*+(['"].*['"],?)?\s*+[\])}]|\[(?=.*[,:]).*\]|\{.*\}""", re.DOTALL)
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
 SEVERAL = 5  # labels made of other labels with a space between them

@@ -152,6 +152,9 @@ SLOW: dict[str, dict[str, Callable[[], bytes]]] = {
         "labels.csv": lambda: ("path,labels," + MANY_COLUMNS + "\na.jpg,fox" + "," * 300_000 + "\n").encode(),
         "classes.csv": lambda: ("name\n" + "".join(f"class {n}\n" for n in range(30_000))).encode(),
     },
+    "labels that begin like lists": {
+        "labels.csv": lambda: b"path,labels\na.jpg,(" + b" " * 130_000 + b"x\nb.jpg,[" + b":" * 130_000 + b"x\n",
+    },
     "a million classes": {
         "labels.csv": lambda: b"path,labels\na.jpg,cat\n",
         "classes.csv": lambda: ("name\ncat\n" + "".join(f"class {n}\n" for n in range(1_000_000))).encode(),
