@@ -154,8 +154,6 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
             if size + VALUE * further + ROW * file.metadata.num_rows > _most_unpacked(table.path):
                 raise ValueError(f"cells of {UNPACKS}")
             yield 0, []
-            if table.problems:
-                return
             for batch in batches(opened, _most_unpacked(table.path)):
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     row += 1
