@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from capnet.evaluation.metrics import Bools, Floats, falling
 
@@ -60,12 +59,14 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
     order, last = falling(scores)
     cuts = scores[order][last]
     name, _, number = objective.partition(">=")
+    share = float(number)
     if name == "recall":
         reached = np.cumsum(_weights(labels, groups)[order])[last]
-        required = min(hits_to_promise(float(number), reached[-1]), reached[-1])
-        return Cut(float(cuts[np.argmax(reached >= required - TINY)]), can_promise(number, reached[-1]))
+        positives = float(reached[-1])
+        required = min(hits_to_promise(share, positives), positives)
+        return Cut(float(cuts[np.argmax(reached >= required - TINY)]), can_promise(share, positives))
     shares = _doubted_precision(labels[order], None if groups is None else groups[order])[last]
-    fine = np.flatnonzero(shares >= float(number) - TINY)
+    fine = np.flatnonzero(shares >= share - TINY)
     chosen = fine[-1] if len(fine) else np.flatnonzero(shares >= shares.max() - TINY)[-1]
     return Cut(float(cuts[chosen]), bool(len(fine)))
 
@@ -90,7 +91,7 @@ def _doubted_precision(labels: Bools, groups: NDArray[np.int64] | None) -> Float
     return np.asarray(np.cumsum(hits / counts - before) / (np.cumsum(counts == 1) + 1.0))
 
 
-def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:
+def hits_to_promise(recall: float, positives: float) -> float:
     """How many of these positives a cut must reach so that another positive is reached with this probability.
 
     The cut that just reaches the share ``recall`` of k positives reaches fewer of the next ones, by up to a whole
@@ -99,13 +100,12 @@ def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:
     groups, each of which counts as one, the same holds for a positive of another group (Lee, Barber and Willett, arXiv
     2306.06342). More than k says that no cut can promise it.
     """
-    return recall * (np.asarray(positives) + 1.0)
+    return recall * (positives + 1.0)
 
 
-def can_promise(share: float | str, positives: ArrayLike) -> Any:
-    """Whether so many positives, int [...], can promise a recall or show a precision of ``share``."""
-    positives = np.asarray(positives)
-    return (positives > 0) & (hits_to_promise(float(share), positives) <= positives + TINY)
+def can_promise(share: float, positives: float) -> bool:
+    """Whether so many positives can promise a recall or show a precision of ``share``."""
+    return positives > 0 and hits_to_promise(share, positives) <= positives + TINY
 
 
 def _weights(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:

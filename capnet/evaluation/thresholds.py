@@ -94,8 +94,8 @@ def choose_thresholds(
             threshold[mine] = np.maximum(threshold, uncalibrate(calibration, LEAST))[mine]
             borrowed[mine], reached[mine] = False, True
             continue
-        _, _, number = kind.partition(">=")
-        promised = groups is None or bool(can_promise(number, _units(labels & known & mine, groups)))
+        share = float(kind.partition(">=")[2])
+        promised = groups is None or can_promise(share, _units(labels & known & mine, groups))
         units = groups if promised else None
         for c in np.flatnonzero(mine & (positives >= min_positives)).tolist():
             rows = known[:, c]
@@ -106,7 +106,7 @@ def choose_thresholds(
         pooled = _pooled_cut(labels, known, scores, calibration, prior, kind, mine, lent, units)
         threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
         # no promise rests on a class without positives, nor on those of classes that keep their own threshold
-        together = bool(can_promise(number, _units(labels & known & lent, units)))
+        together = can_promise(share, _units(labels & known & lent, units))
         reached[lent] = pooled.reached & promised & together & (positives[lent] > 0)
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
@@ -140,9 +140,9 @@ def _pooled_cut(
         classes: bool [class], those of this objective.
         borrowed: bool [class], those of them that borrow.
     """
-    number = objective.partition(">=")[2]
+    share = float(objective.partition(">=")[2])
     pool, probabilities = known & classes, calibrate(calibration, scores)
-    if can_promise(number, _units(labels & known & borrowed, groups)):
+    if can_promise(share, _units(labels & known & borrowed, groups)):
         pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
     if not (labels & pool).any():  # these classes have no positive at all
         pool = known
