@@ -192,7 +192,7 @@ def compare_variants(
     points = {name: figures_of(name, np.ones((len(labels), 1))) for name in variants}
     # everything is drawn together: then every draw equals the data, and nothing says how far chance moves a figure
     single = len(np.unique(units)) < 2
-    positives = _positive_units(labels & known, units)
+    positives = positive_units(labels & known, units)
     with_interval = np.flatnonzero((positives >= MIN_POSITIVES) & (not single))
     resting = {name: len(np.unique(units[(labels & known & mask).any(axis=1)])) for name, mask in masks.items()}
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
@@ -238,11 +238,9 @@ def compare_variants(
     return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
 
 
-def _positive_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int64]:
+def positive_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many units have a positive [class], of positives [image, class] and the unit of each image."""
-    image, c = np.nonzero(positives)
-    pairs = np.unique(np.stack([units[image], c]), axis=1)
-    return np.bincount(pairs[1], minlength=positives.shape[1])
+    return np.array([len(np.unique(units[of_class])) for of_class in positives.T], dtype=np.int64)
 
 
 def heaviest_units(positives: Bools, rankings: Iterable[Rankings], units: NDArray[np.int64]) -> NDArray[np.int64]:

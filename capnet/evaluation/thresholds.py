@@ -151,10 +151,10 @@ def _pooled_cut(
 
 
 def _units(labels: Bools, groups: NDArray[np.int64] | None) -> int:
-    """How many positives of labels [image] or [image, class] a promise counts; with groups, those that have one."""
+    """How many positives of labels [image, class] a promise counts; with groups, those that have one."""
     if groups is None:
         return int(labels.sum())
-    return len(np.unique(groups[labels.reshape(len(labels), -1).any(axis=1)]))
+    return len(np.unique(groups[labels.any(axis=1)]))
 
 
 def no_thresholds(n_classes: int) -> Thresholds:

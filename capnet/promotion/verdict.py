@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from capnet.errors import counted
-from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, interval, unseen
+from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, interval, positive_units, unseen
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
 from capnet.promotion.rows import Rows, draws_of, paired
@@ -206,10 +206,10 @@ class Evidence:
     @classmethod
     def of(cls, rows: Rows, mask: Bools, questions: int, same: bool = False) -> Evidence:
         """Of the classes in ``mask``, bool [class]."""
-        image, label = np.nonzero((rows.labels & rows.known)[:, np.asarray(mask)])
-        together = len(np.unique(rows.units))
-        positives = len(np.unique(rows.units[image] * np.int64(rows.labels.shape[1]) + label))
-        return cls(len(label), positives, together, together < len(rows.units), questions, same)
+        pictures = (rows.labels & rows.known)[:, mask]
+        positives = int(positive_units(pictures, rows.units).sum())
+        units = len(np.unique(rows.units))
+        return cls(int(pictures.sum()), positives, units, units < len(rows.units), questions, same)
 
     def beyond_doubt(self, difference: float, spread: float, margin: float) -> bool:
         """Is the fall beyond the margin, and is an equal model ruled out at REFUSED, for all questions together?
