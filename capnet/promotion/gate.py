@@ -73,7 +73,7 @@ def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
     alone = _alone(tested, notes, policy)
     if not alone.rows:
         return replace(alone, notes=(*notes, "no test picture is left"))
-    rows = _rows(tested, np.ones(alone.rows, dtype=bool))
+    rows = _rows(tested)
     shown = (rows.labels & rows.known).any(axis=0)
     unshown = [rows.names[int(c)] for c in np.flatnonzero(rows.critical & ~shown)]
     if unshown:
@@ -84,7 +84,7 @@ def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
 def _alone(tested: GateScores, notes: Sequence[str], policy: Policy) -> Verdict:
     """The verdict on what is asked of a candidate without any champion, by its ``tested`` rows."""
     count = len(tested.test)
-    rules = minimum(_rows(tested, np.ones(count, dtype=bool)), _scores(tested.test), policy) if count else []
+    rules = minimum(_rows(tested), _scores(tested.test), policy) if count else []
     return Verdict(tuple(rules), tuple(notes), doubtful=not count, rows=count)
 
 
@@ -142,12 +142,11 @@ def _compare(
         measured: the champion with its own groups.
         policy, rescore: as in ``gate_verdict``.
     """
-    own, notes = _scores(candidate.test), list(alone.notes)
+    notes = list(alone.notes)
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():
-        left = len(own) - int(fresh.sum())
         why = "the champion was trained or chosen on them or their group"
-        notes.append(f"{left} of {len(own)} test pictures are left out: {why}")
+        notes.append(f"{int((~fresh).sum())} of {len(fresh)} test pictures are left out: {why}")
     known = candidate.test["sha256"].isin(champion.test["sha256"]).to_numpy()
     doubts, added = [], int((fresh & ~known).sum())
     if added and rescore is None:
@@ -156,12 +155,13 @@ def _compare(
             " `capnet promote --data FOLDER` lets it score them"
         )
         fresh &= known
-    now, before = labels_of(candidate.test[fresh]), labels_of(_tested(measured)[0].test)
+    ours = replace(candidate, test=candidate.test[fresh])
+    now, before = labels_of(ours.test), labels_of(_tested(measured)[0].test)
     uncovered = covered(now, before, measured.classes["classes"], policy)
     missing = fewer_critical(now, before, measured.classes["classes"], policy)
     notes[:0] = relabelled(now, before)
-    rules = [*uncovered, *missing, *fewer_units(candidate.test[fresh], measured.test, policy), *alone.rules]
-    if not fresh.any():
+    rules = [*uncovered, *missing, *fewer_units(ours.test, measured.test, policy), *alone.rules]
+    if ours.test.empty:
         nothing = "not comparable: no test picture is left"
         return Verdict(
             rules=tuple(rules),
@@ -169,21 +169,21 @@ def _compare(
             doubtful=True,
             asks=() if uncovered else (nothing,),
         )
-    theirs = _champion_scores(candidate.test[fresh], champion, rescore)
+    own, theirs = _scores(ours.test), _champion_scores(ours.test, champion, rescore)
     cuts = candidate.cuts, champion.cuts
     again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
     times = 2 if again.any() and not again.all() else 1
 
-    def compared(rows: Rows, ours: np.ndarray, rival: np.ndarray) -> list[Rule]:
-        rankings = non_inferiority(rows, ours, rival, policy, times)
-        return rankings + worse_decisions(rows, ours, rival, cuts, policy, times)
+    def compared(rows: Rows, scores: np.ndarray, rival: np.ndarray) -> list[Rule]:
+        rankings = non_inferiority(rows, scores, rival, policy, times)
+        return rankings + worse_decisions(rows, scores, rival, cuts, policy, times)
 
-    everything = _asked(candidate, champion, fresh)
-    rules += compared(everything, own[fresh], theirs)
-    fell = largest_falls(everything, own[fresh], theirs)
+    everything = _asked(ours, champion)
+    rules += compared(everything, own, theirs)
+    fell = largest_falls(everything, own, theirs)
     if times == 2:
-        fresh[fresh] = again
-        former = compared(_asked(candidate, champion, fresh), own[fresh], theirs[again])
+        repeated = replace(ours, test=ours.test[again])
+        former = compared(_asked(repeated, champion), own[again], theirs[again])
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
@@ -236,9 +236,9 @@ def _seen(rows: pd.DataFrame, model: GateScores) -> np.ndarray:
     return (rows["sha256"].isin(model.seen["sha256"]) | rows["group"].isin(groups)).to_numpy(dtype=bool)
 
 
-def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> Rows:
+def _asked(candidate: GateScores, champion: GateScores) -> Rows:
     """Rows of the candidate, with the champion's tail where it is another one, and the critical classes of both."""
-    rows = _rows(candidate, chosen)
+    rows = _rows(candidate)
     rows = replace(rows, critical=rows.critical | np.isin(candidate.names, sorted(champion.critical)))
     if champion.tail not in ([], candidate.tail):
         rows = replace(rows, former_tail=np.isin(candidate.names, champion.tail))
@@ -254,8 +254,8 @@ def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore 
     return np.array([np.asarray(known[key], dtype=np.float32) for key in rows["sha256"]], dtype=np.float32)
 
 
-def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
-    part, items = scores.test[chosen], scores.classes["classes"]
-    labels, known = known_labels(part, len(items))
+def _rows(model: GateScores) -> Rows:
+    items = model.classes["classes"]
+    labels, known = known_labels(model.test, len(items))
     buckets, critical = [item["bucket"] for item in items], np.array([bool(item["critical"]) for item in items])
-    return Rows(labels, known, unit_codes(part["group"].tolist()), scores.names, buckets, critical)
+    return Rows(labels, known, unit_codes(model.test["group"].tolist()), model.names, buckets, critical)
