@@ -18,8 +18,9 @@ from capnet.promotion.scores import FOLDER, GateScores, read_gate
 from capnet.promotion.shared import Rescore
 from capnet.promotion.standard import in_words, loosened
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.versions import deleted_champions, has_artifacts, refuse_moved
+from capnet.promotion.versions import deleted_champions, refuse_moved
 from capnet.tracking.faults import StoreError
+from capnet.tracking.store import may_be_gone
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -49,12 +50,22 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
     except (MlflowException, OSError, ContractError) as error:
         refuse_moved(client, version)
         whose, where = identity(version.name, version.version), f"run {version.run_id}, artifacts {FOLDER}/"
-        if not isinstance(error, ContractError) and has_artifacts(client, version, FOLDER):
+        if not isinstance(error, ContractError) and has_scores(client, version):
             todo = "see that the artifact store answers and that the temporary folder has room, then try again"
             why = " ".join(str(error.__cause__ or error).split())[:200]
             raise StoreError(f"the scores of {whose} for the gate cannot be fetched: {why}", where, todo) from error
         what = f"{whose} has no scores for the gate: {' '.join(str(error).split())[:200]}"
         raise ContractError(what, where, "register that model again with this version of capnet") from error
+
+
+def has_scores(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the run of a version has scores for the gate. Only a store that says so counts as no."""
+    try:
+        with may_be_gone():
+            return bool(client.list_artifacts(str(version.run_id), FOLDER))
+    except Exception:  # what it raises depends on the kind of the artifact store
+        return True
+    return False
 
 
 def verdict_on(

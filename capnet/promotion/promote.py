@@ -11,20 +11,12 @@ from capnet.errors import GateError, Problem, counted
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
 from capnet.promotion.history import Event
-from capnet.promotion.measure import MakeRescore, measure
+from capnet.promotion.measure import MakeRescore, has_scores, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.scores import FOLDER
 from capnet.promotion.standard import in_words, tagged, what_helps
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.versions import (
-    champion_of,
-    current_number,
-    has_artifacts,
-    require_files,
-    rival_of,
-    version_or_none,
-)
+from capnet.promotion.versions import champion_of, current_number, require_files, rival_of, version_or_none
 from capnet.redaction import redact
 from capnet.tracking.store import insist
 
@@ -177,7 +169,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
         )
     require_files(client, version)
     back = str(version.version)
-    if not has_artifacts(client, version, FOLDER):
+    if not has_scores(client, version):
         log.warning(
             "the scores of %s for the gate are gone: nothing can be compared with it, and promoting the next version"
             " needs --reason",

@@ -122,21 +122,6 @@ def has_files(client: MlflowClient, version: ModelVersion) -> bool:
         return True
 
 
-def has_artifacts(client: MlflowClient, version: ModelVersion, folder: str) -> bool:
-    """Whether the run of a version has something in a folder of its artifacts. Only a store that says so counts as no.
-
-    Args:
-        client, version: as in ``has_files``.
-        folder: such as gate.
-    """
-    try:
-        with may_be_gone():
-            return bool(client.list_artifacts(str(version.run_id), folder))
-    except Exception:  # what it raises depends on the kind of the artifact store
-        return True
-    return False
-
-
 def require_files(client: MlflowClient, version: ModelVersion) -> None:
     """Raise ContractError where a version that will be champion, or will be loaded, has no files.
 
