@@ -166,12 +166,6 @@ def _rows(
             yield name, known, None if known else row
 
 
-def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
-    """float32 [image, class] of the rows without a fault."""
-    kept = [np.asarray(row, dtype=np.float32) for row in frame["scores"][frame["fault"] == ""]]
-    return np.stack(kept) if kept else np.empty((0, classes), dtype=np.float32)
-
-
 def write(
     path: Path, writer: Writer, parts: Iterable[pd.DataFrame], served: Served, model_key: str, drift: Drift | None
 ) -> Predicted:
@@ -188,7 +182,8 @@ def write(
         for frame in parts:
             add(frame)
             if drift is not None:
-                drift.add(matrix(frame, len(served.names)))
+                scored = frame["scores"].dropna().tolist()  # those without a fault
+                drift.add(np.array(scored, dtype=np.float32).reshape(-1, len(served.names)))
             bad = frame[frame["fault"] != ""]
             result.images += len(frame)
             result.not_read += len(bad)
