@@ -14,7 +14,7 @@ from capnet.config import Runtime
 from capnet.contracts import replace_file, write_json
 from capnet.errors import ContractError
 from capnet.model.backbones import find_backbone
-from capnet.promotion.champion import FORM, PACKED, REFERENCED, files_hash
+from capnet.promotion.champion import FORM, PACKED, files_hash
 from capnet.promotion.scores import FOLDER, read_gate, write_gate
 from capnet.redaction import redact
 from capnet.registry.candidate import EVALUATION_FILES, MODEL_FILES, Candidate, curves, figures, flat_params, reference
@@ -99,14 +99,14 @@ def complete_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> No
 
 
 def log_model(
-    client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool
+    client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], form: str
 ) -> str:
     """Models-from-code: the artifact is pyfunc.py and capnet's own files, no pickle.
 
     Args:
         client, run_id, candidate, cards: as in ``log_artifacts``.
         logged: the logged model that MLflow created for it.
-        packed: put the backbone's weights in, too.
+        form: packed puts the backbone's weights in, too; referenced does not.
 
     Returns:
         The hash of capnet's own files.
@@ -126,7 +126,7 @@ def log_model(
         backbone = find_backbone(str(candidate.config.get("backbone", {}).get("name", "")))
         for name in MODEL_FILES:  # not out-of-fold scores: only what loads
             shutil.copyfile(candidate.model / name, model / name)
-        if packed:
+        if form == PACKED:
             _pack(model)
         write_json(Path(folder, "reference.json"), reference(candidate))
         mlflow.pyfunc.save_model(
@@ -139,9 +139,9 @@ def log_model(
             },
             signature=signature,
             input_example=example,
-            pip_requirements=requirements(() if packed else backbone.requirements),
+            pip_requirements=requirements(() if form == PACKED else backbone.requirements),
             metadata={
-                FORM: PACKED if packed else REFERENCED,
+                FORM: form,
                 "content_hash": candidate.content_hash,
                 "classes": candidate.classes.names,
                 "tte": dict(candidate.config["tte"]),

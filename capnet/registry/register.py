@@ -170,7 +170,7 @@ def _new_version(
             advance(note="artifacts")
             log_artifacts(client, run_id, candidate, report, cards)
             advance(note="model")
-            sources[FILES] = log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
+            sources[FILES] = log_model(client, run_id, logged, candidate, cards, form)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")
