@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from capnet.config.results import Threshold
 from capnet.contracts import SCHEMA, Classes, read_document, reading
-from capnet.contracts.forms import Count, Number, Positive, Share, check
+from capnet.contracts.forms import Count, Number, Positive, Share, Text, check
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.cuts import Cut, can_promise, choose_cut, expected_f1_cut
@@ -245,6 +245,7 @@ class ClassCalibration(TypedDict, total=False):
 class ThresholdsFile(TypedDict, total=False):
     """thresholds.json, without what other readers compare."""
 
+    class_fingerprint: Required[Text]
     classes: Required[list[ClassThreshold]]
     calibration: Required[ClassCalibration]
     objective: str
@@ -266,10 +267,9 @@ def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any
     with reading(path):
         content["calibration"] = Calibration.by_class(content["calibration"])
         check(ThresholdsFile, content)
-        names, (limits, calibration) = [str(item["name"]) for item in content["classes"]], limits_of(content)
-        numbers = np.stack([limits, calibration.temperature, calibration.shift])
-        if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
-            raise ValueError(f"{numbers.shape[1]} thresholds and calibrations of {len(names)} classes")
+        number = len(content["classes"])
+        if any(len(content["calibration"][name]) != number for name in ("temperature", "shift")):
+            raise ValueError(f"{number} classes need as many temperatures and shifts")
     if classes is not None and not made_for(content, classes):
         raise ContractError("made for other classes", str(path), "run `dvc repro`: all stages must see one class list")
     return content
