@@ -143,9 +143,9 @@ def page(
         separator: setting ``ingest.separator``.
         model: name of the model.
     """
-    from capnet.evaluation.report.render import templates
+    from capnet.pages import page_templates
 
     rows = [{name: item[name] for name in ("path", "split", "group")} for item in items]
     table = {"classes": classes, "separator": separator, "stem": stem, "rows": rows}
-    template = templates().get_template("label.html")
+    template = page_templates(Path(__file__).parent).get_template("label.html")
     return template.render(items=items, table=table, not_in_model=not_in_model, model=model)

@@ -151,8 +151,8 @@ def page(questions: list[tuple[str, ...]], before: Corrections, params: Params, 
 
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
-    from capnet.evaluation.report.render import templates
     from capnet.evaluation.report.thumbnails import link_to, thumbnail
+    from capnet.pages import page_templates
     from capnet.progress import track
 
     paths = list(dict.fromkeys(row[0] for row in questions))
@@ -168,4 +168,4 @@ def page(questions: list[tuple[str, ...]], before: Corrections, params: Params, 
         dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]], "link": link_to(root / row[0], out)}
         for row in questions
     ]
-    return templates().get_template("review.html").render(rows=rows, table=table, name=TABLE)
+    return page_templates(Path(__file__).parent).get_template("review.html").render(rows=rows, table=table, name=TABLE)

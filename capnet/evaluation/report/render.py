@@ -45,7 +45,7 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
     script = Path(__file__).with_name("report.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        templates()
+        _templates()
         .get_template("report.html")
         .render(
             **contents(inputs),
@@ -60,8 +60,8 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
 
 
 @cache
-def templates() -> Environment:
-    """Where the pages of this folder are, compiled once a process."""
+def _templates() -> Environment:
+    """Where the page and its style are, compiled once a process."""
     environment = page_templates(Path(__file__).parent)
     filters = (words.fixed, words.percent, words.points, words.score, words.whole)
     environment.filters |= {function.__name__: function for function in filters}
