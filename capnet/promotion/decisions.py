@@ -108,7 +108,7 @@ def worse_decisions(
     ours, theirs = cuts
     if ours is None or theirs is None:
         return []
-    given = [scores >= cut.thresholds for scores, cut in ((candidate, ours), (champion, theirs))]
+    decisions = [scores >= cut.thresholds for scores, cut in ((candidate, ours), (champion, theirs))]
     same = np.array(ours.objectives) == np.array(theirs.objectives)
     masks = {
         name: (objective, mask)
@@ -122,7 +122,7 @@ def worse_decisions(
         kept = {objective: _kept(objective, counts) for objective, _ in masks.values()}
         return {name: mean_over(kept[objective], mask) for name, (objective, mask) in masks.items()}
 
-    compared = paired(rows, (), policy, lambda weights: [rates(decided, weights) for decided in given])
+    compared = paired(rows, (), policy, lambda weights: [rates(decided, weights) for decided in decisions])
     margin, questions = policy.may_fall.critical, times * len(masks)
     rules = [
         judge(name, *compared[name], margin, Evidence.of(rows, mask, questions)) for name, (_, mask) in masks.items()

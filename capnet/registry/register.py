@@ -35,7 +35,7 @@ from capnet.registry.run import (
     run_tags,
 )
 from capnet.tracking.database import sqlite_file
-from capnet.tracking.live import given_run
+from capnet.tracking.live import outside_run
 from capnet.tracking.provenance import dvc_experiment, git_revision
 from capnet.tracking.store import experiment_id, insist, may_be_gone, store, tracking_uri
 
@@ -176,7 +176,7 @@ def _new_version(
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
-        if not given_run():
+        if not outside_run():
             # MLflow's client asks again where a server died before it answered: one model more was begun
             fail_pending_models(client, run_id)
             # before the version: what comes after it could fail and leave it behind
@@ -208,21 +208,21 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, exp
 def _run(
     client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, name: str, tags: dict[str, str]
 ) -> Iterator[str]:
-    """The run that training began, else a new one; it is marked FAILED (KILLED on Ctrl-C) if the body raises. A given
-    run is left to whoever opened it.
+    """The run that training began, else a new one; it is marked FAILED (KILLED on Ctrl-C) if the body raises. One from
+    outside is left to whoever opened it.
     """
     run_id = begun_run(client, settings, candidate)
     if not run_id:
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     else:
-        if not given_run():
+        if not outside_run():
             client.update_run(run_id, "RUNNING", name)
         put_tags(client, run_id, tags)
     try:
         yield run_id
     except BaseException as error:
         with suppress(Exception):  # the first error is the one to tell
-            if not given_run():
+            if not outside_run():
                 client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 fail_pending_models(client, run_id)  # Ctrl-C while one was made or finished
         raise
@@ -236,7 +236,7 @@ def _complete_twin(client: MlflowClient, settings: Register, candidate: Candidat
     log_figures(client, run_id, None, candidate)
     same = f"{version.name} version {version.version}"
     put_tags(client, run_id, run_tags(candidate) | {"content_hash": candidate.content_hash, "same_as": same})
-    if not given_run():
+    if not outside_run():
         client.set_terminated(run_id, "FINISHED")
 
 

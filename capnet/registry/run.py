@@ -17,7 +17,7 @@ from capnet.contracts import sha256_file
 from capnet.contracts.files import host, is_alive
 from capnet.redaction import redact
 from capnet.registry.candidate import Candidate, curves
-from capnet.tracking.live import MODEL_TAG, given_run
+from capnet.tracking.live import MODEL_TAG, outside_run
 from capnet.tracking.provenance import fingerprints
 from capnet.tracking.store import insist
 
@@ -39,8 +39,8 @@ def run_tags(candidate: Candidate) -> dict[str, str]:
 def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) -> str:
     """The run that waits for the results of this model.
 
-    It is the given run, else the newest with the candidate's tags. If the server missed the end of the training, the
-    run has no tag of the model; then its curve must be the one in the model's history.
+    It is the run from outside, else the newest with the candidate's tags. If the server missed the end of the
+    training, the run has no tag of the model; then its curve must be the one in the model's history.
 
     Args:
         client: of the store.
@@ -50,8 +50,8 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
     Returns:
         The run's id, "" where there is none.
     """
-    if given_run():
-        return given_run()
+    if outside_run():
+        return outside_run()
     tags = run_tags(candidate)
     model = tags.pop(MODEL_TAG)
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
@@ -91,7 +91,7 @@ def process_tag() -> dict[str, str]:
     """The tag by which a later registration on this machine sees that this one died. A run that was given from outside
     gets none: whoever opened it ends it.
     """
-    return {} if given_run() else {PROCESS: f"{host()}.{os.getpid()}"}
+    return {} if outside_run() else {PROCESS: f"{host()}.{os.getpid()}"}
 
 
 def died_here(client: MlflowClient, settings: Register) -> set[str]:

@@ -32,7 +32,7 @@ ROOM = 10_000  # calls of log, and metrics, that are kept for a server that does
 MODEL_TAG = "model_sha256"  # of a run: the sha256 of the model.safetensors that it trained
 
 
-def given_run() -> str:
+def outside_run() -> str:
     """Id of a run that was opened outside (Kubeflow's MLflow plugin sets MLFLOW_RUN_ID); whoever opened it ends it."""
     return os.environ.get("MLFLOW_RUN_ID", "")
 
@@ -83,7 +83,7 @@ class _Sender(Thread):
     def __init__(self, stage: str, params: Params, inputs: Mapping[str, Path]) -> None:
         super().__init__(name="capnet-tracking", daemon=True)
         self._stage, self._params, self._inputs = stage, params, inputs
-        self._uri, self._given = tracking_uri(params.register_), given_run()
+        self._uri, self._outside_run = tracking_uri(params.register_), outside_run()
         self._calls: deque[tuple[dict[str, float], int, int]] = deque(maxlen=ROOM)  # values, ms since 1970, step
         self._news, self._end = Event(), ("", "")  # status of the run, hash of the model
         self._begun, self._clock, self._cpu = _now(), time.monotonic(), time.process_time()
@@ -127,18 +127,18 @@ class _Sender(Thread):
             with suppress(Exception):  # they go with the next call: the same time and step make no second point
                 run_id = run_id or self._begin(client)
                 if run_id:
-                    tags = [RunTag(MODEL_TAG, model_hash)] if model_hash and not self._given else []
+                    tags = [RunTag(MODEL_TAG, model_hash)] if model_hash and not self._outside_run else []
                     client.log_batch(run_id, metrics=metrics, tags=tags)
                     metrics = []
-                if run_id and status and not self._given:
+                if run_id and status and not self._outside_run:
                     client.set_terminated(run_id, status)
             if status:
                 return
 
     def _begin(self, client: MlflowClient) -> str:
-        """The given run, the one that trained the model, or a new one; "" where a model's run is not known."""
-        if self._given:
-            return self._given
+        """The run from outside, the one that trained the model, or a new one; "" where a model's run is not known."""
+        if self._outside_run:
+            return self._outside_run
         experiment = experiment_id(client, self._params.register_)
         if "model" in self._inputs:
             query = f"tags.{MODEL_TAG} = '{_model_hash(self._inputs)}'"
