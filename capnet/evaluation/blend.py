@@ -12,7 +12,6 @@ below a trained part.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -113,9 +112,7 @@ def choose_blend(
 
     def measured(rankings: Sequence[Any], weight: Floats) -> Floats:
         by_fold = [weighted_average_precision(one, weight[part]) for one, part in zip(rankings, parts, strict=True)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a class without positives has no mean
-            return mean_over(np.nanmean(by_fold, axis=0))
+        return mean_over(mean_over(np.stack(by_fold)))  # over folds, then over classes
 
     tried: list[Weights] = []
     rankings: list[list[Any]] = []

@@ -177,7 +177,7 @@ def recall(counts: Counts) -> Floats:
 
 
 def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
-    """Mean over classes.
+    """Mean over classes, or whatever the first axis is.
 
     Args:
         values: [class, draw]; NaN entries are left out.
