@@ -207,9 +207,8 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     tags = champion.tags if champion else {}
     rules = refusal(name, current, tags, known) if champion else ""
     red = tags.get(VERDICT) == "red" and tags.get(VERDICT_OF) == identity(name, current)
-    verdict = "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
-    if red:
-        verdict = "red"
+    # one that readers refuse is none, unless it is red
+    verdict = tags.get(VERDICT, "") if red or not rules else ""
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
     event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(champion))
     done = history.after(known)
