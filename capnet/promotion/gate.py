@@ -251,7 +251,7 @@ def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore 
     missing = rows[~rows["sha256"].isin(known.keys())]
     if len(missing) and rescore is not None:
         known |= dict(zip(missing["sha256"], rescore(missing), strict=True))
-    return np.array([np.asarray(known[key], dtype=np.float32) for key in rows["sha256"]], dtype=np.float32)
+    return np.array([known[key] for key in rows["sha256"]], dtype=np.float32)
 
 
 def _rows(model: GateScores) -> Rows:
