@@ -19,6 +19,7 @@ from capnet.errors import CapnetError, ConfigError, DataError, check_writable, m
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD
+MOUNTS = Path("/proc/self/mountinfo")
 RACES = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another run published, or removed, in between
 EARLIER = (  # files by which an output of a stage is known
     "manifest.parquet",
@@ -68,18 +69,33 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
 
 
 def _check_removable(path: Path) -> None:
-    """Raise CapnetError where this account may not delete a folder that is there, before the work is done."""
+    """Raise CapnetError where what is there cannot be replaced, before the work is done."""
+    if _is_mounted(path):
+        what = "the output would take the place of a volume that is mounted here, which nothing can"
+        raise CapnetError(what, str(path), "mount the folder above it, or name an output inside the volume")
+    if os.path.exists(path.parent) and os.statvfs(path.parent).f_flag & os.ST_RDONLY:  # prepare says so
+        return
     inner = (Path(above, name) for above, names, _ in os.walk(path) for name in names)
     for folder in (path, *inner):
         if not folder.is_dir() or folder.is_symlink():
             continue
-        if os.statvfs(folder).f_flag & os.ST_RDONLY:  # prepare says so
-            return
         is_listed = os.access(folder, os.R_OK | os.X_OK)
         if not is_listed or (os.listdir(folder) and not os.access(folder, os.W_OK)):
             what = "the output would take the place of a folder that this account may not remove"
             todo = "let its owner remove it, or give it to this account (chown -R)"
             raise CapnetError(what, str(folder), todo)
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether a volume is mounted at ``path`` itself, also one of the same disk, which os.path.ismount does not see."""
+    location = os.fsencode(path.parent.resolve() / path.name)
+    for letter in (b"\\", b" ", b"\t", b"\n"):
+        location = location.replace(letter, b"\\%03o" % ord(letter))
+    try:
+        mounts = MOUNTS.read_bytes().splitlines()
+    except OSError:  # not on Linux
+        return False
+    return any(mount.split()[4] == location for mount in mounts)
 
 
 def _taken(what: str, path: Path) -> ConfigError:

@@ -162,6 +162,19 @@ def test_a_file_system_that_can_only_be_read_is_no_matter_of_accounts(
     check_target(path, False, {})  # where it is written, the system's own words are shown
 
 
+def test_a_volume_is_not_trained_for_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is mounted at an output itself, as by docker run -v, keeps its name: "busy", after hours of work."""
+    with pytest.raises(CapnetError, match=r"a volume that is mounted here[\s\S]*mount the folder above it"):
+        check_target(Path("/proc"), False, {})
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "mountinfo").write_text(f"36 35 98:0 /src {tmp_path}/a\\040b rw - ext4 /dev/sda rw\n")
+    monkeypatch.setattr(publishing, "MOUNTS", tmp_path / "mountinfo")
+    with pytest.raises(CapnetError, match="a volume that is mounted here"):
+        check_target(tmp_path / "a b", False, {})
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    check_target(tmp_path / "link", False, {})  # of a link the name alone is replaced
+
+
 def test_what_cannot_be_removed_yet_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = temporary_path(tmp_path / "model", 0).name.replace(f".{os.getpid()}.", f".{dead_process()}.")
     (tmp_path / left).mkdir()
