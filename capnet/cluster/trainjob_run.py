@@ -85,7 +85,6 @@ def train_on_nodes(
         finally:
             if jobs.remove(name):
                 clear(folder)
-                log.info("TrainJob %s is removed", name)
 
 
 def clear_abandoned(jobs: TrainJobs, own: Path) -> None:

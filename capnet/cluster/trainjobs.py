@@ -152,6 +152,7 @@ class TrainJobs:
                     self.api.delete(f"{self.collection}/{name}")
                     is_deleted = True
                 elif self.find(name) is None:
+                    log.info("TrainJob %s is removed", name)
                     return True
             except NotThere:
                 return True

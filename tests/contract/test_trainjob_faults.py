@@ -184,6 +184,7 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
 def test_what_goes_wrong_is_named_and_nothing_is_left(
     task: Task,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     damage: Callable[[Trainer], Any],
     changes: dict[str, Any],
     kind: type[CapnetError],
@@ -192,6 +193,7 @@ def test_what_goes_wrong_is_named_and_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(follow, "PULL_PATIENCE", 0.1)
     monkeypatch.setattr(files, "SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "capnet")
     damage(task.cluster)
     with pytest.raises(kind) as caught:
         task.run(**changes)
@@ -201,6 +203,7 @@ def test_what_goes_wrong_is_named_and_nothing_is_left(
     assert all(problem.where and problem.todo for problem in error.problems)
     assert len(task.cluster.made) == made
     assert task.left == []
+    assert ("is removed" in caplog.text) == made
     assert not (task.folder / "out").exists()
 
 
