@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capnet.contracts import remove
-from capnet.contracts.files import named_faults
+from capnet.contracts.files import host, named_faults
 from capnet.contracts.parquet import DAMAGED
 from capnet.errors import CapnetError, refuse_unread
 from capnet.serving.output import are_scores
@@ -68,14 +68,15 @@ def _locked(folder: Path, out: Path) -> IO[str]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            what = f"another process is writing this file (process {file.read().strip() or '?'})"
+            owner = file.read().strip().replace(" ", " on ", 1)  # the machine may be another, with the same disk
             file.close()
+            what = f"another process is writing this file (process {owner or '?'})"
             raise CapnetError(what, str(out), "wait for it, end that process, or give another --out") from None
         except OSError:
             return file
         if os.fstat(file.fileno()).st_nlink:
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()} {host()}")
             file.flush()
             return file
         file.close()

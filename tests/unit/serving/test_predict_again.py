@@ -19,6 +19,7 @@ from unit.serving.small_batch import leave_all_parts
 
 from capnet.config import Runtime
 from capnet.contracts import read_tensors, write_tensors
+from capnet.contracts.files import host
 from capnet.data.images import decode, shards
 from capnet.errors import CapnetError
 from capnet.serving.engine import ScoredPart, Served, load_served
@@ -237,7 +238,7 @@ def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
 
     monkeypatch.setattr(Served, "stream", overtaken)
     predict(served, "m", first, out, part=2)
-    assert f"CapnetError: another process is writing this file (process {os.getpid()})" in refusals[0]
+    assert f"CapnetError: another process is writing this file (process {os.getpid()} on {host()})" in refusals[0]
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
     monkeypatch.undo()
     predict(served, "m", list_images(str(folder / "camera 1")), out, part=2)
