@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
@@ -75,8 +76,9 @@ def _run(app: App, host: str, port: int) -> None:
             super().handle_exit(sig, frame)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            if self.got == signal.SIGTERM:
-                await asyncio.sleep(STILL_ACCEPTS)
+            end = time.monotonic() + STILL_ACCEPTS
+            while self.got == signal.SIGTERM and time.monotonic() < end:  # until Ctrl-C
+                await asyncio.sleep(0.1)
             await super().shutdown(sockets)
 
     with suppress(KeyboardInterrupt):

@@ -186,6 +186,23 @@ def test_what_is_scored_for_nobody_does_not_delay_the_end(model: str, port: int,
         assert all(isinstance(answer.exception(), OSError) for answer in answers)
 
 
+def test_ctrl_c_after_sigterm_waits_for_nobody(port: int) -> None:
+    app = "async def app(scope, receive, send): raise NotImplementedError"
+    code = f"{app}\nimport capnet.serving.server as s; s.STILL_ACCEPTS = 60; s._run(app, '127.0.0.1', {port})"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        while "Uvicorn running" not in server.stderr.readline():
+            assert server.poll() is None
+        server.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert server.poll() is None
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(10)
+        finally:
+            server.kill()
+
+
 def failure(model: str, status: int = 1, port: int = 0, host: str = "127.0.0.1", **variables: str) -> str:
     command = [sys.executable, "-m", "capnet.serving.server", "--model", model, "--host", host, "--port", str(port)]
     environment = os.environ | variables
