@@ -55,6 +55,14 @@ class Params(Section):
 
 LOSS_NAME = "train.loss.name"
 FILL = "write settings below it, or remove the line"
+RENAMED = {  # settings of earlier versions
+    "ingest.pictures": "ingest.images",
+    "ingest.bad_pictures": "ingest.bad_images",
+    "validate.pictures": "validate.images",
+    "train.adapter.place": "train.adapter.location",
+    "split.published_train": "ingest.train_list",
+    "split.published_test": "ingest.test_list",
+}
 MAKE = "make one with `capnet preset own > params.yaml`"
 SET = "write --set section.key=value"
 
@@ -100,9 +108,11 @@ def _unknown_hint(loc: tuple[str | int, ...]) -> str:
         if others:
             return f"remove it: it is a setting of {others}, and {LOSS_NAME} is {loss}; settings of {loss}: {own}"
         return f"remove it; settings of {loss}: {own}"
+    if new := RENAMED.get(".".join(map(str, loc))):
+        return f"write {new}: it was renamed"
     near = get_close_matches(str(loc[-1]), _fields(loc[:-1]), n=1)
     guess = f"did you mean {'.'.join(map(str, (*loc[:-1], *near)))}? Else " if near else ""
-    listed = "`capnet preset own` prints every setting, and CHANGELOG.md says which were renamed"
+    listed = "`capnet preset own` prints every setting, and CHANGELOG.md says which are gone"
     return f"{guess}remove it, or look up the name: {listed}"
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from capnet.config import Section, load, parse
+from capnet.config.params import RENAMED, setting_names
 from capnet.data.annotations.readers import coco
 from capnet.errors import ConfigError
 from capnet.model.losses import LOSSES
@@ -130,7 +131,9 @@ def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None
         (["train.loss.name=no_loss"], ["train.loss.name = 'no_loss'", ", ".join(map(repr, LOSSES))]),
         (["train.loss.name=asl", "train.loss.clip=3"], ["train.loss.clip = 3: Input should be less"]),
         (["train.loss=asl"], ["train.loss = 'asl': a loss is a section"]),
-        (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "look up the name"]),
+        (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "write train.adapter.location:"]),
+        (["split.published_train=a.txt"], ["unknown setting split.published_train", "write ingest.train_list:"]),
+        (["ingest.probe=1"], ["unknown setting ingest.probe", "look up the name"]),
         (["train.epoch=3"], ["unknown setting train.epoch = 3", "did you mean train.epochs?"]),
         (["split.pareto.maximum=3"], ["did you mean split.pareto.max?"]),
         (["vallidate.images=full"], ["unknown setting vallidate", "did you mean validate?"]),
@@ -143,6 +146,12 @@ def test_a_setting_of_another_loss_or_another_time_is_refused_by_name(
     path.write_text("train:\n  loss: {gamma: 0.5}\n")
     message = refused(path, *overrides)
     assert [word for word in words if word not in message] == []
+
+
+def test_every_renamed_setting_has_its_new_name() -> None:
+    names = set(setting_names())
+    assert not names & RENAMED.keys()
+    assert names >= set(RENAMED.values())
 
 
 def test_gamma_is_a_setting_of_the_focal_losses() -> None:
@@ -232,6 +241,8 @@ def test_adapters_in_a_text_tower_that_is_not_run_are_refused() -> None:
         parse({"train": {"adapter": {"towers": "image+text"}, "prompt": {"enabled": False}}})
 
 
-def test_a_setting_that_was_renamed_is_looked_up_where_renamed_ones_stand():
-    with pytest.raises(ConfigError, match=r"CHANGELOG\.md says which were renamed"):
+def test_a_setting_that_was_renamed_is_answered_with_its_new_name() -> None:
+    with pytest.raises(ConfigError, match=r"write ingest\.images: it was renamed"):
         parse({"ingest": {"pictures": "header"}})
+    with pytest.raises(ConfigError, match=r"CHANGELOG\.md says which are gone"):
+        parse({"evaluate": {"probe": {"c": 1}}})
