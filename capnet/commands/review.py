@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,9 +58,12 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     if problems or mistakes:
         raise DataError(problems=[*problems, *mistakes])
     new = filled_in.keys() - before.keys()
-    if before and filled_in and (out / TABLE).stat().st_mtime > corrections.stat().st_mtime:
-        new |= {key for key in filled_in.keys() & before.keys() if filled_in[key] != before[key]}
-    if new:  # of a label in both that differs, what was written last counts
+    if differing := {key for key in filled_in.keys() & before.keys() if filled_in[key] != before[key]}:
+        base, is_newer = _written(out / PAGE), (out / TABLE).stat().st_mtime > corrections.stat().st_mtime
+        for key in differing:  # where people changed both, what was written last counts
+            if filled_in[key] != base.get(key) and (is_newer or before[key] == base.get(key)):
+                new.add(key)
+    if new:
         lost = counted(len(new), "label")
         what = f"{lost} filled in here would be lost: not in {chosen.ingest.corrections} of the data"
         todo = f"put the table into {chosen.data.root} first, name another folder with --out, or remove the table"
@@ -72,6 +77,14 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     click.echo(f"review: {counted(len(questions), 'label')} to look at, {len(before)} corrected before")
     click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
     click.echo(f"Then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run `dvc repro`.")
+
+
+def _written(path: Path) -> Corrections:
+    """The corrections that an earlier call wrote into its page and its table; {} where there is no such page."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        text = path.read_text(encoding="utf-8").partition('id="table">')[2].partition("</script>")[0]
+        return {(image, name): label for image, name, label in json.loads(text)["corrections"]}
+    return {}
 
 
 def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tuple[str, ...]]:

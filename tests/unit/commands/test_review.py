@@ -109,6 +109,15 @@ def test_labels_that_people_filled_in_are_not_lost(
     with pytest.raises(DataError, match=r"1 label filled in here would be lost: not in corrections\.csv"):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert table.read_text() == earlier
+    os.utime("data/corrections.csv", (2**32, 2**32))  # as a checkout of the data does, which changes no label
+    with pytest.raises(DataError, match=r"1 label filled in here would be lost: not in corrections\.csv"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert table.read_text() == earlier
+    table.write_text(earlier.replace(",unknown,", ",no,", 1))  # as it was written, and the data has another answer
+    Path("data/corrections.csv").write_text(filled_in.replace(",yes,", ",unknown,"))
+    os.utime("data/corrections.csv", (1, 1))
+    assert "1 corrected before" in CliRunner().invoke(command, arguments, catch_exceptions=False).output
+    assert table.read_text() == earlier, "nobody had changed it here"
 
 
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:
