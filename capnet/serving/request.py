@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from capnet.data.images.decode import Unusable, open_image
+from capnet.data.images.decode import READ_AGAIN, Unusable, open_image
 from capnet.data.images.image_files import inspect_image
-from capnet.errors import ConfigError, DataError, Problem
+from capnet.errors import PASSING, CapnetError, ConfigError, DataError, Problem
 from capnet.section import LONGEST_PATH, Int, Section
 
 COLUMN = "image"
@@ -116,6 +116,7 @@ def request_files(model_input: pd.DataFrame, folder: Path, clock: Clock) -> list
     Raises:
         DataError: there is no such column, or a row is no image within the limits; every such row is named.
         TooSlow: the request has had its time.
+        CapnetError, OSError: the machine does not read an image, which may be good.
     """
     limits = clock.limits
     if COLUMN not in getattr(model_input, "columns", ()):
@@ -159,7 +160,9 @@ def _fault(content: bytes, path: Path, limits: Limits, left: int) -> tuple[str, 
                 fault = f"{image.width} x {image.height} is more than {limits.megapixels:g} million pixels"
                 return fault, f"send a smaller image; the limit is {VARIABLE}MEGAPIXELS of the server"
         path.write_bytes(content)
-        fault = inspect_image(path).fault
+        if (written := inspect_image(path)).is_passing:
+            raise CapnetError(written.fault, str(path), READ_AGAIN)
+        fault = written.fault
     except Unusable as error:
         fault = str(error)
     if "pixels" in fault:  # too many, of a strange kind, or in too long a strip
@@ -213,7 +216,9 @@ def _file(name: Any, limits: Limits, left: int) -> bytes | None:
             return None
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
             return file.read(left + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in PASSING and _content(name) is None:
+            raise  # the machine's fault: the image may be good
         return None
 
 

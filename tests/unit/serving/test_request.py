@@ -5,6 +5,7 @@ more than the limits allow.
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import os
 import threading
@@ -16,7 +17,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from capnet.data.images.image_files import ImageFile
 from capnet.errors import CapnetError, ConfigError, DataError
+from capnet.serving import request
 from capnet.serving.request import Clock, Limits, TooSlow, read_limits, request_files
 
 
@@ -99,6 +102,27 @@ def test_no_answer_shows_which_links_lie_outside_the_root(hidden: Path, folder: 
     (hidden.parent / "in").symlink_to(hidden)
     ways = ["../in/good.png", "../gone/good.png", f"{hidden.parent}/in/good.png", f"{hidden.parent}/gone/good.png"]
     assert len({refusal(way, folder, limits).replace(repr(way[:60]), "...") for way in ways}) == 1
+
+
+def test_an_image_that_the_machine_does_not_read_is_no_fault_of_the_request(
+    hidden: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 400 would say of a good image that there is none, and whoever sent it would not try again."""
+    original = os.open
+
+    def stale(path: Path, flags: int, *more: int) -> int:
+        if str(path).startswith(str(hidden)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return original(path, flags, *more)
+
+    monkeypatch.setattr("os.open", stale)
+    good, root = base64.b64encode(png()).decode(), Clock(Limits(root=str(hidden)))
+    assert request_files(pd.DataFrame({"image": [good]}), folder, root), "needs no file of the root"
+    with pytest.raises(OSError, match="Stale"):
+        request_files(pd.DataFrame({"image": ["good.png"]}), folder, root)
+    monkeypatch.setattr(request, "inspect_image", lambda path: ImageFile(fault="too many open files", is_passing=True))
+    with pytest.raises(CapnetError, match="too many open files", check=lambda error: type(error) is CapnetError):
+        request_files(pd.DataFrame({"image": [png()]}), folder, root)
 
 
 def test_a_root_may_be_a_link(hidden: Path, folder: Path) -> None:
