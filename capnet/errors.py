@@ -39,7 +39,9 @@ MACHINE = {
 UNNAMED = "standard output, or another file without a name"  # of an error that names no file
 # what says nothing of a file: the disk or the network fails for the moment, or too many files are open
 PASSING = (
-    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ESHUTDOWN, errno.ECONNABORTED),
+    *(errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLINK),
+    *(errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNRESET, errno.ESHUTDOWN),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.EMFILE, errno.ENFILE),
 )
 # torch's allocators, oneDNN, threads: each says it in its own words, as a RuntimeError

@@ -236,7 +236,7 @@ def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) 
         The function: rows with a ``sha256`` to scores float32 [image, class]. It raises DataError where an image is not
         in the split, or its file has changed.
     """
-    from capnet.data.images.decode import Unusable, check_sha256
+    from capnet.data.images.decode import Unusable, check_sha256, refuse_passing
     from capnet.data.images.views import unusable
 
     def rescore(rows: pd.DataFrame) -> np.ndarray:
@@ -251,6 +251,7 @@ def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) 
             try:
                 check_sha256(root / paths[key], key)
             except Unusable as error:
+                refuse_passing(error, root / paths[key])
                 problems.append(unusable(root / paths[key], str(error)))
         if problems:
             raise DataError(problems=problems)

@@ -18,7 +18,7 @@ from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.fitting import fit, is_clear_bmp, is_reduced, is_white_zero
 from capnet.data.images.headers import first_scan_is_partial, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
-from capnet.errors import PASSING
+from capnet.errors import PASSING, CapnetError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end
@@ -56,6 +56,12 @@ def is_passing(error: Unusable) -> bool:
     """Whether a file cannot be used for a reason that is the machine's, and not its own: the image may be good."""
     cause = error.__context__
     return isinstance(cause, OSError) and cause.errno in PASSING
+
+
+def refuse_passing(error: Unusable, path: Path) -> None:
+    """Raise CapnetError where the machine does not read an image, which may be good."""
+    if is_passing(error):
+        raise CapnetError(f"image {error}", str(path), READ_AGAIN) from error
 
 
 class _Metered(io.BufferedReader):

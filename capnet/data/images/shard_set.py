@@ -22,7 +22,7 @@ from capnet.contracts.csv_files import CsvLines
 from capnet.data.annotations.class_list import CLASS_COLUMNS, with_separator
 from capnet.data.annotations.readers.csv import LABEL_COLUMNS, TEXT_COLUMNS
 from capnet.data.annotations.rows import SIZES
-from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, to_rgb
+from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, refuse_passing, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
@@ -111,6 +111,7 @@ def _image(root: Path, row: dict[str, Any], shorter: int, problems: list[Problem
     try:
         return _bounded(_unchanged(root / row["path"], row), row, shorter)
     except Unusable as error:
+        refuse_passing(error, root / row["path"])
         todo = "put the image back (dvc checkout), or take its row out of the label table and run `capnet ingest` again"
         problems.append(Problem(f"image {row['path']!r}: {error}", str(root), todo))
         return None
@@ -120,13 +121,13 @@ def _unchanged(path: Path, row: dict[str, Any]) -> bytes:
     """The bytes of an image, the very ones that were ingested; size and hash are filled in where ingest did not
     measure them.
     """
+    with file_faults():
+        data = read_bytes(path)
     if not row["sha256"]:
         image = inspect_image(path)
         if image.fault:
             raise Unusable(image.fault)
         row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
-    with file_faults():
-        data = read_bytes(path)
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Unusable("not the one that was ingested")
     return data

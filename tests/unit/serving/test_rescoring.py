@@ -15,7 +15,7 @@ from unit.stores import Make
 
 from capnet.config import Runtime
 from capnet.contracts import read_split, write_split
-from capnet.errors import DataError
+from capnet.errors import CapnetError, DataError
 from capnet.serving import engine
 
 
@@ -45,3 +45,7 @@ def test_a_champion_scores_the_pictures_of_the_split_and_no_others(
     assert "another file than ingest saw" in str(caught.value)
     with pytest.raises(DataError, match="1 test images of the candidate are not in this split"):
         rescore(rows.assign(sha256=["0" * 64, *hashes[:2]]))
+    files[2].symlink_to("/proc/self/mem")  # reading its start is an input/output error
+    with pytest.raises(CapnetError, match="Input/output error") as outage:
+        rescore(rows)
+    assert outage.value.exit_code == 1

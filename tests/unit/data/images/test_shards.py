@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from capnet.config import Data, Ingest, Params, Split
 from capnet.contracts import read_classes, read_manifest, read_split, write_manifest
 from capnet.data.images.shards import read_bytes
 from capnet.data.images.transform import Transform
-from capnet.errors import DataError
+from capnet.errors import CapnetError, DataError
 from capnet.stages import run
 
 
@@ -212,6 +214,26 @@ def test_changed_and_missing_pictures_are_named_and_nothing_is_left(workspace: P
     (workspace / "shards-of-data/mine.txt").write_text("keep")
     with pytest.raises(DataError, match="never overwrite"):
         shard()
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_an_image_that_the_machine_cannot_read_is_not_called_missing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, measured: bool
+) -> None:
+    """Nobody should take a good image out of the label table because a network file system did not answer."""
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+
+    manifest = workspace / "outputs/manifest/manifest.parquet"
+    rows = read_manifest(manifest)
+    write_manifest(manifest, rows if measured else rows.assign(sha256=None, width=None, height=None))
+    monkeypatch.setattr("capnet.data.images.shard_set.read_bytes", fail)
+    with pytest.raises(CapnetError, match=os.strerror(errno.EHOSTUNREACH)) as caught:
+        shard()
+    assert caught.value.exit_code == 1
+    assert "run the same command again" in caught.value.problems[0].todo
+    assert not (workspace / "shards-of-data").exists()
 
 
 def test_a_picture_that_ingest_did_not_decode_is_named(workspace: Path) -> None:
