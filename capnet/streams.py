@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -18,6 +19,14 @@ def open_closed_streams() -> None:
             handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(handle, True)
             setattr(sys, name, open(handle, "w" if number else "r"))  # noqa: SIM115
+
+
+def escape_output() -> None:
+    """Letters that standard output cannot show (`PYTHONIOENCODING=ascii`) are written as numbers, as on standard error:
+    the name of a class must not end a command.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

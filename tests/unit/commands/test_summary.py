@@ -193,6 +193,17 @@ def test_a_wide_terminal_shows_values_and_intervals_side_by_side(
     assert _summary(evaluation).count("60.1 (58.0-63.5)") == 5
 
 
+def test_a_class_that_the_output_cannot_show_is_escaped(evaluation: Path) -> None:
+    """The command ended with a traceback."""
+    file = evaluation / "per_class.csv"
+    file.write_text(file.read_text().replace("owl", "赤狐"), encoding="utf-8")
+    command = [sys.executable, "-m", "capnet", "summary", "--evaluation", str(evaluation)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert r"\u8d64\u72d0" in done.stdout
+
+
 @pytest.mark.parametrize("columns", ["", "80", "120"])
 def test_a_pipe_is_no_wider_than_a_terminal(evaluation: Path, columns: str) -> None:
     """All six means with their intervals do not fit into one line of 120 columns."""
