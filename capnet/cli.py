@@ -100,9 +100,10 @@ class _Lazy(click.Group):
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
 def main(traceback: bool) -> None:
     """Long-tailed multi-label recognition with CLIP: from images to a registered model."""
-    from capnet.runtime import need_docstrings
+    from capnet.runtime import need_docstrings, need_utf8
 
     need_docstrings()
+    need_utf8()
 
 
 def _setting_instead(error: click.NoSuchOption) -> str:

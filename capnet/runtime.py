@@ -49,6 +49,16 @@ def need_docstrings() -> None:
         raise ConfigError("libraries need their docstrings, which are left out", "options of Python", todo)
 
 
+def need_utf8() -> None:
+    """Raise ConfigError where Python takes names of files for another encoding than UTF-8, as some locales make it:
+    names with other letters could not be opened, and would be blamed on the images.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        todo = "set PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8"
+        raise ConfigError(f"Python takes names of files for {encoding}, not for UTF-8", "locale or PYTHONUTF8", todo)
+
+
 def prepare(settings: Runtime) -> Machine:
     """Fix threads, seeds and deterministic kernels; raises ConfigError when a device that was asked for is missing.
 

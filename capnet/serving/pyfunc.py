@@ -175,7 +175,7 @@ def _check_by_id(folder: Path) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of the folder of a model; {} where there is none."""
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
 

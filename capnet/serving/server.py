@@ -41,7 +41,7 @@ def main(model: str, host: str, port: int) -> None:
     # score for nobody are not waited for
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from capnet.errors import exits, machine_faults
-    from capnet.runtime import need_docstrings
+    from capnet.runtime import need_docstrings, need_utf8
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits
     from capnet.state import use_own_temporary_folder
@@ -51,6 +51,7 @@ def main(model: str, host: str, port: int) -> None:
     use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command
     with exits("server"), machine_faults():
         need_docstrings()
+        need_utf8()
         limits = read_limits()
         _check_free(host, port)
         app, served = _application(model)

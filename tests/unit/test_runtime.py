@@ -1,7 +1,9 @@
 """What `precision: auto` means follows from the kind of hardware, never from a timing."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,3 +52,15 @@ def test_python_without_docstrings_is_named() -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "PYTHONOPTIMIZE unset or 1" in done.stderr
+
+
+@pytest.mark.parametrize("program", [["capnet", "split"], ["capnet.serving.server", "--model", "model"]])
+def test_names_of_files_that_are_not_utf8_are_refused_with_the_way_out(program: list[str], tmp_path: Path) -> None:
+    """Images with other letters in their names were called damaged, and left out of predictions."""
+    locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", *program]
+    env = {**os.environ, **locale, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "names of files for ascii, not for UTF-8" in done.stderr
+    assert "set PYTHONUTF8=1" in done.stderr
