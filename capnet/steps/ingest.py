@@ -61,7 +61,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
     corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
-    _warn_of_unread_tables(folder, settings)
+    _warn_of_unread_tables(DataFolder(root, params.data.links), settings)
     problems, outside, unlisted = [*annotations.problems, *mistakes], set[int](), list[Problem]()
     # before images are copied: they may take the place of the copies of label files
     lists = {name: _id_list(folder, name, annotations.rows, settings, unlisted) for name in LISTS}
@@ -74,6 +74,9 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
     problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
+    if not is_remote(params.data, inputs["data"]):  # DVC would record the label files of now with these rows
+        todo = "run it again: `dvc repro`, or `capnet ingest`"
+        problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in folder.changed()]
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]

@@ -24,6 +24,7 @@ class DataFolder:
         self._root, self._links = root, links
         self._real = os.path.realpath(root)
         self._leaving: dict[str, bool] = {}  # by folder, so that a file costs one system call
+        self._states: dict[str, object] = {}  # of what was asked for, as it was then
 
     def __str__(self) -> str:
         return str(self._root)
@@ -47,7 +48,23 @@ class DataFolder:
         if self.leads_out(name):
             what = f"{name!r} is reached through a link that leaves the data folder"
             raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")
+        self._states.setdefault(name, self._state(name))
         return self._root / name
+
+    def changed(self) -> list[str]:
+        """The files and folders that were asked for and are others now, sorted."""
+        return sorted(name for name, state in self._states.items() if self._state(name) != state)
+
+    def _state(self, name: str) -> object:
+        """Size and time of change of a file, the names in a folder that are not hidden, None where nothing is."""
+        path = self._root / name
+        try:
+            if path.is_dir():
+                return sorted(file for file in os.listdir(path) if not file.startswith("."))
+            state = path.stat()
+        except (OSError, ValueError):
+            return None
+        return state.st_size, state.st_mtime_ns
 
     def has(self, name: str) -> bool:
         """Whether anything is there, be it a link that leads nowhere; see ``path``."""

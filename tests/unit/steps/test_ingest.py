@@ -56,6 +56,27 @@ def test_a_table_of_further_images_in_the_wrong_folder_is_named(
     assert second.startswith("july.csv is not read: tables with path and labels of further images belong")
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "corrections.csv", "classes.csv", "added/july.csv", "added"])
+def test_a_table_that_is_saved_while_images_are_read_is_not_taken_for_read(
+    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC records the tables as they are when the stage ends, and called a manifest of the earlier ones up to date."""
+
+    def read(path: Path) -> bytes:
+        if path.name == "b.png":
+            file = data / name if name != "added" else data / name / "new.csv"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("path,labels\nimages/a.jpg,dog\n")
+        return path.read_bytes()
+
+    if name == "added/july.csv":
+        picture(data / "new.jpg")
+        (data / "added").mkdir()
+        (data / name).write_text("path,labels\nnew.jpg,cat\n")
+    monkeypatch.setattr("capnet.data.images.image_files.read_bytes", read)
+    assert f"changed while stage ingest ran\n  where: {data / name}" in refused(data, tmp_path / "manifest")[0]
+
+
 def test_two_runs_give_equal_bytes(data: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         ingest(data, tmp_path / name)
