@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -125,7 +126,9 @@ def _stage_command(name: str) -> click.Command:
         params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any
     ) -> None:
         from capnet.config import load
+        from capnet.config.params import read_sections
 
+        before = read_sections(Path(params))
         loaded = load(Path(params), settings)
         unread = sorted({item.partition(".")[0] for item in settings} - set(stage.sections))
         if unread and process_rank() == 0:
@@ -149,6 +152,8 @@ def _stage_command(name: str) -> click.Command:
             metrics = run(name, loaded, sources, targets)
         if process_rank() == 0:
             click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")
+            if os.environ.get("DVC_STAGE"):
+                _require_unchanged(name, Path(params), before, read_sections(Path(params)))
 
     options = [
         settings_options(),
@@ -181,6 +186,19 @@ def _stage_command(name: str) -> click.Command:
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
     return click.command(name, help=text, epilog=epilog)(in_order(*options)(execute))
+
+
+def _require_unchanged(name: str, path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Raise ConfigError where the settings of a stage were edited while it ran: DVC records those that it finds at the
+    end, and would call outputs of the earlier ones up to date.
+    """
+    changed = [section for section in STAGES[name].sections if before.get(section) != after.get(section)]
+    if changed:
+        from capnet.errors import ConfigError
+
+        what = f"{', '.join(changed)} changed while stage {name} ran: its outputs are of the settings before"
+        todo = f"`dvc repro` runs it with those of now; to keep its outputs, undo the change and `dvc commit -f {name}`"
+        raise ConfigError(what, str(path), todo)
 
 
 def entry() -> None:

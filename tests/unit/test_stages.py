@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from capnet.cli import main
 from capnet.errors import CapnetError, ConfigError, ContractError
@@ -140,3 +141,25 @@ def test_variables_of_torchrun_that_do_not_fit_are_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=what):
         process_rank()
+
+
+@pytest.mark.parametrize(("edited", "code"), [("train", 2), ("evaluate", 0)])
+def test_settings_edited_while_a_stage_runs_are_not_recorded_with_its_outputs(
+    edited: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC records the settings as they are when the stage ends: it called a model of the earlier ones up to date."""
+
+    def train(*arguments: object) -> dict[str, float]:
+        (tmp_path / "params.yaml").write_text(f"{edited}: {{}}\nruntime: {{seed: 1}}\n")
+        return {"loss": 0.5}
+
+    (tmp_path / "params.yaml").write_text("runtime: {seed: 1}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("capnet.cli.run", train)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    done = CliRunner().invoke(main, ["train"])
+    error = done.exception if isinstance(done.exception, ConfigError) else None
+    assert (error.exit_code if error else done.exit_code) == code
+    assert done.stdout == "train: loss 0.5\n"
+    if error:
+        assert "train changed while stage train ran: its outputs are of the settings before" in str(error)
