@@ -128,7 +128,8 @@ def _stage_command(name: str) -> click.Command:
         from capnet.config import load
         from capnet.config.params import read_sections
 
-        before = read_sections(Path(params))
+        under_dvc = bool(os.environ.get("DVC_STAGE"))
+        before = read_sections(Path(params)) if under_dvc else {}
         loaded = load(Path(params), settings)
         unread = sorted({item.partition(".")[0] for item in settings} - set(stage.sections))
         if unread and process_rank() == 0:
@@ -152,7 +153,7 @@ def _stage_command(name: str) -> click.Command:
             metrics = run(name, loaded, sources, targets)
         if process_rank() == 0:
             click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")
-            if os.environ.get("DVC_STAGE"):
+            if under_dvc:
                 _require_unchanged(name, Path(params), before, read_sections(Path(params)))
 
     options = [
