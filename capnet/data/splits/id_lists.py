@@ -13,6 +13,7 @@ from capnet.errors import MOST, SHOWN, Problem
 
 LISTS = ("train", "test")
 LABELLED = re.compile(r"(\S+)\.(?:jpe?g|png)(?:\s+\d+)+", re.IGNORECASE)  # path of an image, numbers of its labels
+COMPARED = 200_000  # ids that unknown ones are compared with, to guess what was meant: seconds
 
 
 def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:
@@ -114,7 +115,8 @@ def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: i
         spellings = (str(bare.with_suffix("")) if bare.name else "", bare.stem)
         if inside := next((name for name in spellings if name in by_name.values()), ""):
             return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
-        if close := difflib.get_close_matches(image, known, n=1, cutoff=0.8):
+        guesses = max(1, COMPARED // max(1, len(known)))
+        if number < guesses and (close := difflib.get_close_matches(image, known, n=1, cutoff=0.8)):
             return f"did you mean {close[0]!r}?"
     example = f" (ids there are such as {known[0]!r})" if known else ""
     return f"add the image to the data{example}, or use the list that belongs to this data"
