@@ -44,10 +44,12 @@ PASSING = (
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.EMFILE, errno.ENFILE),
 )
-# torch's allocators, oneDNN, threads: each says it in its own words, as a RuntimeError
-NO_MEMORY = ("allocate memory", "out of memory", "create a primitive", "bad_alloc", "start new thread")
+# torch's allocators, oneDNN: each says it in its own words, as a RuntimeError
+NO_MEMORY = ("allocate memory", "out of memory", "create a primitive", "bad_alloc")
+NO_THREAD = "can't start new thread"
 NO_GPU_MEMORY = ("cuda out of memory", "cublas_status_alloc_failed", "cuda error: out of memory")
 MEMORY = "give the task more memory, or set train.batch_size, runtime.threads or runtime.workers lower"
+PROCESSES = "raise the limit (ulimit -u, pids of a container), or set runtime.workers or runtime.threads lower"
 GPU_MEMORY = "set train.batch_size or train.prompt.chunk lower, runtime.precision: bf16, or take a larger GPU"
 
 
@@ -248,6 +250,11 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
         return CapnetError(f"{head}this torch has no kernels for this GPU", where or "this process", todo)
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)
+    # of a fork; other words are those of a write to a stream that does not wait
+    no_process = isinstance(error, BlockingIOError) and error.strerror == os.strerror(errno.EAGAIN)
+    if no_process or str(error) == NO_THREAD:
+        what = "no more processes and threads can be started: their number is limited, or memory ran out"
+        return CapnetError(f"{head}{what}", where or "this process", PROCESSES)
     if "failed to map segment" in str(error):  # an ImportError of a library in C, without a number
         todo = "give the task more memory, or install the libraries where the file system is not mounted noexec"
         return CapnetError(f"{head}{error}", where or "this process", todo)
