@@ -209,9 +209,10 @@ def entry() -> None:
         from capnet.progress import show_lines
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder
-        from capnet.streams import escape_output, open_closed_streams
+        from capnet.streams import escape_output, name_sudden_end, open_closed_streams
 
         open_closed_streams()
+        name_sudden_end()
         escape_output()
         install()
         use_own_temporary_folder()

@@ -1,13 +1,14 @@
-"""Standard streams that are closed, and loggers that are quiet for a while."""
+"""Standard streams that are closed, what is said at a sudden end, and loggers that are quiet for a while."""
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def open_closed_streams() -> None:
@@ -27,6 +28,15 @@ def escape_output() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def name_sudden_end() -> None:
+    """Where the system ends this process, standard error gets the signal and the lines of code: SIGBUS when a file that
+    it maps, as the feature store's, is shortened or its disk fails; SIGABRT when a library gets no thread.
+    """
+    if not faulthandler.is_enabled():
+        with suppress(OSError, ValueError, AttributeError, RuntimeError):  # standard error is no file
+            faulthandler.enable(all_threads=False)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from capnet.config import Params, parse
 from capnet.errors import CapnetError, ConfigError, Problem
 from capnet.inline import content_of, inlined
 from capnet.redaction import install, redact
+from capnet.streams import name_sudden_end
 
 GOOD = ("SUCCEEDED", "COMPLETE")  # of a run; the second one from servers of Kubeflow Pipelines with ML Metadata
 # what a container with a GPU of any maker has
@@ -46,6 +47,7 @@ def task(
         accelerators: GPUs that the task asked for; where it sees fewer it ends at once.
     """
     install()
+    name_sudden_end()
     logging.getLogger().setLevel(logging.WARNING)  # great_expectations alone tells hundreds of lines
     logging.getLogger("capnet").setLevel(logging.INFO)
     try:
