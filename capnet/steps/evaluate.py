@@ -29,6 +29,7 @@ from capnet.contracts import (
 from capnet.contracts.stage_json import read_model_config
 from capnet.data.sources.root import local_root
 from capnet.data.splits.stratify import stratified_folds
+from capnet.errors import ContractError
 from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linear_probe, read_probe
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.logistic import probe_scores
@@ -71,7 +72,7 @@ def evaluate(
         The headline means as fractions of 1.
 
     Raises:
-        ContractError: split and model do not belong together.
+        ContractError: split and model do not belong together, or one was replaced meanwhile.
         DataError: there is nothing to measure on, or images cannot be used.
     """
     from capnet.data.images.stored_features import last_stage
@@ -84,7 +85,7 @@ def evaluate(
     table = read_split(split_dir / "split.parquet")
     rows = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLITS}
     config = read_model_config(model_dir)
-    measured = {"model_md5": tree_hash(model_dir), "split_md5": tree_hash(split_dir)}
+    measured = _measured(model_dir, split_dir)
     require_fitted_rows(config, table, model_dir / "config.json")
     require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
@@ -118,7 +119,15 @@ def evaluate(
     if log is not None:
         log(headline_means(results["evaluation"]), 0)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
+    if _measured(model_dir, split_dir) != measured:  # by a training in another shell: parts of two models were read
+        what = "the model or the split was replaced while it was evaluated"
+        raise ContractError(what, str(model_dir), "let the stage that writes it end, then run `capnet evaluate` again")
     return stage_figures(results["evaluation"])
+
+
+def _measured(model: Path, split: Path) -> dict[str, str]:
+    """What the figures hold for."""
+    return {"model_md5": tree_hash(model), "split_md5": tree_hash(split)}
 
 
 def evaluate_scores(
