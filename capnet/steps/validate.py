@@ -41,6 +41,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     from capnet.data.checks.page import page
 
     need_library()  # before images are read
+    split_md5 = tree_hash(inputs["split"])  # first: another split may take its place while images are read
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
     empty = [split for split in ("train", "test") if not (frame["split"] == split).any()]
@@ -54,7 +55,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
     content = {"schema": SCHEMA, "success": not critical, "checks": [check.content() for check in checks]}
-    content["split_md5"] = tree_hash(inputs["split"])
+    content["split_md5"] = split_md5
     write_json(outputs["validation"] / "validation.json", content)
     documents = data_docs(judged)
     for name, text in documents.items():

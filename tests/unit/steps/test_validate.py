@@ -17,6 +17,7 @@ from PIL import Image
 from capnet.config import Params, Validate
 from capnet.contracts import make_classes, read_split, sha256_file, tree_hash, write_classes, write_split
 from capnet.contracts.tables import MANIFEST_COLUMNS
+from capnet.data.checks import gate
 from capnet.errors import ConfigError, ContractError, DataError, GateError
 from capnet.stages import run
 
@@ -59,6 +60,21 @@ def test_warnings_are_logged_and_the_run_goes_on(
     assert (warned["name"], warned["severity"], warned["observed"]) == ("enough_positives", "warning", 6)
     assert "enough_positives" in caplog.text
     assert "cat (val)" in caplog.text
+
+
+def test_checks_hold_for_the_split_that_was_read_and_not_for_one_that_takes_its_place(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked, check = tree_hash(inputs["split"]), gate.check_split
+
+    def meanwhile(frame, *others):
+        write_split(inputs["split"] / "split.parquet", frame.iloc[::-1])
+        return check(frame, *others)
+
+    monkeypatch.setattr(gate, "check_split", meanwhile)
+    run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    assert tree_hash(inputs["split"]) != checked
+    assert read(tmp_path / "validation")["split_md5"] == checked
 
 
 def test_a_critical_failure_stops_after_writing(inputs: dict[str, Path], tmp_path: Path) -> None:
