@@ -1,5 +1,6 @@
 """What `stages.run` says where a stage cannot start."""
 
+import json
 import os
 import subprocess
 import sys
@@ -163,3 +164,34 @@ def test_settings_edited_while_a_stage_runs_are_not_recorded_with_its_outputs(
     assert done.stdout == "train: loss 0.5\n"
     if error:
         assert "train changed while stage train ran: its outputs are of the settings before" in str(error)
+
+
+@pytest.mark.parametrize("file", ["capnet/loss.py", "outputs/split/split.parquet", "reference/split.csv"])
+@pytest.mark.parametrize("content", ["before", "after", None])
+def test_files_changed_while_a_stage_runs_are_not_recorded_with_its_outputs(
+    file: str, content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC hashes dependencies when a stage ends: after a `git pull` a model of the code before was up to date."""
+    deps = ["capnet/loss.py", "outputs/split", "reference", "not_there", "${data.root}"]
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"cmd": "capnet train", "deps": deps}}}))
+    (tmp_path / "params.yaml").write_text("{}")
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("before")
+
+    def train(*arguments: object) -> dict[str, float]:
+        (tmp_path / file).unlink()
+        if content is not None:
+            (tmp_path / file).write_text(content)
+        return {"loss": 0.5}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("capnet.cli.run", train)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    done = CliRunner().invoke(main, ["train"])
+    assert done.stdout == "train: loss 0.5\n"
+    if content == "before":
+        assert done.exit_code == 0
+        return
+    assert isinstance(done.exception, ContractError)
+    assert "changed while stage train ran, so its outputs may be of what was there before" in str(done.exception)
+    assert next(item for item in deps if file.startswith(item)) in str(done.exception)
