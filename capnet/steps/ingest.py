@@ -74,9 +74,10 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
     problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
-    if not is_remote(params.data, inputs["data"]):  # DVC would record the label files of now with these rows
+    if not is_remote(params.data, inputs["data"]):  # DVC would record the files of now with these rows
         todo = "run it again: `dvc repro`, or `capnet ingest`"
-        problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in folder.changed()]
+        changed = folder.changed() + ([] if problems else _read_otherwise(root, rows, faults, settings))
+        problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in changed]
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
@@ -159,6 +160,14 @@ def _images(
     if dark.warning:
         log.warning(dark.warning)
     return rows, faults
+
+
+def _read_otherwise(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], settings: Ingest) -> list[str]:
+    """The images that would be left out and are others now: they were being copied."""
+    from capnet.data.images.image_files import inspect_image
+
+    bad = ((rows["path"].iloc[row], fault) for row, fault, _ in faults)
+    return [path for path, fault in bad if inspect_image(root / path, settings.images == "decode").fault != fault]
 
 
 def _leads_out(path: str, where: str) -> Problem:

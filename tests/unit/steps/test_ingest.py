@@ -77,6 +77,28 @@ def test_a_table_that_is_saved_while_images_are_read_is_not_taken_for_read(
     assert f"changed while stage ingest ran\n  where: {data / name}" in refused(data, tmp_path / "manifest")[0]
 
 
+@pytest.mark.parametrize("cut", [None, 100])
+def test_a_picture_that_is_still_being_copied_is_not_left_out(
+    cut: int | None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC records the pictures as they are when the stage ends, and called a manifest without this one up to date."""
+    path = data / "images" / "a.jpg"
+    whole = path.read_bytes()
+    path.unlink() if cut is None else path.write_bytes(whole[:cut])
+
+    def read(name: Path) -> bytes:
+        try:
+            return name.read_bytes()
+        finally:
+            if name == path:
+                path.write_bytes(whole)
+
+    monkeypatch.setattr("capnet.data.images.image_files.read_bytes", read)
+    (text,) = refused(data, tmp_path / "manifest", bad_images=0.9)
+    assert f"changed while stage ingest ran\n  where: {data}/images/a.jpg" in text
+    ingest(data, tmp_path / "manifest", bad_images=0.9)
+
+
 def test_two_runs_give_equal_bytes(data: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         ingest(data, tmp_path / name)
