@@ -131,7 +131,7 @@ def _stage_command(name: str) -> click.Command:
 
         under_dvc = bool(os.environ.get("DVC_STAGE")) and process_rank() == 0
         before = read_sections(Path(params)) if under_dvc else {}
-        files = _dependencies() if under_dvc else []
+        files = _dependencies() if under_dvc and not options.get("save_reference") else []  # that writes one itself
         hashes = _hashes(files)
         loaded = load(Path(params), settings)
         unread = sorted({item.partition(".")[0] for item in settings} - set(stage.sections))

@@ -195,3 +195,17 @@ def test_files_changed_while_a_stage_runs_are_not_recorded_with_its_outputs(
     assert isinstance(done.exception, ContractError)
     assert "changed while stage train ran, so its outputs may be of what was there before" in str(done.exception)
     assert next(item for item in deps if file.startswith(item)) in str(done.exception)
+
+
+def test_a_stage_that_dvc_runs_may_save_its_own_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*arguments: object) -> dict[str, float]:
+        (tmp_path / "reference").write_text("after")
+        return {}
+
+    (tmp_path / "dvc.yaml").write_text("stages: {split: {deps: [reference]}}")
+    (tmp_path / "params.yaml").write_text("{}")
+    (tmp_path / "reference").write_text("before")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("capnet.commands.save_reference.split_and_save", save)
+    monkeypatch.setenv("DVC_STAGE", "split")
+    assert CliRunner().invoke(main, ["split", "--save-reference"]).exit_code == 0
