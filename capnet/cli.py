@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -126,13 +124,16 @@ def _stage_command(name: str) -> click.Command:
     def execute(
         params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any
     ) -> None:
-        from capnet.config import load
-        from capnet.config.params import read_sections
+        from capnet.commands.dvc_stage import refusing_changes
 
-        under_dvc = bool(os.environ.get("DVC_STAGE")) and process_rank() == 0
-        before = read_sections(Path(params)) if under_dvc else {}
-        files = _dependencies() if under_dvc and not options.get("save_reference") else []  # that writes one itself
-        hashes = _hashes(files)
+        with refusing_changes(name, Path(params), options.get("save_reference", False)):
+            run_stage(params, settings, inputs, outputs, **options)
+
+    def run_stage(
+        params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any
+    ) -> None:
+        from capnet.config import load
+
         loaded = load(Path(params), settings)
         unread = sorted({item.partition(".")[0] for item in settings} - set(stage.sections))
         if unread and process_rank() == 0:
@@ -156,9 +157,6 @@ def _stage_command(name: str) -> click.Command:
             metrics = run(name, loaded, sources, targets)
         if process_rank() == 0:
             click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")
-            if under_dvc:
-                _require_unchanged(name, Path(params), before, read_sections(Path(params)))
-                _require_same_files(name, hashes, _hashes(files))
 
     options = [
         settings_options(),
@@ -191,58 +189,6 @@ def _stage_command(name: str) -> click.Command:
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
     return click.command(name, help=text, epilog=epilog)(in_order(*options)(execute))
-
-
-def _require_unchanged(name: str, path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Raise ConfigError where the settings of a stage were edited while it ran: DVC records those that it finds at the
-    end, and would call outputs of the earlier ones up to date.
-    """
-    changed = [section for section in STAGES[name].sections if before.get(section) != after.get(section)]
-    if changed:
-        from capnet.errors import ConfigError
-
-        what = f"{', '.join(changed)} changed while stage {name} ran: its outputs are of the settings before"
-        todo = f"`dvc repro` runs it with those of now; to keep its outputs, undo the change and `dvc commit -f {name}`"
-        raise ConfigError(what, str(path), todo)
-
-
-def _dependencies() -> list[str]:
-    """What the stage that DVC runs depends on, by dvc.yaml: code, outputs of earlier stages, the folder reference.
-    Without the images: ingest sees to its label tables, and later stages know an image by its hash.
-    """
-    from yaml import YAMLError
-
-    from capnet.yaml_text import read_yaml
-
-    try:
-        stages = read_yaml(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        return [item for item in stages[os.environ["DVC_STAGE"]]["deps"] if "${" not in item]
-    except (LookupError, OSError, TypeError, ValueError, YAMLError):  # a stage of the user's own, of another form
-        return []
-
-
-def _hashes(paths: list[str]) -> dict[str, str]:
-    """Hash of each file, and of each folder's files; "" of what is not there."""
-    from capnet.contracts.files import sha256_files
-
-    hashes = dict.fromkeys(paths, "")
-    for name in paths:
-        path = Path(name)
-        inside = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-        with suppress(OSError):
-            hashes[name] = sha256_files({str(file): file for file in inside})
-    return hashes
-
-
-def _require_same_files(name: str, before: dict[str, str], after: dict[str, str]) -> None:
-    """Raise ContractError where dependencies changed while a stage ran: DVC records those of the end, see above."""
-    changed = [path for path in before if after[path] != before[path]]
-    if changed:
-        from capnet.errors import ContractError, some
-
-        what = f"changed while stage {name} ran, so its outputs may be of what was there before"
-        todo = f"`dvc repro` runs it again; to keep its outputs, undo the change and `dvc commit -f {name}`"
-        raise ContractError(what, some(changed), todo)
 
 
 def entry() -> None:
