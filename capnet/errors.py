@@ -252,7 +252,7 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
         return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)
     # of a fork; other words are those of a write to a stream that does not wait
     no_process = isinstance(error, BlockingIOError) and error.strerror == os.strerror(errno.EAGAIN)
-    if no_process or str(error) == NO_THREAD:
+    if no_process or NO_THREAD in str(error):
         what = "no more processes and threads can be started: their number is limited, or memory ran out"
         return CapnetError(f"{head}{what}", where or "this process", PROCESSES)
     if "failed to map segment" in str(error):  # an ImportError of a library in C, without a number

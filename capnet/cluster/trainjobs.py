@@ -145,12 +145,12 @@ class TrainJobs:
         raises ClusterError.
         """
         deadline = time.monotonic() + (GONE_SECONDS if patience is None else patience)
-        is_deleted, reason = False, "it is still there"
+        is_requested, reason = False, "it is still there"
         while True:
             try:
-                if not is_deleted:
+                if not is_requested:
                     self.api.delete(f"{self.collection}/{name}")
-                    is_deleted = True
+                    is_requested = True
                 elif self.find(name) is None:
                     log.info("TrainJob %s is removed", name)
                     return True

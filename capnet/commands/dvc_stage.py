@@ -28,14 +28,16 @@ def refusing_changes(name: str, params: Path, saves_reference: bool = False) -> 
         ConfigError: a section that the stage reads was edited.
         ContractError: code, an output of an earlier stage or the folder reference changed.
     """
-    if not os.environ.get("DVC_STAGE") or process_rank() != 0:
+    stage = os.environ.get("DVC_STAGE", "")  # its name in dvc.yaml
+    if not stage or process_rank() != 0:
         yield
         return
-    paths = [] if saves_reference else _dependencies()
-    sections, hashes = read_sections(params), _hashes(paths)
+    sections = read_sections(params)
+    paths = [] if saves_reference else _dependencies(str((sections.get("data") or {}).get("root")))
+    hashes = _hashes(paths)
     yield
     sections_now, hashes_now = read_sections(params), _hashes(paths)
-    todo = f"`dvc repro` runs it again; to keep its outputs, undo the change and `dvc commit -f {name}`"
+    todo = f"`dvc repro` runs it again; to keep its outputs, undo the change and `dvc commit -f {stage}`"
     edited = [section for section in STAGES[name].sections if sections.get(section) != sections_now.get(section)]
     if edited:
         what = f"{', '.join(edited)} changed while stage {name} ran: its outputs are of the settings before"
@@ -46,18 +48,20 @@ def refusing_changes(name: str, params: Path, saves_reference: bool = False) -> 
         raise ContractError(what, some(changed), todo)
 
 
-def _dependencies() -> list[str]:
+def _dependencies(images: str) -> list[str]:
     """What the stage that DVC runs depends on, by dvc.yaml: code, outputs of earlier stages, the folder reference.
-    Without the images: ingest sees to its label tables, and later stages know an image by its hash.
+    Without the folder ``images``: ingest sees to its label tables, and later stages know an image by its hash.
     """
     from yaml import YAMLError
 
     from capnet.yaml_text import read_yaml
 
+    # sub/dvc.yaml:train where DVC was started above, train@3 of a matrix
+    name = os.environ["DVC_STAGE"].rpartition(":")[2].partition("@")[0]
     try:
-        stages = read_yaml(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        return [item for item in stages[os.environ["DVC_STAGE"]]["deps"] if "${" not in item]
-    except (LookupError, OSError, TypeError, ValueError, YAMLError):  # a stage of the user's own, of another form
+        stage = read_yaml(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+        return [item for item in stage.get("do", stage)["deps"] if "${" not in item and item != images]
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, YAMLError):  # of another form, or with a wdir
         return []
 
 
@@ -66,7 +70,7 @@ def _hashes(paths: list[str]) -> dict[str, str]:
     hashes = dict.fromkeys(paths, "")
     for name in paths:
         path = Path(name)
-        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         with suppress(OSError):
+            files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
             hashes[name] = sha256_files({str(file): file for file in files if file.parent.name != "__pycache__"})
     return hashes

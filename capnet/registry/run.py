@@ -88,8 +88,8 @@ def _points(client: MlflowClient, run: Run, names: Iterable[str]) -> Iterator[Me
 
 
 def process_tag() -> dict[str, str]:
-    """The tag by which a later registration on this machine sees that this one died. A run that was given from outside
-    gets none: whoever opened it ends it.
+    """The tag by which a later registration on this machine sees that this one died. A run from outside gets
+    none: whoever opened it ends it.
     """
     return {} if outside_run() else {PROCESS: f"{host()}.{os.getpid()}"}
 

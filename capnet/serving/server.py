@@ -45,9 +45,10 @@ def main(model: str, host: str, port: int) -> None:
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits
     from capnet.state import use_own_temporary_folder
-    from capnet.streams import open_closed_streams
+    from capnet.streams import name_sudden_end, open_closed_streams
 
     open_closed_streams()
+    name_sudden_end()
     use_own_temporary_folder()  # of a model and of requests; what SIGTERM leaves in it goes with the next command
     with exits("server"), machine_faults():
         need_docstrings()

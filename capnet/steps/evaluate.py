@@ -85,7 +85,7 @@ def evaluate(
     table = read_split(split_dir / "split.parquet")
     rows = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLITS}
     config = read_model_config(model_dir)
-    measured = _measured(model_dir, split_dir)
+    measured = _input_hashes(model_dir, split_dir)
     require_fitted_rows(config, table, model_dir / "config.json")
     require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
@@ -119,13 +119,14 @@ def evaluate(
     if log is not None:
         log(headline_means(results["evaluation"]), 0)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
-    if _measured(model_dir, split_dir) != measured:  # by a training in another shell: parts of two models were read
+    if _input_hashes(model_dir, split_dir) != measured:  # by a training in another shell: parts of two models were read
         what = "the model or the split was replaced while it was evaluated"
-        raise ContractError(what, str(model_dir), "let the stage that writes it end, then run `capnet evaluate` again")
+        todo = "let the stage that writes it end, then run `capnet evaluate` again"
+        raise ContractError(what, f"{model_dir}, {split_dir}", todo)
     return stage_figures(results["evaluation"])
 
 
-def _measured(model: Path, split: Path) -> dict[str, str]:
+def _input_hashes(model: Path, split: Path) -> dict[str, str]:
     """What the figures hold for."""
     return {"model_md5": tree_hash(model), "split_md5": tree_hash(split)}
 

@@ -8,12 +8,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from capnet.concurrency import in_threads
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
 from capnet.data.annotations.added import add_images, headers_elsewhere
@@ -25,8 +23,6 @@ from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem, counted, some
-from capnet.progress import track
-from capnet.runtime import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +57,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
     corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
+    # with a folder of its own: what no stage reads may change
     _warn_of_unread_tables(DataFolder(root, params.data.links), settings)
     problems, outside, unlisted = [*annotations.problems, *mistakes], set[int](), list[Problem]()
     # before images are copied: they may take the place of the copies of label files
@@ -76,7 +73,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
     if not is_remote(params.data, inputs["data"]):  # DVC would record the files of now with these rows
         todo = "run it again: `dvc repro`, or `capnet ingest`"
-        changed = folder.changed() + ([] if problems else _read_otherwise(root, rows, faults, settings))
+        changed = folder.changed() + ([] if problems else _read_otherwise(root, annotations, faults, settings))
         problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in changed]
     if problems:
         raise DataError(problems=problems)
@@ -131,7 +128,7 @@ def _images(
     import pandas as pd
 
     from capnet.data.images.dark import Dark
-    from capnet.data.images.image_files import AHEAD, ImageFile, inspect_image, require_read
+    from capnet.data.images.image_files import ImageFile, inspect_images, require_read
 
     rows = annotations.rows
     if settings.images == "listed":
@@ -139,12 +136,9 @@ def _images(
             if name not in rows:
                 rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
         return rows, []
-    inspect = partial(inspect_image, decode=settings.images == "decode")
-    threads = min(8, cores())  # Pillow and hashlib let go of the lock
-    inside = [row for row in range(len(rows)) if row not in outside]
-    read = in_threads((root / path for path in rows["path"].iloc[inside]), inspect, threads, AHEAD * threads)
-    images = [ImageFile()] * len(rows)
-    for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
+    inside, images = [row for row in range(len(rows)) if row not in outside], [ImageFile()] * len(rows)
+    read = inspect_images(root, rows["path"].iloc[inside].tolist(), decode=settings.images == "decode")
+    for row, image in zip(inside, read, strict=True):
         images[row] = image
     require_read(images, rows["path"].tolist(), annotations.where)  # left out, good images would be lost
     faults: list[Fault] = []
@@ -162,12 +156,17 @@ def _images(
     return rows, faults
 
 
-def _read_otherwise(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], settings: Ingest) -> list[str]:
+def _read_otherwise(root: Path, annotations: Annotations, faults: Sequence[Fault], settings: Ingest) -> list[str]:
     """The images that would be left out and are others now: they were being copied."""
-    from capnet.data.images.image_files import inspect_image
+    from capnet.data.images.decode import NO_MEMORY
+    from capnet.data.images.image_files import inspect_images, require_read
 
-    bad = ((rows["path"].iloc[row], fault) for row, fault, _ in faults)
-    return [path for path, fault in bad if inspect_image(root / path, settings.images == "decode").fault != fault]
+    numbers, before = [row for row, *_ in faults], [fault for _, fault, _ in faults]
+    paths = annotations.rows["path"].iloc[numbers].tolist()
+    images = [*inspect_images(root, paths, decode=settings.images == "decode")]
+    require_read(images, paths, lambda number: annotations.where(numbers[number]))
+    rows = zip(paths, before, images, strict=True)
+    return [path for path, fault, image in rows if image.fault not in (fault, NO_MEMORY) and fault != NO_MEMORY]
 
 
 def _leads_out(path: str, where: str) -> Problem:

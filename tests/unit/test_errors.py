@@ -53,7 +53,12 @@ def test_an_output_that_is_full_is_named(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), RuntimeError("can't start new thread")]
+    "error",
+    [
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+        RuntimeError("can't start new thread"),
+        RuntimeError("Caught RuntimeError in pin memory thread: can't start new thread"),
+    ],
 )
 def test_a_limit_of_processes_blames_no_file_and_no_memory(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(CapnetError) as caught, machine_faults(), named_faults(tmp_path / "predictions.csv"):

@@ -48,11 +48,12 @@ class DataFolder:
         if self.leads_out(name):
             what = f"{name!r} is reached through a link that leaves the data folder"
             raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")
-        self._states.setdefault(name, self._state(name))
+        if name not in self._states:
+            self._states[name] = self._state(name)
         return self._root / name
 
     def changed(self) -> list[str]:
-        """The files and folders that were asked for and are others now, sorted."""
+        """The files and folders that were asked for and are others now by size, time or names, sorted."""
         return sorted(name for name, state in self._states.items() if self._state(name) != state)
 
     def _state(self, name: str) -> object:

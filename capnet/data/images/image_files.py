@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from capnet.concurrency import in_threads
 from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.decode import READ_AGAIN, Unusable, decoder_faults, file_faults, is_passing, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 from capnet.errors import CapnetError, Problem
+from capnet.progress import track
+from capnet.runtime import cores
 
 AHEAD = 64  # images per thread that are read before they are asked for
 
@@ -55,6 +59,20 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
     except Unusable as error:
         return ImageFile(fault=str(error), is_passing=is_passing(error))
     return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=value)
+
+
+def inspect_images(root: Path, paths: Sequence[str], decode: bool = True) -> Iterator[ImageFile]:
+    """Read image files in threads, with progress.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: of the images.
+        decode: as in ``inspect_image``.
+    """
+    threads = min(8, cores())  # Pillow and hashlib let go of the lock
+    inspect = partial(inspect_image, decode=decode)
+    read = in_threads((root / path for path in paths), inspect, threads, AHEAD * threads)
+    return track(read, "reading images", len(paths))
 
 
 def require_read(images: Sequence[ImageFile], paths: Sequence[str], where: Callable[[int], str]) -> None:

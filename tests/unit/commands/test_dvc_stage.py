@@ -36,19 +36,24 @@ def test_settings_edited_while_a_stage_runs_are_not_recorded_with_its_outputs(
 
 @pytest.mark.parametrize("file", ["capnet/loss.py", "outputs/split/split.parquet", "reference/split.csv"])
 @pytest.mark.parametrize("content", ["before", "after", None])
+@pytest.mark.parametrize("stage", ["train", "mine/dvc.yaml:train", "train@3"])
 def test_files_changed_while_a_stage_runs_are_not_recorded_with_its_outputs(
-    file: str, content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, content: str | None, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DVC hashes dependencies when a stage ends: after a `git pull` a model of the code before was up to date."""
-    deps = ["capnet/loss.py", "mine", "outputs/split", "reference", "not_there", "${data.root}"]
-    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"cmd": "capnet train", "deps": deps}}}))
-    (tmp_path / "params.yaml").write_text("{}")
+    deps = ["capnet/loss.py", "mine", "outputs/split", "reference", "not_there", "pictures", "${data.root}"]
+    entry = {"cmd": "capnet train", "deps": deps}
+    entry = {"foreach": [3], "do": entry} if "@" in stage else entry
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": entry}}))
+    (tmp_path / "params.yaml").write_text("{data: {root: pictures}}")
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text("before")
     (tmp_path / "mine/__pycache__").mkdir(parents=True)
+    (tmp_path / "pictures").mkdir()
 
     def train(*arguments: object) -> dict[str, float]:
         (tmp_path / "mine/__pycache__/loss.pyc").touch()  # Python compiles what a stage imports
+        (tmp_path / "pictures/new.jpg").touch()
         (tmp_path / file).unlink()
         if content is not None:
             (tmp_path / file).write_text(content)
@@ -56,7 +61,7 @@ def test_files_changed_while_a_stage_runs_are_not_recorded_with_its_outputs(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("capnet.cli.run", train)
-    monkeypatch.setenv("DVC_STAGE", "train")
+    monkeypatch.setenv("DVC_STAGE", stage)
     done = CliRunner().invoke(main, ["train"])
     assert done.stdout == "train: loss 0.5\n"
     if content == "before":
@@ -65,6 +70,7 @@ def test_files_changed_while_a_stage_runs_are_not_recorded_with_its_outputs(
     assert isinstance(done.exception, ContractError)
     assert "changed while stage train ran, so its outputs may be of what was there before" in str(done.exception)
     assert next(item for item in deps if file.startswith(item)) in str(done.exception)
+    assert f"`dvc commit -f {stage}`" in str(done.exception)
 
 
 def test_a_stage_that_dvc_runs_may_save_its_own_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 import pytest
 
 from capnet.contracts import read_classes, read_manifest
+from capnet.errors import CapnetError
 from tests.unit.steps import ingested
 from tests.unit.steps.ingested import ingest, picture, refused
 
@@ -97,6 +98,26 @@ def test_a_picture_that_is_still_being_copied_is_not_left_out(
     (text,) = refused(data, tmp_path / "manifest", bad_images=0.9)
     assert f"changed while stage ingest ran\n  where: {data}/images/a.jpg" in text
     ingest(data, tmp_path / "manifest", bad_images=0.9)
+
+
+def test_a_bad_picture_that_is_not_read_again_is_not_called_changed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, times = data / "images" / "a.jpg", 0
+    path.write_bytes(b"damaged")
+
+    def read(name: Path) -> bytes:
+        nonlocal times
+        times += name == path
+        if times == 2:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return name.read_bytes()
+
+    monkeypatch.setattr("capnet.data.images.image_files.read_bytes", read)
+    with pytest.raises(CapnetError, match=os.strerror(errno.ESTALE)) as caught:
+        ingest(data, tmp_path / "manifest", bad_images=0.9)
+    assert caught.value.exit_code == 1
+    assert "changed" not in str(caught.value)
 
 
 def test_two_runs_give_equal_bytes(data: Path, tmp_path: Path) -> None:

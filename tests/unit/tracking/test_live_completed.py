@@ -137,7 +137,7 @@ def test_training_again_what_is_registered_completes_its_own_run(
         check_complete(server, run_id)
 
 
-def test_a_given_run_is_adopted_and_left_open(
+def test_a_run_from_outside_is_adopted_and_left_open(
     proxy: Unreliable, server: str, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(server)
