@@ -33,7 +33,8 @@ def refusing_changes(name: str, params: Path, saves_reference: bool = False) -> 
         yield
         return
     sections = read_sections(params)
-    paths = [] if saves_reference else _dependencies(str((sections.get("data") or {}).get("root")))
+    data = sections.get("data")  # not yet checked
+    paths = [] if saves_reference else _dependencies(data.get("root") if isinstance(data, dict) else None)
     hashes = _hashes(paths)
     yield
     sections_now, hashes_now = read_sections(params), _hashes(paths)
@@ -48,7 +49,7 @@ def refusing_changes(name: str, params: Path, saves_reference: bool = False) -> 
         raise ContractError(what, some(changed), todo)
 
 
-def _dependencies(images: str) -> list[str]:
+def _dependencies(images: object) -> list[str]:
     """What the stage that DVC runs depends on, by dvc.yaml: code, outputs of earlier stages, the folder reference.
     Without the folder ``images``: ingest sees to its label tables, and later stages know an image by its hash.
     """

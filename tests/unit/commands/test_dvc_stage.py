@@ -85,3 +85,17 @@ def test_a_stage_that_dvc_runs_may_save_its_own_reference(tmp_path: Path, monkey
     monkeypatch.setattr("capnet.commands.save_reference.split_and_save", save)
     monkeypatch.setenv("DVC_STAGE", "split")
     assert CliRunner().invoke(main, ["split", "--save-reference"]).exit_code == 0
+
+
+@pytest.mark.parametrize("content", ["data: [1]\n", "data: text\n", "", "- 1\n"])
+def test_settings_of_another_form_are_refused_as_without_dvc(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    refusals = []
+    for stage in ("", "train"):
+        monkeypatch.setenv("DVC_STAGE", stage)
+        refusals.append(CliRunner().invoke(main, ["train"]).exception)
+    assert str(refusals[0]) == str(refusals[1])
+    assert isinstance(refusals[1], ConfigError | ContractError)
