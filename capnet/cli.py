@@ -121,13 +121,11 @@ def _setting_instead(error: click.NoSuchOption) -> str:
 def _stage_command(name: str) -> click.Command:
     stage = STAGES[name]
 
-    def execute(
-        params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any
-    ) -> None:
+    def execute(params: str, **options: Any) -> None:
         from capnet.commands.dvc_stage import refusing_changes
 
         with refusing_changes(name, Path(params), options.get("save_reference", False)):
-            run_stage(params, settings, inputs, outputs, **options)
+            run_stage(params, **options)
 
     def run_stage(
         params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, what is said at a sudden end, and loggers that are quiet for a while."""
+"""Standard streams that are closed, the message of a sudden end, and loggers that are quiet for a while."""
 
 from __future__ import annotations
 

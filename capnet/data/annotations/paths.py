@@ -24,7 +24,7 @@ class DataFolder:
         self._root, self._links = root, links
         self._real = os.path.realpath(root)
         self._leaving: dict[str, bool] = {}  # by folder, so that a file costs one system call
-        self._states: dict[str, object] = {}  # of what was asked for, as it was then
+        self._states: dict[str, object] = {}  # of each file and folder when it was first handed out
 
     def __str__(self) -> str:
         return str(self._root)
@@ -53,7 +53,7 @@ class DataFolder:
         return self._root / name
 
     def changed(self) -> list[str]:
-        """The files and folders that were asked for and are others now by size, time or names, sorted."""
+        """The files and folders that were handed out and are others now by size, time or names, sorted."""
         return sorted(name for name, state in self._states.items() if self._state(name) != state)
 
     def _state(self, name: str) -> object:

@@ -1,4 +1,4 @@
-"""What is said of a thresholds.json that no stage wrote."""
+"""The message about a thresholds.json that no stage wrote."""
 
 from __future__ import annotations
 
