@@ -64,3 +64,24 @@ def test_names_of_files_that_are_not_utf8_are_refused_with_the_way_out(program: 
     assert done.returncode == 2
     assert "names of files for ascii, not for UTF-8" in done.stderr
     assert "set PYTHONUTF8=1" in done.stderr
+
+
+@pytest.mark.slow
+def test_large_tensors_lie_in_huge_pages_where_the_system_grants_them() -> None:
+    system = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not system.is_file() or "[never]" in system.read_text():
+        pytest.skip("this system grants no transparent huge pages")
+    script = """
+import capnet.steps.train, capnet.steps.evaluate, open_clip, timm, transformers
+from capnet.config import Runtime
+from capnet.runtime import prepare
+prepare(Runtime())
+import torch
+tensor = torch.ones(16 << 20)
+print(next(line.split()[1] for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHugePages")))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True, timeout=300, check=True
+    )
+    assert int(result.stdout) >= 60_000, "of the tensor's 65,536 kB"
