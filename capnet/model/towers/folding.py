@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 TOLERANCE = 1e-3  # of the outputs' size, in fp32, where rounding alone gives 1e-6
@@ -20,7 +21,8 @@ def folded(tower: Any, size: int) -> Any:
     """A copy of a frozen convolutional tower without its batch normalisation, in channels last.
 
     A normalisation is folded where it is the next child after a convolution, as in open_clip's and timm's networks.
-    Whether a network runs its children in another order is not looked up but tried.
+    Convolutions that pad as TensorFlow does pad evenly in it, which is right where their inputs have even sizes.
+    Whether they have, and whether a network runs its children in another order, is not looked up but tried.
 
     Args:
         tower: images [image, 3, size, size] -> features, in evaluation mode, in fp32.
@@ -31,20 +33,46 @@ def folded(tower: Any, size: int) -> Any:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules()):
         return None
-    whole = copy.deepcopy(tower).to(memory_format=torch.channels_last)
-    _fold(whole)
     parameter = next(tower.parameters())
     made = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(parameter) * 4 - 2
     expected = tower(made)
-    return whole if (whole(made) - expected).abs().max() <= TOLERANCE * expected.abs().max() else None
+    for evenly in (True, False):
+        whole = copy.deepcopy(tower).to(memory_format=torch.channels_last)
+        _fold(whole, evenly)
+        if (whole(made) - expected).abs().max() <= TOLERANCE * expected.abs().max():
+            return whole
+    return None
 
 
-def _fold(module: nn.Module) -> None:
+def _fold(module: nn.Module, evenly: bool) -> None:
+    from timm.layers.conv2d_same import Conv2dSame
+
     children = list(module.named_children())
     for _, child in children:
-        _fold(child)
+        _fold(child, evenly)
     for (name, convolution), (following, normalisation) in pairwise(children):
         if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(convolution, normalisation))
+            fused = fuse_conv_bn_eval(convolution, normalisation)
+            is_uneven = evenly and isinstance(fused, Conv2dSame) and fused.stride == (2, 2)
+            setattr(module, name, _padding_evenly(fused) if is_uneven else fused)
             # timm's normalisation brings the activation along
             setattr(module, following, getattr(normalisation, "act", None) or nn.Identity())
+
+
+def _padding_evenly(convolution: nn.Conv2d) -> nn.Conv2d:
+    """TensorFlow's "same" convolution of stride 2, where the input's sizes are even: a row and a column more are padded
+    behind the image than in front of it. A row and a column of zeros in front of the kernel make both equal, so that no
+    padded copy of the input is written.
+    """
+    height, width = convolution.kernel_size
+    even = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        (height + 1, width + 1),
+        stride=2,
+        padding=(height // 2, width // 2),
+        groups=convolution.groups,
+    )
+    weight = pad(convolution.weight, (1, 0, 1, 0)).contiguous(memory_format=torch.channels_last)
+    even.weight, even.bias = nn.Parameter(weight, requires_grad=False), convolution.bias
+    return even

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from capnet.model.towers import folding
 from capnet.model.towers.folding import folded
 
 SIZE = 32
@@ -45,6 +46,31 @@ def test_networks_of_timm_are_the_same_function_without_normalisation(name):
     import timm
 
     assert_folded(with_statistics(timm.create_model(name, num_classes=0)))
+
+
+@pytest.mark.parametrize("size", [64, 96, 224])
+@torch.no_grad()
+def test_tensorflows_padding_writes_no_padded_copy(size, monkeypatch):
+    import timm
+    from timm.layers import Conv2dSame
+
+    network = with_statistics(timm.create_model("tf_efficientnet_lite0", num_classes=0))
+    whole = folded(network, size)
+    assert not any(isinstance(module, Conv2dSame) for module in whole.modules())
+    monkeypatch.setattr(folding, "_padding_evenly", lambda convolution: convolution)
+    padded = folded(network, size)
+    assert any(isinstance(module, Conv2dSame) for module in padded.modules())
+    # no bit differs on an EPYC with avx512_bf16, in fp32 and bf16; other kernels may add in another order
+    torch.testing.assert_close(whole(images(size)), padded(images(size)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [48, 65])
+@torch.no_grad()
+def test_tensorflows_padding_stays_where_a_size_on_the_way_is_odd(size):
+    import timm
+
+    network = with_statistics(timm.create_model("tf_efficientnet_lite0", num_classes=0))
+    torch.testing.assert_close(folded(network, size)(images(size)), network(images(size)), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
