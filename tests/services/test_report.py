@@ -53,6 +53,21 @@ def test_printed_findings_have_every_class_and_its_bar(tmp_path: Path) -> None:
     assert len({width for *_, width in rows}) == 1, "bars of both tables have one scale"
 
 
+def test_findings_on_a_phone_break_no_short_name(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run", 3, 60, names=["person", "elephant", "giraffe"])
+    html = page([], read_split(made.split / "split.parquet"), read_classes(made.split / "classes.json"), [])
+    (tmp_path / "validation.html").write_text(html)
+    (tmp_path / "profile").mkdir()
+    tall = """[...document.querySelectorAll("tbody th")].map(cell => [cell.textContent, cell.firstChild]).filter(
+        ([_, text]) => { const range = document.createRange(); range.selectNode(text);
+                         return range.getClientRects().length > 1; }).map(([name]) => name)"""
+    with Browser(tmp_path / "profile") as window:
+        window.tell("Emulation.setDeviceMetricsOverride", width=320, height=844, deviceScaleFactor=1, mobile=False)
+        window.open(f"file://{tmp_path}/validation.html")
+        window.wait("Known positives of every class")
+        assert window.ask(tall) == []
+
+
 def test_tables_are_sorted_by_name_as_text_and_by_figure_as_number(tmp_path: Path) -> None:
     names = ["fish 10", "fish 2", "3D printer", "3D glasses", "Infinity", "-", "apple", "12 cans"]
     made = make_run(tmp_path / "run", len(names), 60, names=names, empty=(6,))
