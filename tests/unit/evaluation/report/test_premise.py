@@ -55,3 +55,10 @@ def test_a_graph_of_another_source_is_no_check_of_the_premise(tmp_path: Path) ->
     counts_win = {"tail": Premise(9, 0, 0.3, 0.4, -0.1, -0.2, -0.02)}
     assert "premise" in premise_sentence(counts_win, "text")
     assert "premise" not in premise_sentence(counts_win, "cooccurrence")
+
+
+def test_without_a_tail_nothing_is_said_about_the_premise() -> None:
+    counts_win = Premise(9, 0, 0.3, 0.4, -0.1, -0.2, -0.02)
+    sentence = premise_sentence({"all": counts_win, "head": counts_win}, "text")
+    assert "the training counts are the better guide over all classes (there is no tail): mean Spearman" in sentence
+    assert "premise" not in sentence
