@@ -105,19 +105,21 @@ def read_limits() -> Limits:
     return limits
 
 
-def request_files(model_input: pd.DataFrame, folder: Path, clock: Clock) -> list[Path]:
+def request_files(model_input: pd.DataFrame, folder: Path, *clocks: Clock | Limits) -> list[Path]:
     """A file per image, written to ``folder``.
 
     Args:
         model_input: has a column ``image``.
         folder: where the images are written.
-        clock: what the request may hold, and the time that it has left.
+        clocks: the clock: what the request may hold, and the time that it has left. The copies of ``pyfunc.py`` that
+            earlier versions registered with their models give the limits before it, or neither.
 
     Raises:
         DataError: there is no such column, or a row is no image within the limits; every such row is named.
         TooSlow: the request has had its time.
         CapnetError, OSError: the machine does not read an image, which may be good.
     """
+    clock = next((item for item in clocks if isinstance(item, Clock)), None) or Clock(read_limits())
     limits = clock.limits
     if COLUMN not in getattr(model_input, "columns", ()):
         raise DataError(
