@@ -14,7 +14,7 @@ from capnet.data.annotations.paths import DataFolder, normal_path, without_suffi
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
 from capnet.data.annotations.rows import NAME_COLUMNS, Annotations, LeftOut
 from capnet.data.annotations.tables import open_table
-from capnet.errors import DataError, Problem, Problems
+from capnet.errors import DataError, Problem, Problems, counted, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,11 +66,12 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     for name, kind in frames[0].dtypes.items():  # of columns that a table may lack
         rows[name] = rows[name].astype(kind)
     first = len(annotations.rows)
+    relocated = _other_locations(rows, first, annotations.left_out, settings)
     left_out = _named_by_format(rows, first, annotations.left_out)
     again, mistakes = _repetitions(rows, first, settings)
     rows = rows.drop(index=again).reset_index(drop=True)
     problems = [problem for part in parts for problem in part.problems] + mistakes
-    warnings = [warning for part in parts for warning in part.warnings] + warnings
+    warnings = [warning for part in parts for warning in part.warnings] + warnings + relocated
     added = rows[first:]
     if rows["group"][:first].notna().any() and (alone := int(added["group"].isna().sum())):
         warnings.append(
@@ -149,6 +150,27 @@ def headers_elsewhere(folder: DataFolder, settings: Ingest) -> dict[str, set[str
         with suppress(DataError, OSError):
             headers[name] = {*open_table(folder.path(name), (), ()).header}
     return headers
+
+
+def _other_locations(rows: pd.DataFrame, first: int, left_out: LeftOut, settings: Ingest) -> list[str]:
+    """A warning where added rows, from ``first`` on, give images another group than the location that the format gives
+    them, as the pages of earlier versions of capnet label did.
+    """
+    images = [image for images in left_out.values() for image in images if image.group and not image.is_burst]
+    locations = {normal_path(image.path): image.group for image in images}
+    pairs = zip(rows["path"][first:], rows["group"][first:], strict=True)
+    other = [
+        f"{path} ({group!r} for {location!r})"
+        for path, group in pairs
+        if isinstance(group, str) and (location := locations.get(path)) not in (None, group)
+    ]
+    if not other:
+        return []
+    return [
+        f"{counted(len(other), 'image')} of {settings.added} with another group than the location in the annotations:"
+        f" {some(other)}. Where the location is right, empty these cells of column group: else images of one camera may"
+        " get into two splits, and the figures flatter"
+    ]
 
 
 def _named_by_format(rows: pd.DataFrame, first: int, left_out: LeftOut) -> LeftOut:

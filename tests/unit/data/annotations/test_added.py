@@ -259,8 +259,10 @@ def test_an_image_that_the_format_lists_keeps_its_id_location_and_burst(tmp_path
         ("new/9.jpg", "", ""),
     ]
     assert [image.path for images in annotations.left_out.values() for image in images] == ["./a/3.jpg", "./a/4.jpg"]
-    (warning,) = annotations.warnings
-    assert warning.startswith("1 of 3 images of added have no group")
+    relocated, alone = annotations.warnings
+    assert alone.startswith("1 of 3 images of added have no group")
+    assert "1 image of added with another group than the location" in relocated
+    assert "a/2.jpg ('elsewhere' for 'site 0'). Where" in relocated
 
 
 def test_so_does_one_that_the_format_calls_corrupt(tmp_path: Path) -> None:
