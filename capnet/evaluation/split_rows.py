@@ -156,7 +156,8 @@ def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Pa
     own = fitted_rows_hash(table)
     if config.get("fitted_rows", own) != own:
         what = "the model was trained or chosen on other rows than those of this split, and some may be test rows here"
-        raise ContractError(what, str(path), "run `capnet train` again after `capnet split`")
+        todo = "run `capnet train` again after `capnet split`, also where an earlier version trained this model on the"
+        raise ContractError(what, str(path), f"{todo} same rows: what it wrote about them cannot be compared")
 
 
 def require_measured(evaluation: Mapping[str, Any], model: Path, path: Path) -> None:
