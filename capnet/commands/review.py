@@ -59,9 +59,9 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
         raise DataError(problems=[*problems, *mistakes])
     new = filled_in.keys() - before.keys()
     if differing := {key for key in filled_in.keys() & before.keys() if filled_in[key] != before[key]}:
-        base, is_newer = _written(out / PAGE), (out / TABLE).stat().st_mtime > corrections.stat().st_mtime
-        for key in differing:  # where people changed both, what was written last counts
-            if filled_in[key] != base.get(key) and (is_newer or before[key] == base.get(key)):
+        base, is_older = _written(out / PAGE), (out / TABLE).stat().st_mtime < corrections.stat().st_mtime
+        for key in differing:  # where people changed both, what was written last counts; a restore makes times equal
+            if filled_in[key] != base.get(key) and (not is_older or before[key] == base.get(key)):
                 new.add(key)
     if new:
         lost = counted(len(new), "label")

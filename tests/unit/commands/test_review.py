@@ -120,6 +120,28 @@ def test_labels_that_people_filled_in_are_not_lost(
     assert table.read_text() == earlier, "nobody had changed it here"
 
 
+def test_answers_are_not_lost_where_a_restore_made_all_times_equal(
+    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--outputs", str(make_outputs()["model"].parent)]
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("data: {root: data}\n")
+    table, corrections = Path("review/corrections.csv"), Path("data/corrections.csv")
+    CliRunner().invoke(command, arguments, catch_exceptions=False)
+    asked = table.read_text()
+    corrections.write_text(asked.replace(",,", ",no,", 1))
+    CliRunner().invoke(command, arguments, catch_exceptions=False)
+    ours = asked.replace(",,", ",yes,", 1)
+    table.write_text(ours)
+    corrections.write_text(asked.replace(",,", ",unknown,", 1))  # and a colleague another one
+    for path in (table, corrections):
+        os.utime(path, (0, 0))
+    with pytest.raises(DataError, match=r"1 label filled in here would be lost"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert table.read_text() == ours
+
+
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:
     outputs = make_outputs()["model"].parent
     assert not (outputs / "model" / "out_of_fold.parquet").exists()
