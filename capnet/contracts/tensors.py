@@ -53,13 +53,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         _check_header(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("capnet", "{}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            with reading(path):
+                content = json.loads(text)
+            check_schema(content, path)  # first: another program's file may be larger than the memory
+            # copies: the library's own are the file's pages, so a file that is written over would change a loaded model
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (SafetensorError, MemoryError, OSError, RuntimeError, ValueError) as error:  # torch maps the file
         refuse_unread(error, path)
         raise ContractError(f"not a safetensors file: {error}", str(path), AGAIN) from None
-    with reading(path):
-        content = json.loads(text)
-    check_schema(content, path)
     if not isinstance(content.get("metadata"), dict):
         raise ContractError("metadata is missing", str(path), AGAIN)
     return tensors, content["metadata"]

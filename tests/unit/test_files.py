@@ -13,10 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from faults.bounded import bounded
 
 from capnet.contracts import code_hash, csv_text, read_csv_rows, read_json, read_predictions
-from capnet.contracts.tensors import read_tensors
+from capnet.contracts.tensors import read_tensors, write_tensors
 from capnet.errors import CapnetError, ContractError
 
 
@@ -60,6 +61,17 @@ def test_tensors_that_no_memory_can_map_are_a_damaged_file_that_is_named(tmp_pat
         file.truncate(8 + len(head) + 2**40)
     with pytest.raises(ContractError, match=r"graph\.safetensors"):
         read_tensors(path)
+
+
+def test_a_file_that_is_written_over_does_not_change_tensors_that_were_read(tmp_path: Path) -> None:
+    """As `cp` and `rsync --inplace` do with the model folder of a running server."""
+    path, other = tmp_path / "file.safetensors", tmp_path / "other.safetensors"
+    write_tensors(path, {"weight": torch.zeros(1000, 10)}, {})
+    write_tensors(other, {"weight": torch.ones(1000, 10)}, {})
+    tensors, _ = read_tensors(path)
+    with open(path, "r+b") as file:
+        file.write(other.read_bytes())
+    assert not tensors["weight"].any()
 
 
 def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
