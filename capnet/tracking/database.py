@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -94,6 +95,8 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
         if _is_only_begun(database):
             os.replace(database, database.with_name(f"{database.name}.unfinished"))
         if not database.exists():
+            if database.is_symlink():  # the store's volume is not mounted: a new store would take the link's place
+                raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", str(database))
             _make(database, make)
         yield
     finally:
