@@ -281,3 +281,11 @@ def test_an_image_that_the_machine_cannot_read_is_not_left_out(
     assert "0008.png" in problem.what
     assert "again" in problem.todo
     assert caught.value.exit_code == 1
+
+
+def test_a_label_table_that_is_a_broken_link_is_not_called_absent(data: Path, tmp_path: Path) -> None:
+    (data / "labels.csv").rename(data / "old.txt")
+    (data / "labels.csv").symlink_to("tables/labels.csv")
+    (message,) = refused(data, tmp_path / "manifest")
+    assert "ingest.labels = 'labels.csv' is no plain file, or a broken link" in message
+    assert "rename" not in message

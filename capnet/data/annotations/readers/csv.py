@@ -136,6 +136,9 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
     if not entries:
         what = "there is no data folder" if entries is None else "the data folder is empty"
         raise DataError(what, str(folder), _how_to_begin(folder, settings))
+    if folder.has(settings.labels):
+        what = f"ingest.labels = {settings.labels!r} is no plain file, or a broken link"
+        raise DataError(what, str(table), "put the table itself there, or name another file")
     raise DataError(f"the data folder has no {settings.labels}", str(folder), _advice(folder, settings, entries))
 
 
