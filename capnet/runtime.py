@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MOST_WORKERS = 16
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+MAPPED, KEPT = 256 * 2**20, 2**30
+GLIBC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,7 @@ def prepare(settings: Runtime) -> Machine:
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # torch reads it with its first tensor. In pages of 4 kB a tower spends a fifth of its time on asking for memory
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _keep_memory()
     import torch
 
     torch.set_num_threads(settings.threads)
@@ -81,6 +84,19 @@ def prepare(settings: Runtime) -> Machine:
     if bf16 and not _has_bf16(settings.device):
         log.warning("bf16 is slow on this %s; runtime.precision: fp32 gives other scores", settings.device)
     return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))
+
+
+def _keep_memory() -> None:
+    """Let the C library keep memory that tensors of up to MAPPED bytes leave, up to KEPT bytes, for the next ones. By
+    default glibc returns it to the system, and a tower spends a third of its time on getting it again, page by page
+    (docs/performance.md). Other C libraries, and settings in glibc's own variables, stay as they are.
+    """
+    if any(name in os.environ for name in GLIBC_VARIABLES):
+        return
+    with suppress(AttributeError, OSError, TypeError):
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(M_MMAP_THRESHOLD, MAPPED)
+        set_option(M_TRIM_THRESHOLD, KEPT)
 
 
 def require_device(device: str, where: str = "params.yaml") -> None:
