@@ -34,11 +34,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     replace_file(path, save(plain, metadata={"capnet": json.dumps(content, sort_keys=True)}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote.
 
     Args:
         path: of the file.
+        mapped: the tensors are pages of the file, for who copies them anyway; they change where it is written over.
 
     Returns:
         Tensors by name, and the metadata.
@@ -56,13 +57,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             with reading(path):
                 content = json.loads(text)
             check_schema(content, path)  # first: another program's file may be larger than the memory
-            # copies: the library's own are the file's pages, so a file that is written over would change a loaded model
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, MemoryError, OSError, RuntimeError, ValueError) as error:  # torch maps the file
         refuse_unread(error, path)
         raise ContractError(f"not a safetensors file: {error}", str(path), AGAIN) from None
     if not isinstance(content.get("metadata"), dict):
         raise ContractError("metadata is missing", str(path), AGAIN)
+    if not mapped:  # here, where too little memory is not a fault of the file
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     return tensors, content["metadata"]
 
 

@@ -86,7 +86,7 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
         ContractError: the file was changed, or was packed for other trained tensors, on which class features depend.
     """
     path = folder / PACKED_FILE
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, mapped=True)
     if tensors_digest(tensors) != metadata.get("tensors_sha256"):
         raise ContractError(
             "the packed backbone's sha256 is not the one that was written with it",
@@ -117,7 +117,7 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
         architecture=metadata["architecture"],
         stage_dim=stage_dim,
     )
-    return PackedCapNet(towers, ClassFeatures(tensors[REFINED], tensors[ZERO_SHOT]), settings)
+    return PackedCapNet(towers, ClassFeatures(tensors[REFINED].clone(), tensors[ZERO_SHOT].clone()), settings)
 
 
 def build_visual(architecture: Mapping[str, Any]) -> Any:
