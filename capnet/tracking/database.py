@@ -88,6 +88,10 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
     if database is None:
         yield
         return
+    if database.is_symlink():  # a new store would take the link's place
+        if not database.exists():  # as where the volume of the store is not mounted
+            raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", str(database))
+        database = database.resolve()
     database.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(database.parent, os.O_RDONLY)
     try:
@@ -95,8 +99,6 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
         if _is_only_begun(database):
             os.replace(database, database.with_name(f"{database.name}.unfinished"))
         if not database.exists():
-            if database.is_symlink():  # the store's volume is not mounted: a new store would take the link's place
-                raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", str(database))
             _make(database, make)
         yield
     finally:

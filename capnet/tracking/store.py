@@ -84,7 +84,7 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
             "write MLFLOW_TRACKING_URI, the address of a server, into the secret capnet-mlflow or your own for MLflow"
         )
         raise StoreError(f"could not {doing}: this database goes with the pod of the task", uri, todo)
-    if reads and database is not None and not database.exists():
+    if reads and database is not None and not os.path.lexists(database):
         raise StoreError(
             f"could not {doing}: nothing is registered yet", uri, f"run `capnet register`, or {elsewhere(doing)}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -48,7 +49,7 @@ def check_database(database: Path) -> Iterable[Finding]:
     """Whether MLflow's database file, or the folder that it will be made in, can be written to."""
     with machine_faults(database, "the MLflow store cannot be written to"):
         check_writable(_existing(database.parent))  # SQLite also writes a journal there
-        if not database.exists():
+        if not os.path.lexists(database):
             yield Finding("mlflow", f"{database} does not exist yet: the first `capnet register` makes it")
             return
         open(database, "r+b").close()

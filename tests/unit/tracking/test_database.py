@@ -204,6 +204,19 @@ def test_no_store_takes_the_place_of_a_link_that_leads_nowhere(tmp_path: Path) -
     path = tmp_path / "mlflow.db"
     path.symlink_to(tmp_path / "volume" / "mlflow.db")
     settings = Register(tracking_uri=f"sqlite:///{path}")
-    with pytest.raises(StoreError, match="a link that leads nowhere"), store(settings, "register the model"):
-        pass
+    for reads in (False, True):
+        with pytest.raises(StoreError, match="a link that leads nowhere"), store(settings, "read", reads=reads):
+            pass
     assert path.is_symlink()
+
+
+def test_a_link_to_a_store_that_was_only_begun_stays_a_link(tmp_path: Path) -> None:
+    path, target = tmp_path / "mlflow.db", tmp_path / "volume" / "mlflow.db"
+    target.parent.mkdir()
+    target.touch()
+    os.utime(target, (0, 0))
+    path.symlink_to(target)
+    with store(Register(tracking_uri=f"sqlite:///{path}"), "register the model") as client:
+        client.create_registered_model("capnet")
+    assert path.is_symlink()
+    assert target.stat().st_size > 0
