@@ -60,7 +60,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     new = filled_in.keys() - before.keys()
     if differing := {key for key in filled_in.keys() & before.keys() if filled_in[key] != before[key]}:
         base, is_older = _written(out / PAGE), (out / TABLE).stat().st_mtime < corrections.stat().st_mtime
-        for key in differing:  # where people changed both, what was written last counts; a restore makes times equal
+        for key in differing:  # where people changed both, what was written last counts; equal times say nothing
             if filled_in[key] != base.get(key) and (not is_older or before[key] == base.get(key)):
                 new.add(key)
     if new:

@@ -156,8 +156,8 @@ def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Pa
     own = fitted_rows_hash(table)
     if config.get("fitted_rows", own) != own:
         what = "the model was trained or chosen on other rows than those of this split, and some may be test rows here"
-        todo = "run `capnet train` again after `capnet split`, also where an earlier version trained this model on the"
-        raise ContractError(what, str(path), f"{todo} same rows: what it wrote about them cannot be compared")
+        todo = "run `capnet train` again after `capnet split`; so too where an earlier version of this program, which"
+        raise ContractError(what, str(path), f"{todo} described rows in another way, trained on the same ones")
 
 
 def require_measured(evaluation: Mapping[str, Any], model: Path, path: Path) -> None:

@@ -117,6 +117,7 @@ def request_files(model_input: pd.DataFrame, folder: Path, *clocks: Clock | Limi
     Raises:
         DataError: there is no such column, or a row is no image within the limits; every such row is named.
         TooSlow: the request has had its time.
+        ConfigError: no clock is given, and the limits of the environment are none.
         CapnetError, OSError: the machine does not read an image, which may be good.
     """
     clock = next((item for item in clocks if isinstance(item, Clock)), None) or Clock(read_limits())

@@ -65,6 +65,7 @@ def test_findings_on_a_phone_break_no_short_name(tmp_path: Path) -> None:
         window.tell("Emulation.setDeviceMetricsOverride", width=320, height=844, deviceScaleFactor=1, mobile=False)
         window.open(f"file://{tmp_path}/validation.html")
         window.wait("Known positives of every class")
+        assert window.ask("document.querySelectorAll('tbody th').length") > 3
         assert window.ask(tall) == []
 
 

@@ -159,17 +159,17 @@ def _other_locations(rows: pd.DataFrame, first: int, left_out: LeftOut, settings
     images = [image for images in left_out.values() for image in images if image.group and not image.is_burst]
     locations = {normal_path(image.path): image.group for image in images}
     pairs = zip(rows["path"][first:], rows["group"][first:], strict=True)
-    other = [
-        f"{path} ({group!r} for {location!r})"
+    other = {  # each once: people save the same page twice
+        f"{path} ({group!r} for {location!r})": None
         for path, group in pairs
         if isinstance(group, str) and (location := locations.get(path)) not in (None, group)
-    ]
+    }
     if not other:
         return []
     return [
         f"{counted(len(other), 'image')} of {settings.added} with another group than the location in the annotations:"
-        f" {some(other)}. Where the location is right, empty these cells of column group: else images of one camera may"
-        " get into two splits, and the figures flatter"
+        f" {some([*other])}. Where the location is right, empty these cells of column group: else images of one camera"
+        " may get into two splits, and the figures flatter"
     ]
 
 

@@ -66,7 +66,8 @@ def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
 
     Args:
         premises: from ``check_premise``.
-        source: ``graph.source``; only a graph by the text encoder alone says something about the paper's premise.
+        source: ``graph.source``; only a graph by the text encoder alone says something about the paper's premise,
+            and only where there is a tail.
     """
     name = "tail" if "tail" in premises else "all"
     item, where = premises[name], "for the tail" if name == "tail" else "over all classes (there is no tail)"

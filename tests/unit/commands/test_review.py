@@ -129,12 +129,12 @@ def test_answers_are_not_lost_where_a_restore_made_all_times_equal(
     Path("params.yaml").write_text("data: {root: data}\n")
     table, corrections = Path("review/corrections.csv"), Path("data/corrections.csv")
     CliRunner().invoke(command, arguments, catch_exceptions=False)
-    asked = table.read_text()
-    corrections.write_text(asked.replace(",,", ",no,", 1))
+    unanswered = table.read_text()
+    corrections.write_text(unanswered.replace(",,", ",no,", 1))
     CliRunner().invoke(command, arguments, catch_exceptions=False)
-    ours = asked.replace(",,", ",yes,", 1)
+    ours = unanswered.replace(",,", ",yes,", 1)
     table.write_text(ours)
-    corrections.write_text(asked.replace(",,", ",unknown,", 1))  # and a colleague another one
+    corrections.write_text(unanswered.replace(",,", ",unknown,", 1))  # and a colleague another one
     for path in (table, corrections):
         os.utime(path, (0, 0))
     with pytest.raises(DataError, match=r"1 label filled in here would be lost"):

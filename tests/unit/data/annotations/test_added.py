@@ -248,7 +248,7 @@ def test_an_image_that_the_format_lists_keeps_its_id_location_and_burst(tmp_path
     (tmp_path / "traps.json").write_text(json.dumps(traps))
     data, ingest = {"format": "camera_traps"}, {"camera_traps": {"file": "traps.json", "images": "./a"}}
     table = "path,labels,group,image_id\na/1.jpg,fox,,\na/2.jpg,fox,elsewhere,mine\nnew/9.jpg,fox,,\n"
-    annotations, added = read(tmp_path, table, data=data, ingest=ingest)
+    annotations, added = read(tmp_path, table, table, data=data, ingest=ingest)  # saved twice
     rows = annotations.rows[["path", "group", "sequence"]].fillna("")
     assert annotations.rows["image_id"].tolist() == ["0", "1", "mine", "new/9"]
     assert (added, annotations.problems) == (3, [])
