@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from capnet.model.towers import folding
 from capnet.model.towers.folding import folded
 
 SIZE = 32
@@ -46,55 +45,6 @@ def test_networks_of_timm_are_the_same_function_without_normalisation(name):
     import timm
 
     assert_folded(with_statistics(timm.create_model(name, num_classes=0)))
-
-
-@pytest.mark.parametrize("size", [64, 96, 224])
-@torch.no_grad()
-def test_tensorflows_padding_writes_no_padded_copy(size, monkeypatch):
-    import timm
-    from timm.layers import Conv2dSame
-
-    network = with_statistics(timm.create_model("tf_efficientnet_lite0", num_classes=0))
-    whole = folded(network, size)
-    assert not any(isinstance(module, Conv2dSame) for module in whole.modules())
-    monkeypatch.setattr(folding, "_padding_evenly", lambda convolution: convolution)
-    padded = folded(network, size)
-    assert any(isinstance(module, Conv2dSame) for module in padded.modules())
-    # no bit differs on an EPYC with avx512_bf16, in fp32 and bf16; other kernels may add in another order
-    torch.testing.assert_close(whole(images(size)), padded(images(size)), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [48, 65])
-@torch.no_grad()
-def test_tensorflows_padding_stays_where_a_size_on_the_way_is_odd(size):
-    import timm
-
-    network = with_statistics(timm.create_model("tf_efficientnet_lite0", num_classes=0))
-    torch.testing.assert_close(folded(network, size)(images(size)), network(images(size)), rtol=1e-4, atol=1e-4)
-
-
-class Shortcut(nn.Module):
-    """Where its input has an odd size, the evenly padded convolution gives a row less than the shortcut."""
-
-    def __init__(self, kernel, dilation=1):
-        super().__init__()
-        from timm.layers import AvgPool2dSame, Conv2dSame
-
-        self.convolution = Conv2dSame(3, 3, kernel, stride=2, dilation=dilation)
-        self.normalisation, self.pool = nn.BatchNorm2d(3), AvgPool2dSame(2, 2)
-
-    def forward(self, x):
-        return self.normalisation(self.convolution(x)) + self.pool(x)
-
-
-@pytest.mark.parametrize("size", [32, 33])
-@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), ((3, 5), 1), (3, 2)])
-@torch.no_grad()
-def test_any_kernel_of_tensorflows_padding_is_the_same_function(kernel, dilation, size):
-    network = with_statistics(Shortcut(kernel, dilation))
-    whole = folded(network, size)
-    assert not normalisations(whole)
-    torch.testing.assert_close(whole(images(size)), network(images(size)), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
