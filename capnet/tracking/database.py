@@ -90,7 +90,7 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
         return
     if database.is_symlink():  # a new store would take the link's place
         if not database.exists():  # as where the volume of the store is not mounted
-            raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", str(database))
+            raise FileNotFoundError(errno.ENOENT, "a broken link", str(database))
         database = database.resolve()
     database.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(database.parent, os.O_RDONLY)

@@ -21,6 +21,13 @@ pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Path]]
 
 
+def begin_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command run in a project that has settings and an empty data folder."""
+    (folder / "data").mkdir()
+    monkeypatch.chdir(folder)
+    Path("params.yaml").write_text("data: {root: data}\n")
+
+
 def test_scores_of_other_rows_are_refused(make_outputs: Make) -> None:
     outputs = make_outputs()["model"].parent
     rows = read_split(outputs / "split" / "split.parquet").query("split == 'train'")
@@ -75,9 +82,7 @@ def test_no_image_that_a_link_takes_from_elsewhere_is_on_the_page(tmp_path: Path
 
 def test_one_label_is_one_label(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = make_outputs()["model"].parent
-    (tmp_path / "data").mkdir()
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("data: {root: data}\n")
+    begin_project(tmp_path, monkeypatch)
     result = CliRunner().invoke(command, ["--outputs", str(outputs), "--most", "1"], catch_exceptions=False)
     assert result.output.startswith("review: 1 label to look at, 0 corrected before\n")
 
@@ -87,9 +92,7 @@ def test_labels_that_people_filled_in_are_not_lost(
 ) -> None:
     """They fill in the table in a spreadsheet, and run the command again before they put it into the data folder."""
     arguments = ["--outputs", str(make_outputs()["model"].parent)]
-    (tmp_path / "data").mkdir()
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("data: {root: data}\n")
+    begin_project(tmp_path, monkeypatch)
     table = Path("review/corrections.csv")
     for _ in range(2):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
@@ -124,9 +127,7 @@ def test_answers_are_not_lost_where_a_restore_made_all_times_equal(
     make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--outputs", str(make_outputs()["model"].parent)]
-    (tmp_path / "data").mkdir()
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("data: {root: data}\n")
+    begin_project(tmp_path, monkeypatch)
     table, corrections = Path("review/corrections.csv"), Path("data/corrections.csv")
     CliRunner().invoke(command, arguments, catch_exceptions=False)
     unanswered = table.read_text()
