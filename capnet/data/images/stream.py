@@ -147,6 +147,7 @@ def _outputs(forward: Callable[[Work], Output], work: Iterable[Work], at_once: i
             torch.set_num_threads(1)  # each thread of a pool has a number of its own
             return forward(one)
 
+        torch.set_num_threads(1)  # for what takes the outputs: several threads would wait for cores that passes use
         try:
             yield from in_threads(work, alone, at_once, 2 * at_once)
         finally:
