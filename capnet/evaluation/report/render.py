@@ -87,7 +87,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "class_total": len(inputs.classes),
         "with_probe": bool(inputs.per_class["ap_linear_probe"].notna().any()),
         "zero_shot": comparisons.against_zero_shot(inputs),
-        "ensembling": comparisons.ensembling(inputs),
+        "ensembling": [] if views == 1 else comparisons.ensembling(inputs),
         "views": (
             f"{views} {'view' if views == 1 else 'views'}{size}, {tte.get('expand', '-')} pixels beyond the crop,"
             f" average of {tte.get('average', '-')}"

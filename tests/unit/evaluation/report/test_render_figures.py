@@ -145,6 +145,7 @@ def test_one_view_and_one_class_are_not_named_in_the_plural(tmp_path: Path) -> N
     assert "1 class as a table" in text
     assert "Thresholds of 1 class" in text
     assert "1 views" not in text
+    assert "What test-time ensembling gives" not in text
 
 
 def test_a_run_on_one_group_says_why_there_are_no_intervals(tmp_path: Path) -> None:
