@@ -192,7 +192,8 @@ def _stage_command(name: str) -> click.Command:
 def entry() -> None:
     """The command line: turns a CapnetError into its three-part message and exit code."""
     try:
-        from capnet.errors import exits, machine_faults
+        from capnet.errors import exits
+        from capnet.machine_faults import machine_faults
         from capnet.progress import show_lines
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import remove
 from capnet.contracts.publish import check_target, prepare, publish, temporary_path
-from capnet.errors import ConfigError, ContractError, GateError, Problem, machine_faults
+from capnet.errors import ConfigError, ContractError, GateError, Problem
+from capnet.machine_faults import machine_faults
 
 if TYPE_CHECKING:
     from capnet.config import Params

@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from capnet.errors import CapnetError, check_writable, machine_faults
+from capnet.errors import CapnetError
+from capnet.machine_faults import check_writable, machine_faults
 
 MOMENTARY = "capnet-process."
 CANNOT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV)

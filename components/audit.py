@@ -19,7 +19,8 @@ from typing import Any
 import click
 from packaging.utils import canonicalize_name
 
-from capnet.errors import CapnetError, Problem, exits, machine_faults, some
+from capnet.errors import CapnetError, Problem, exits, some
+from capnet.machine_faults import machine_faults
 from components.build import docker
 
 ROOT = Path(__file__).parents[1]

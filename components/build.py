@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from capnet.errors import CapnetError, ConfigError, exits, machine_faults
+from capnet.errors import CapnetError, ConfigError, exits
+from capnet.machine_faults import machine_faults
 from components.images import LOCK, TARGETS, write_lock
 from components.revision import git_revision, short
 

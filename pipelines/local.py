@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 
 from capnet.cluster.names import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, STATE
-from capnet.errors import ConfigError, check_writable
+from capnet.errors import ConfigError
+from capnet.machine_faults import check_writable
 from pipelines.console import COLOUR, Console, shortest
 from pipelines.errors import RunFailed
 

@@ -12,7 +12,8 @@ import click
 
 from capnet.cluster.names import DATA, PULL_SECRET
 from capnet.config import Params, load
-from capnet.errors import ConfigError, exits, machine_faults
+from capnet.errors import ConfigError, exits
+from capnet.machine_faults import machine_faults
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from capnet.errors import ContractError, refuse_unread
+from capnet.errors import ContractError
+from capnet.machine_faults import refuse_unread
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
 MOST_PARTS = 1_000_000  # lists and objects of a stage's JSON: 230 bytes of memory each

@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 
 from capnet.contracts.files import host, remove, sweep
-from capnet.errors import CapnetError, ConfigError, DataError, check_writable, machine_faults
+from capnet.errors import CapnetError, ConfigError, DataError
+from capnet.machine_faults import check_writable, machine_faults
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD

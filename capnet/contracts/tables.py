@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replacing
 from capnet.contracts.image_rows import check_rows
-from capnet.errors import ContractError, refuse_unread
+from capnet.errors import ContractError
+from capnet.machine_faults import refuse_unread
 
 if TYPE_CHECKING:
     import numpy as np

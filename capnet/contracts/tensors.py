@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.classes import Classes
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replace_file
-from capnet.errors import CapnetError, ContractError, refuse_unread
+from capnet.errors import CapnetError, ContractError
+from capnet.machine_faults import refuse_unread
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from capnet.contracts import remove
 from capnet.contracts.files import host, named_faults
 from capnet.contracts.parquet import DAMAGED
-from capnet.errors import CapnetError, refuse_unread
+from capnet.errors import CapnetError
+from capnet.machine_faults import refuse_unread
 from capnet.serving.output import are_scores
 
 LOCK = "lock"

@@ -22,7 +22,8 @@ from pydantic import Field, ValidationError
 
 from capnet.data.images.decode import READ_AGAIN, Unusable, open_image
 from capnet.data.images.image_files import inspect_image
-from capnet.errors import PASSING, CapnetError, ConfigError, DataError, Problem
+from capnet.errors import CapnetError, ConfigError, DataError, Problem
+from capnet.machine_faults import PASSING
 from capnet.section import LONGEST_PATH, Int, Section
 
 COLUMN = "image"

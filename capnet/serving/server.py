@@ -40,7 +40,8 @@ def main(model: str, host: str, port: int) -> None:
     # process 1 gets no signal that it does not handle; uvicorn hands it on after the last answers, and threads that
     # score for nobody are not waited for
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    from capnet.errors import exits, machine_faults
+    from capnet.errors import exits
+    from capnet.machine_faults import machine_faults
     from capnet.runtime import need_docstrings, need_utf8
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits

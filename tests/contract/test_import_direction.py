@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "concurrency", "config", "contracts", "errors", "inline", "pages", "progress", "redaction"} | {
-    *("runtime", "section", "state", "streams", "yaml_text"),
+FOUNDATION = {"", "concurrency", "config", "contracts", "errors", "inline", "machine_faults", "pages", "progress"} | {
+    *("redaction", "runtime", "section", "state", "streams", "yaml_text"),
 }
 LOSSES = "capnet.model.losses"  # a loss is one file, its settings included; so the settings read that package
 MAY_IMPORT = {  # the foundation and the room itself are always allowed

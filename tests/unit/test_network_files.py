@@ -15,7 +15,8 @@ import pytest
 from capnet.contracts import publish as publishing
 from capnet.contracts.files import named_faults, replacing
 from capnet.contracts.publish import check_target, prepare, publish, temporary_path
-from capnet.errors import CapnetError, machine_faults
+from capnet.errors import CapnetError
+from capnet.machine_faults import machine_faults
 from capnet.stages import run
 
 TRIES = 5  # after which a test takes a stage for one that tries forever

@@ -16,7 +16,8 @@ import pytest
 from capnet.contracts import publish as publishing
 from capnet.contracts.files import remove, replace_file
 from capnet.contracts.publish import all_or_nothing, check_target, prepare, publish, temporary_folder, temporary_path
-from capnet.errors import CapnetError, machine_fault, machine_faults
+from capnet.errors import CapnetError
+from capnet.machine_faults import machine_fault, machine_faults
 from capnet.stages import run
 from capnet.state import state_dir
 

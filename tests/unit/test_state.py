@@ -16,7 +16,8 @@ import pytest
 from capnet.cluster.names import STATE
 from capnet.cluster.trainjob_spec import Here
 from capnet.commands.doctor.machine import check_state
-from capnet.errors import CapnetError, check_writable
+from capnet.errors import CapnetError
+from capnet.machine_faults import check_writable
 from capnet.state import state_dir, state_folder, use_own_temporary_folder
 from capnet.tracking.database import goes_with_the_pod
 
@@ -99,9 +100,9 @@ def test_without_a_temporary_folder_of_its_own_a_process_uses_the_usual_one(
 def test_what_is_written_to_try_a_folder_has_no_name(tmp_path: Path) -> None:
     """A kill at that moment would leave it for good."""
     code = (
-        "import os, sys; from capnet import errors; from pathlib import Path; folder = sys.argv[1];"
+        "import os, sys; from capnet import machine_faults; from pathlib import Path; folder = sys.argv[1];"
         "sys.setprofile(lambda frame, event, item: print(os.listdir(folder)));"
-        "errors.check_writable(Path(folder)); sys.setprofile(None)"
+        "machine_faults.check_writable(Path(folder)); sys.setprofile(None)"
     )
     seen = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert set(seen.stdout.split("\n")) == {"[]", ""}

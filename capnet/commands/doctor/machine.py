@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
-from capnet.errors import check_writable, counted, machine_faults
+from capnet.errors import counted
+from capnet.machine_faults import check_writable, machine_faults
 from capnet.state import check_usable, state_folder
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from capnet.data.images.dark import brightest, is_deep
 from capnet.data.images.fitting import fit, is_clear_bmp, is_reduced, is_white_zero
 from capnet.data.images.headers import first_scan_is_partial, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
-from capnet.errors import PASSING, CapnetError
+from capnet.errors import CapnetError
+from capnet.machine_faults import PASSING
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 
 from capnet.contracts import SCHEMA, replacing
 from capnet.data.images.stored_features import StoredFeatures, StoredViews
-from capnet.errors import check_room
+from capnet.machine_faults import check_room
 from capnet.state import state_dir
 
 SEGMENT_BYTES = 64 * 2**20

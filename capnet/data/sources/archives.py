@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from capnet.data.sources.remote import unsafe
-from capnet.errors import DataError, Problem, check_room
+from capnet.errors import DataError, Problem
+from capnet.machine_faults import check_room
 from capnet.progress import track
 
 CHUNK = 1 << 16  # bytes

@@ -11,7 +11,8 @@ from typing import Any
 from capnet.contracts import md5_file
 from capnet.data.sources.archives import CHUNK, ROOM, extract
 from capnet.data.sources.remote import pause
-from capnet.errors import ConfigError, DataError, check_room, megabytes
+from capnet.errors import ConfigError, DataError, megabytes
+from capnet.machine_faults import check_room
 from capnet.progress import bar
 
 ATTEMPTS = 6  # counted anew whenever more is here than ever

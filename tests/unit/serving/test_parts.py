@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from capnet.errors import CapnetError, machine_faults
+from capnet.errors import CapnetError
+from capnet.machine_faults import machine_faults
 from capnet.serving.parts import parts_of
 
 PARTS = 20
