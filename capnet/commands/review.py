@@ -115,7 +115,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
         served_predictions,
         served_test_scores,
     )
-    from capnet.evaluation.thresholds import limits_of, read_thresholds
+    from capnet.evaluation.thresholds_file import limits_of, read_thresholds
 
     evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
     classes = read_classes(outputs / "split" / "classes.json")

@@ -72,7 +72,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     """
     from capnet.evaluation.report.choices import were_chosen
     from capnet.evaluation.split_rows import served_test_scores
-    from capnet.evaluation.thresholds import read_thresholds
+    from capnet.evaluation.thresholds_file import read_thresholds
 
     table = read_split(split / "split.parquet")
     rows = table[table["split"] == "test"].reset_index(drop=True)

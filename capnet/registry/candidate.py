@@ -29,7 +29,7 @@ from capnet.errors import ContractError, GateError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import leaves
 from capnet.evaluation.split_rows import make_split, require_measured, require_split, served_predictions
-from capnet.evaluation.thresholds import limits_of, made_for, other_views, read_thresholds
+from capnet.evaluation.thresholds_file import limits_of, made_for, other_views, read_thresholds
 from capnet.promotion.scores import GateScores, gate_scores
 from capnet.serving.drift import reference_document
 

@@ -19,7 +19,7 @@ from capnet.contracts import read_json, reading, write_json
 from capnet.contracts.files import replacing
 from capnet.data.sources.root import is_remote
 from capnet.errors import ContractError, DataError, counted, some
-from capnet.evaluation.thresholds import limits_of, read_thresholds
+from capnet.evaluation.thresholds_file import limits_of, read_thresholds
 from capnet.serving.drift import Drift
 from capnet.serving.image_source import Source, list_images, remote_images
 from capnet.serving.output import FIRST, SCORE, are_scores, row_groups, schema_of

@@ -19,7 +19,7 @@ from capnet.config import Register, Runtime
 from capnet.contracts import read_classes, read_document, read_split, sha256_files
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import calibrate
-from capnet.evaluation.thresholds import limits_of, other_views, read_thresholds
+from capnet.evaluation.thresholds_file import limits_of, other_views, read_thresholds
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

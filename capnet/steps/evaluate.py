@@ -44,7 +44,8 @@ from capnet.evaluation.results import (
     predictions,
 )
 from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_fitted_rows, require_positives
-from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
+from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds
+from capnet.evaluation.thresholds_file import thresholds_document
 from capnet.progress import track
 
 if TYPE_CHECKING:

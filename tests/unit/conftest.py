@@ -213,7 +213,8 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
     from capnet.contracts import write_json
     from capnet.contracts.files import tree_hash
     from capnet.evaluation.calibration import Calibration
-    from capnet.evaluation.thresholds import Thresholds, thresholds_document
+    from capnet.evaluation.thresholds import Thresholds
+    from capnet.evaluation.thresholds_file import thresholds_document
 
     def variant(value: float) -> dict[str, float]:
         means = {

@@ -14,7 +14,7 @@ from capnet.contracts import Classes, LabelGraph, read_classes, read_csv_rows, r
 from capnet.contracts.stage_json import read_evaluation, read_model_config
 from capnet.errors import ContractError
 from capnet.evaluation.split_rows import SplitRows, make_split, served_test_scores
-from capnet.evaluation.thresholds import read_thresholds
+from capnet.evaluation.thresholds_file import read_thresholds
 
 NUMBERS = (  # columns of per_class.csv
     "train_count",

@@ -23,7 +23,7 @@ from capnet.evaluation.report.intervals import intervals_in_words
 from capnet.evaluation.report.promises import decisions, promises
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import flatten
-from capnet.evaluation.thresholds import limits_of
+from capnet.evaluation.thresholds_file import limits_of
 from capnet.pages import page_templates
 
 if TYPE_CHECKING:

@@ -14,13 +14,8 @@ from capnet.config.results import Threshold
 from capnet.contracts import make_classes, write_json
 from capnet.evaluation.calibration import calibrate
 from capnet.evaluation.cuts import choose_cut
-from capnet.evaluation.thresholds import (
-    choose_thresholds,
-    limits_of,
-    no_thresholds,
-    read_thresholds,
-    thresholds_document,
-)
+from capnet.evaluation.thresholds import choose_thresholds, no_thresholds
+from capnet.evaluation.thresholds_file import limits_of, read_thresholds, thresholds_document
 
 
 def test_groups_reach_thresholds_and_too_few_of_them_promise_nothing() -> None:

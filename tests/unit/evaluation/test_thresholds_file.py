@@ -9,7 +9,7 @@ import pytest
 
 from capnet.contracts import SCHEMA, write_json
 from capnet.errors import ContractError
-from capnet.evaluation.thresholds import read_thresholds
+from capnet.evaluation.thresholds_file import read_thresholds
 
 CONTENT = {
     "schema": SCHEMA,
