@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from capnet.config import Ingest, Params
-from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
+from capnet.contracts import write_classes, write_manifest
 from capnet.data.annotations.added import add_images, headers_elsewhere
+from capnet.data.annotations.bad_images import Fault, advice, leave_out, too_bad
 from capnet.data.annotations.corrections import COLUMNS, apply_corrections, other_names
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
-from capnet.data.annotations.rows import Annotations, LeftOut
+from capnet.data.annotations.rows import Annotations
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, DataError, Problem, counted, some
+from capnet.errors import SHOWN, DataError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-NAMED = 3  # reasons named in a warning, and images of each; left_out.csv has all
-Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
-BYTES = re.compile(r" \(\d+ bytes not processed\)")  # how Pillow ends the fault of a truncated image
-CONVERTED = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".dicom", ".nii", ".nii.gz")  # formats not read
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -70,7 +62,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
-    problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
+    problems += too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
     if not is_remote(params.data, inputs["data"]):  # DVC would record the files of now with these rows
         todo = "run it again: `dvc repro`, or `capnet ingest`"
         changed = folder.changed() + ([] if problems else _read_otherwise(root, annotations, faults, settings))
@@ -78,7 +70,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
-    _leave_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
+    leave_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
     if faults:
         added -= sum(row >= len(rows) - added for row, *_ in faults)
         rows = rows.drop(index=[row for row, *_ in faults]).reset_index(drop=True)
@@ -146,7 +138,7 @@ def _images(
     for row, (path, image) in enumerate(zip(rows["path"], images, strict=True)):
         dark.add(path, image.brightest)
         if image.fault:
-            todo = _advice(root, path, image.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
+            todo = advice(root, path, image.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
             problem = Problem(f"image {path!r}: {image.fault}", annotations.where(row), todo)
             faults.append((row, image.fault, problem))
     for name in ("width", "height", "sha256"):
@@ -174,81 +166,6 @@ def _leads_out(path: str, where: str) -> Problem:
     return Problem(f"image {path!r} is reached through a link that leaves the data folder", where, todo)
 
 
-def _too_bad(
-    folder: DataFolder, root: Path, rows: pd.DataFrame, faults: Sequence[Fault], listed: set[str], params: Params
-) -> list[Problem]:
-    """The faults that end the ingest: all, where more are bad than ``ingest.bad_images`` allows or no image is good;
-    else those of images that a published list names.
-    """
-    settings, count = params.ingest, f"{len(faults)} of {len(rows)} are bad"
-    too_many = len(faults) / max(1, len(rows)) > settings.bad_images
-    problems: list[Problem] = []
-    if faults and len(faults) == len(rows) and not too_many:
-        todo = "replace the files by good copies, or correct the paths"
-        problems.append(Problem(f"no image can be used: {count}", str(folder), todo))
-    ids = rows["image_id"].tolist()
-    ending = faults if too_many or problems else [item for item in faults if ids[item[0]] in listed]
-    section = dict(settings).get(params.data.format, ())
-    folders = [f"ingest.{params.data.format}.{name}" for name, _ in section if name.endswith("images")]
-    named = _by_folder(root, rows, ending, " or ".join(folders))
-    if too_many:
-        more = f"{count}: more than ingest.bad_images = {settings.bad_images:g}; a higher share leaves them out"
-        named[0] = replace(named[0], todo=f"{named[0].todo} ({more})")
-    return problems + named
-
-
-def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting: str) -> list[Problem]:
-    """The faults as problems: one for all images of a missing folder, and one for all that ``setting`` would find."""
-    groups: dict[object, list[tuple[str, Problem]]] = {}
-    is_there: dict[PurePosixPath, bool] = {}
-    paths = rows["path"].tolist()
-    missing = [paths[row] for row, fault, _ in faults if fault == "missing"] if setting else []
-    below = _folder_with(root, missing[0]) if missing else None
-    for row, fault, problem in faults:
-        folder = PurePosixPath(paths[row]).parent
-        if folder not in is_there:
-            is_there[folder] = (root / folder).is_dir()
-        group: object = row
-        if fault == "missing" and below and (below / paths[row]).is_file():
-            group = below
-        elif fault == "missing" and not is_there[folder]:
-            group = folder
-        groups.setdefault(group, []).append((paths[row], problem))
-    problems = []
-    for folder_or_row, ((path, problem), *others) in groups.items():
-        if below and folder_or_row == below:
-            what = f"{counted(1 + len(others), 'image')} missing, but in the folder {below.name!r}"
-            todo = f"set {setting}, so that paths begin with {below.name}/"
-            problem = replace(problem, what=what, todo=todo)
-        elif others:
-            todo = problem.todo or _advice(root, path, "missing")
-            what = f"{1 + len(others)} images in {str(folder_or_row)!r} are missing"
-            problem = replace(problem, what=what, todo=todo)
-        problems.append(problem)
-    return problems
-
-
-def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_format: LeftOut) -> None:
-    """Write left_out.csv: image_id, path and reason, where images were left out; and warnings that name the first."""
-    table = [(image.image_id, image.path, reason) for reason, images in by_format.items() for image in images]
-    for reason, images in by_format.items():
-        named = some([image.path for image in images], NAMED)
-        log.warning("%s left out: %s: %s", counted(len(images), "image"), reason, named)
-    ids, paths = rows["image_id"].tolist(), rows["path"].tolist()
-    for row, _, problem in faults:
-        table.append((ids[row], paths[row], problem.what.removeprefix(f"image {paths[row]!r}: ")))
-    if table:
-        replace_file(path, csv_text(("image_id", "path", "reason"), table))
-    if not faults:
-        return
-    by_fault: dict[str, list[str]] = {}
-    for row, fault, _ in faults:
-        by_fault.setdefault(BYTES.sub("", fault), []).append(paths[row])
-    named = "; ".join(f"{fault}: {some(names, NAMED)}" for fault, names in list(by_fault.items())[:NAMED])
-    what = "%d of %d images left out: %s; %s names all. To do for the first: %s"
-    log.warning(what, len(faults), len(rows), named, path.name, faults[0][2].todo)
-
-
 def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest, problems: list[Problem]) -> list[str]:
     """The published list of a split; what is wrong with it is added to ``problems``."""
     setting = f"{name}_list"
@@ -258,39 +175,3 @@ def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest
     ids, mistakes = read_id_list(folder.path(file), rows["image_id"].tolist(), f"ingest.{setting}")
     problems += mistakes
     return ids
-
-
-def _folder_with(root: Path, path: str) -> Path | None:
-    """The first folder of the data folder that has the path in it, of those that this account may look into: a disk's
-    lost+found is not one.
-    """
-    return next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and os.path.isfile(entry / path)), None)
-
-
-def _advice(root: Path, path: str, fault: str) -> str:
-    if fault != "missing":
-        if path.lower().endswith(CONVERTED):
-            return "convert it to JPEG or PNG, which other programs read as well, and correct the path"
-        return "replace the file by a good copy, or remove its row"
-    listed = PurePosixPath(path)
-    if below := _folder_with(root, path):
-        return f"paths are relative to the data folder: write {below.name}/{path}"
-    if len(listed.parts) > 1 and (root / PurePosixPath(*listed.parts[1:])).is_file():
-        return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"
-    for form in ("NFC", "NFD"):
-        other = PurePosixPath(unicodedata.normalize(form, path))
-        if any((root / each).is_file() for each in (other, listed.parent / other.name, other.parent / listed.name)):
-            return (
-                f"the file is there with its accents in another Unicode form: write the name in {form} as it is on the"
-                " disk, or rename the file or the folder"
-            )
-    if (root / (decoded := unquote(path))).is_file():
-        return f"the name is written as in an address: write {decoded}"
-    folder = root / listed.parent
-    if not folder.is_dir():
-        return f"the data folder has no folder {str(listed.parent)!r}: put it there, or correct the paths"
-    names = os.listdir(folder)
-    close = [name for name in names if name.lower().rsplit(".", 1)[0] == listed.stem.lower()]
-    if close:
-        return f"did you mean {(listed.parent / min(close)).as_posix()!r}?"
-    return "put the file there, correct the path, or remove its row"
