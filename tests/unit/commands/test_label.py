@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from capnet.commands.label import (
-    Labelled,
-    command,
-    labelled_before,
-    prefix_of,
-    unlabelled,
-)
+from capnet.commands.label import command
+from capnet.commands.label_images import Labelled, labelled_before, prefix_of, unlabelled
 from capnet.commands.label_page import common_classes, folder_group, row_of, stem_of
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder

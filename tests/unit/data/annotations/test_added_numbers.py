@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from capnet.commands.label import labelled_before
+from capnet.commands.label_images import labelled_before
 from capnet.config import parse
 from capnet.data.annotations.added import add_images
 from capnet.data.annotations.paths import DataFolder
