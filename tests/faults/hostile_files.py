@@ -223,14 +223,19 @@ def parquet_files() -> Iterator[tuple[str, bytes]]:
     whole = parquet(path=[f"{n}.jpg" for n in range(50)], labels=["cat|dog"] * 50, width=list(range(1, 51)))
     for step in range(0, len(whole), max(1, len(whole) // 80)):
         yield f"byte {step} flipped", whole[:step] + bytes([whole[step] ^ 0xFF]) + whole[step + 1 :]
-    # one bit of what the footer says of a column: pyarrow 25 ends the process that asks for such a column
+    yield "infinities", parquet(path=["a.jpg"], labels=["cat"], width=[float("inf")], height=[float("-inf")])
+    yield "infinities for labels", parquet(path=["a.jpg"], labels=[float("inf")])
+    yield "bytes for text", parquet(path=[b"\xff\xfe.jpg"], labels=["cat"])
+    yield "no UTF-8", whole.replace(b"1.jpg", b"\xff\xff\xff\xff\xff")
+
+
+def parquet_bits() -> Iterator[tuple[str, bytes]]:
+    """Tables of which one bit is flipped in what the footer says of a column: pyarrow 25 ends the process that asks for
+    such a column.
+    """
     for kind, labels in (("texts", ["cat"]), ("lists", [["cat"]])):
         small = parquet(path=["a.jpg"], labels=labels)
         for at in range(small.index(b"\x15\x04\x19", len(small) // 12), len(small) // 4):
             for bit in (2, 5):
                 flipped = small[:at] + bytes([small[at] ^ 1 << bit]) + small[at + 1 :]
                 yield f"{kind}: bit {bit} of byte {at} flipped", flipped
-    yield "infinities", parquet(path=["a.jpg"], labels=["cat"], width=[float("inf")], height=[float("-inf")])
-    yield "infinities for labels", parquet(path=["a.jpg"], labels=[float("inf")])
-    yield "bytes for text", parquet(path=[b"\xff\xfe.jpg"], labels=["cat"])
-    yield "no UTF-8", whole.replace(b"1.jpg", b"\xff\xff\xff\xff\xff")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 from faults.bounded import Outcome, bounded
-from faults.hostile_files import TEXTS, coco_files, csv_files, gzip_bomb, parquet_files, places
+from faults.hostile_files import TEXTS, coco_files, csv_files, gzip_bomb, parquet_bits, parquet_files, places
 from unit.data.native import write_nus_wide, write_voc
 
 from capnet.config import parse
@@ -126,6 +126,7 @@ CASES: dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, bytes]]]]] = {
     "camera traps": ("camera_traps", "annotations.json", coco_files),
     "csv": ("csv", "labels.csv", csv_files),
     "parquet": ("parquet", "labels.parquet", parquet_files),
+    "parquet bits": ("parquet", "labels.parquet", parquet_bits),
     "gzip": ("gz", "labels.csv.gz", lambda: iter([("a bomb", gzip_bomb())])),
 }
 
@@ -134,7 +135,10 @@ CASES: dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, bytes]]]]] = {
 def test_any_value_in_a_valid_file(root: Path, kind: str) -> None:
     reader, file, make = CASES[kind]
     result = {}
-    for name, content in part(make()):
+    cases = part(make())
+    if kind == "parquet bits" and SHARE > 1:  # each of a thousand takes a process
+        cases = cases[::4]
+    for name, content in cases:
         (root / file).write_bytes(content)
         result[name] = read(reader, root)
     assert not faults(result)
