@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,12 +78,14 @@ class Served:
         Yields:
             Parts; an image that cannot be used has a fault and no row in their scores.
         """
-        from capnet.data.images.stream import fills_threads, passes, stream
+        from capnet.data.images.stream import fills_threads, one_thread, passes, stream
         from capnet.data.images.transform import Item
 
         model, scorer = self.scorer.loaded.model, self.scorer
         # the first pass is with the tower's adapters, the last one without where the model needs both
         plain = [partial(model.pooled, adapted=False)] if model.needs_plain_features else []
+        fills = fills_threads(total, scorer.transform, scorer.machine, scorer.threads)
+        concurrent = model.towers.image.is_convolutional and fills
         for part in stream(
             passes(model.pooled, *plain),
             map(Item, names),
@@ -91,14 +94,14 @@ class Served:
             scorer.machine,
             scorer.threads,
             total,
-            model.towers.image.is_convolutional
-            and fills_threads(total, scorer.transform, scorer.machine, scorer.threads),
+            concurrent,
         ):
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
                 views = part.features.to(scorer.machine.device)  # [image, view, pass, pooled]
                 average = scorer.loaded.tte.average
-                served, _ = model.ensemble(views[:, :, 0], scorer.class_features, average, views[:, :, -1])
+                with one_thread() if concurrent else nullcontext():
+                    served, _ = model.ensemble(views[:, :, 0], scorer.class_features, average, views[:, :, -1])
                 scores = served.numpy(force=True)
             yield ScoredPart([item.path for item in part.items], part.faults, scores, part.brightest)
 

@@ -43,6 +43,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
     allowed = {
         "components": (
             "capnet.errors",
+            "capnet.machine_faults",
             "capnet.stages",
             "capnet.tasks",
             "capnet.data.sources.source",
@@ -60,6 +61,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
             "capnet.config",
             "capnet.contracts",
             "capnet.errors",
+            "capnet.machine_faults",
             "capnet.stages",
             "capnet.tasks",
             "capnet.cluster.trainjob_spec",

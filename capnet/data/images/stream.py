@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,19 @@ def encode_batches(
             done = []
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch for what little is computed while passes run in threads of their own: several would wait for
+    the cores that those use.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def views_at_once(machine: Machine) -> int:
     """Views of a forward pass."""
     return BATCH_VIEWS if machine.device.type == "cpu" else BATCH_VIEWS_CUDA
@@ -147,7 +161,6 @@ def _outputs(forward: Callable[[Work], Output], work: Iterable[Work], at_once: i
             torch.set_num_threads(1)  # each thread of a pool has a number of its own
             return forward(one)
 
-        torch.set_num_threads(1)  # for what takes the outputs: several threads would wait for cores that passes use
         try:
             yield from in_threads(work, alone, at_once, 2 * at_once)
         finally:

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from faults.bounded import bounded
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from unit.serving import small_batch
 
 from capnet.config import Runtime
+from capnet.data.images import stream
 from capnet.data.images.shards import add_member
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
+from capnet.model.capnet import CapNet
+from capnet.model.towers import ImageTower
 from capnet.serving import predict as prediction
 from capnet.serving.engine import Served
 from capnet.serving.image_source import NO_UTF8, list_images
@@ -56,6 +60,29 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
         ]
     assert table[table["fault"] != ""][columns].isna().all(axis=None)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
+def test_scores_are_computed_in_one_thread_while_towers_run_in_the_others(
+    served: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several would wait for cores that the towers' threads use, and hold them up."""
+    seen, compute = [], CapNet.ensemble
+
+    def ensemble(*arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return compute(*arguments)
+
+    monkeypatch.setattr(CapNet, "ensemble", ensemble)
+    monkeypatch.setattr(ImageTower, "is_convolutional", True)
+    monkeypatch.setattr(stream, "BATCH_VIEWS", 2)
+    served.scorer.threads = 2
+    torch.set_num_threads(2)
+    source = list_images(str(folder))
+    for _ in served.stream(source.names, source.root, len(source.names)):
+        assert torch.get_num_threads() == 2
+    assert len(seen) > 1
+    assert set(seen) == {1}
+    torch.set_num_threads(1)
 
 
 def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Path, tmp_path: Path) -> None:

@@ -178,15 +178,6 @@ def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, mon
     assert torch.get_num_threads() == 2
 
 
-def test_what_takes_the_outputs_of_batches_side_by_side_has_one_thread_meanwhile(pictures):
-    """Several would wait for cores that the towers' threads use, and hold them up."""
-    rows, root = pictures
-    machine = prepare(Runtime(precision="fp32", threads=2))
-    parts = stream.stream(lambda x: x.mean(dim=(2, 3)), LOOK.items(rows), root, LOOK, machine, 2, len(rows), True)
-    assert {torch.get_num_threads() for _ in parts} == {1}
-    assert torch.get_num_threads() == 2
-
-
 def test_one_new_image_is_computed_in_one_thread_as_all_of_an_empty_store_are(pictures):
     """Threads that share a batch round in another way: a store that was filled in two runs had other bits."""
     rows, root = pictures

@@ -1,4 +1,4 @@
-"""What an entry says about the terms of its weights is what the packages that hold them say of themselves."""
+"""What an entry says about the terms of its weights is among what the packages that hold them say of themselves."""
 
 import re
 from importlib.metadata import distribution
@@ -10,7 +10,7 @@ from capnet.model.backbones import BACKBONES, find_backbone
 PACKAGED = sorted(name for name, entry in BACKBONES.items() if entry.files)
 NAMES = {
     "Apache-2.0": r"apache[- ](2|licen[cs]e|software licen[cs]e)",
-    "MIT": r"\bMIT\b",
+    "MIT": r"(?-i:\bMIT\b)",
     "BSD": r"\bBSD\b",
     "GPL": r"\bA?GPL\b|GNU (affero )?general public",
     "CC BY": r"\bCC[- ]BY\b|creative commons",
