@@ -31,7 +31,7 @@ MACHINE = {
 }
 UNNAMED = "standard output, or another file without a name"  # of an error that names no file
 # what says nothing of a file: the disk or the network fails for the moment, or too many files are open
-PASSING = (
+TRANSIENT = (
     *(errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLINK),
     *(errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNRESET, errno.ESHUTDOWN),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
@@ -102,7 +102,7 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
 
 def refuse_unread(error: Exception, path: Path) -> None:
     """Raise CapnetError where ``error`` says that the machine does not read ``path``, whose content may be good."""
-    if isinstance(error, OSError) and error.errno in (*PASSING, errno.EACCES, errno.EPERM):
+    if isinstance(error, OSError) and error.errno in (*TRANSIENT, errno.EACCES, errno.EPERM):
         named = OSError(error.errno, os.strerror(error.errno))  # pyarrow's words say it twice
         raise machine_fault(named, str(path), "it cannot be read") or error from error
 

@@ -41,7 +41,7 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
     The file is compared with capnet's own scores before it is written, with one view and with the averaged views.
     Decoding, views, their average and thresholds stay outside the graph: the JSON file of the same name says how.
     """
-    from capnet.commands.predict import model
+    from capnet.commands.open_model import open_model
     from capnet.config import load
     from capnet.serving import onnx_export
     from capnet.serving.image_source import list_images
@@ -54,7 +54,7 @@ def command(out: Path, address: str, check: str, params: str, settings: tuple[st
     if check:
         source = list_images(check, loaded.data)
         images = [source.root / name for name in source.names]
-    with model(address, loaded) as (served, key, _):
+    with open_model(address, loaded) as (served, key, _):
         measured = onnx_export.export(served, key, out, images)
     on = counted(measured.pictures, "image") if measured.pictures else "images of noise"
     click.echo(f"export: {key} in {out}, {measured.megabytes:.1f} MB; how to use it in {out.with_suffix('.json')}")

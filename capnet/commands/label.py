@@ -71,7 +71,7 @@ def command(
     Images are drawn at random: a fair sample, which may become test images. Those that --class chooses are no fair
     sample, so the table gives them the split train; images with a group get no split, and go where their group is.
     """
-    from capnet.commands.predict import model
+    from capnet.commands.open_model import open_model
     from capnet.config import load
     from capnet.contracts import replace_file
     from capnet.data.annotations.paths import DataFolder
@@ -93,7 +93,7 @@ def command(
         return new if suspect else sorted(new, key=lambda name: draw(prefix + name))[:most]
 
     source = images_of(location, loaded.data, choose)
-    with model(address, loaded) as (served, key, _):
+    with open_model(address, loaded) as (served, key, _):
         common = common_classes(served.names, before.classes, suspect, key)
         out.mkdir(parents=True, exist_ok=True)
         done = predict(served, key, source, out / PREDICTIONS)

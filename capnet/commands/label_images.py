@@ -101,7 +101,7 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
         DataError: mistakes in the annotations or in the tables of added images.
     """
     from capnet.data.annotations.added import add_images
-    from capnet.data.annotations.class_list import with_separator
+    from capnet.data.annotations.class_list import separator_problems
     from capnet.data.annotations.paths import normal_path
     from capnet.data.annotations.reading import read_annotations
 
@@ -111,7 +111,7 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
         raise ConfigError(f"ingest.added = {name!r} is no folder", "params.yaml", todo)
     annotations, added = add_images(read_annotations(folder, params), folder, params.ingest)
     rows, names = annotations.rows, annotations.classes.names
-    if problems := annotations.problems or with_separator(names, params.ingest.separator, "the annotations"):
+    if problems := annotations.problems or separator_problems(names, params.ingest.separator, "the annotations"):
         raise DataError(problems=problems)
     left_out = [image for images in annotations.left_out.values() for image in images]
     located = {normal_path(image.path): image for image in left_out if image.group}

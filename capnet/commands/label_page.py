@@ -58,7 +58,7 @@ def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> 
     from capnet.serving.output import SCORE
 
     scores = table[[f"{SCORE}{name}" for name in served.names]].to_numpy()
-    probabilities, decided = served.probabilities(scores), scores >= served.limits
+    probabilities, decided = served.probabilities(scores), scores >= served.class_thresholds
     items = []
     for path, row, is_decided in zip(table["path"], probabilities, decided, strict=True):
         order = [int(c) for c in (-row - is_decided).argsort(kind="stable") if served.names[c] in common]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from capnet.commands.open_model import open_model
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ContractError, DataError, GateError, counted, shown, some
 
 if TYPE_CHECKING:
-    from capnet.config import Params
-    from capnet.serving.engine import Served
+    pass
 
 logger = logging.getLogger(__name__)
 SHOWN = 10  # drifted classes
@@ -67,12 +65,12 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
     prediction.check_out(out, source_address)
     if source.passed_over:
         click.echo(f"predict: {source.passed_over}; {ENDINGS}", err=True)
-    with model(address, loaded) as (served, key, reference):
+    with open_model(address, loaded) as (served, key, reference):
         if fails and not reference:
             todo = "register the model and name its version, or leave out --fail-on-drift"
             raise ContractError("the model has no reference to compare images with", key, todo)
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        drift = Drift(reference, served.limits) if reference else None
+        drift = Drift(reference, served.class_thresholds) if reference else None
         done = prediction.predict(served, key, source, out, drift)
     file = prediction.drift_file(out)
     for path, fault in done.faults:
@@ -91,38 +89,6 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
         show_drift(report, file)
         if fails:
             refuse_drift(report, file)
-
-
-@contextmanager
-def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
-    """The loaded model, by default the champion, its name for messages, and its reference for drift ({} where it has
-    none).
-    """
-    from capnet.contracts import read_json
-    from capnet.contracts.stage_json import read_evaluation
-    from capnet.evaluation.split_rows import require_measured
-    from capnet.serving.engine import fetch_version, load_served
-
-    address = address or f"models:/{params.register_.name}@champion"
-    if not address.startswith("models:/"):
-        folder = Path(address)
-        if not (folder / "model" / "config.json").is_file():
-            todo = "name a folder of outputs in which a model was trained; a registered one is models:/NAME@champion"
-            if (folder / "config.json").is_file():
-                todo = f"name the folder that it is in, which has its thresholds, too: {folder.parent}"
-            raise ContractError("no model is in this folder", address, todo)
-        evaluation = folder / "evaluation"
-        if (evaluation / "evaluation.json").is_file():
-            require_measured(read_evaluation(evaluation), folder / "model", evaluation / "evaluation.json")
-        elif (evaluation / "thresholds.json").is_file():
-            what = "nothing says that %s are those of this model: evaluation.json, which would, is not beside them"
-            logger.warning(what, evaluation / "thresholds.json")
-        yield load_served(folder / "model", evaluation / "thresholds.json", params.runtime), str(folder), {}
-        return
-    with TemporaryDirectory() as temporary:
-        artifacts, name = fetch_version(params.register_, address, Path(temporary))
-        reference = read_json(artifacts / "reference.json") if (artifacts / "reference.json").is_file() else {}
-        yield load_served(artifacts / "model", artifacts / "thresholds.json", params.runtime), name, reference
 
 
 def drifted_classes(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -103,6 +103,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
 
     from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
     from capnet.contracts.stage_json import read_evaluation, read_model_config
+    from capnet.evaluation.belonging import require_fitted_rows, require_measured
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
     from capnet.evaluation.split_rows import (
@@ -110,12 +111,10 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
         concatenated,
         held_out_rows,
         make_split,
-        require_fitted_rows,
-        require_measured,
         served_predictions,
         served_test_scores,
     )
-    from capnet.evaluation.thresholds_file import limits_of, read_thresholds
+    from capnet.evaluation.thresholds_file import read_thresholds, thresholds_and_calibration
 
     evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
     classes = read_classes(outputs / "split" / "classes.json")
@@ -144,7 +143,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
         if path in position and name in number:
             scored.known[position[path], number[name]] = False
     scores = np.concatenate([part.scores["capnet"] for part in parts])
-    probabilities = calibrate(limits_of(thresholds)[1], scores)
+    probabilities = calibrate(thresholds_and_calibration(thresholds)[1], scores)
     return [
         (
             str(scored.rows["path"].iloc[doubt.row]),

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, sampling_units, unit_codes
-from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare_variants
+from capnet.evaluation.bootstrap import SEED
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, precision, recall
 from capnet.evaluation.rates import decision_rates, smallest_size
 from capnet.evaluation.split_rows import SplitRows
 from capnet.evaluation.thresholds import Thresholds
+from capnet.evaluation.variants import Comparison, Variant, compare_variants
 
 RATE_ENDS = ("precision_low", "precision_high", "recall_low", "recall_high")
 NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
@@ -44,7 +45,7 @@ def compare_on_test_rows(
         chosen: bool [test row]; None takes all.
 
     Returns:
-        As ``bootstrap.compare_variants``; ``sampling_units`` are drawn together.
+        As ``variants.compare_variants``; ``sampling_units`` are drawn together.
     """
     rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
     variants = {

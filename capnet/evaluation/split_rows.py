@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import Classes, fitted_rows_hash, known_labels, read_predictions, tree_hash
+from capnet.contracts import Classes, known_labels, read_predictions
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.metrics import Bools, Floats
 
@@ -140,59 +140,6 @@ def concatenated(splits: Sequence[SplitRows]) -> SplitRows:
     rows = pd.concat([split.rows for split in splits], ignore_index=True)
     labels, known = (np.concatenate([getattr(split, name) for split in splits]) for name in ("labels", "known"))
     return SplitRows("+".join(split.name for split in splits), rows, labels, known, {})
-
-
-def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Path) -> None:
-    """What a model was fitted on must not be measured as test rows.
-
-    Args:
-        config: config.json of the model; of one from before it had ``fitted_rows``, nothing is asked.
-        table: rows of split.parquet.
-        path: of config.json.
-
-    Raises:
-        ContractError: the model was trained or chosen on other rows than the training and validation rows of ``table``.
-    """
-    own = fitted_rows_hash(table)
-    if config.get("fitted_rows", own) != own:
-        what = "the model was trained or chosen on other rows than those of this split, and some may be test rows here"
-        todo = "run `capnet train` again after `capnet split`; so too where an earlier version of this program, which"
-        raise ContractError(what, str(path), f"{todo} described rows in another way, trained on the same ones")
-
-
-def require_measured(evaluation: Mapping[str, Any], model: Path, path: Path) -> None:
-    """Figures and thresholds hold for the model that they were measured with; a warning where nothing says which.
-
-    Args:
-        evaluation: evaluation.json, which has ``model_md5`` unless an earlier version wrote it.
-        model: folder of the model that is to be registered or used.
-        path: of evaluation.json.
-
-    Raises:
-        ContractError: another model was evaluated.
-    """
-    if "model_md5" not in evaluation:
-        what = "%s does not say with which model it was measured: if %s was trained later, run `capnet evaluate`"
-        log.warning(what, path, model)
-    elif evaluation["model_md5"] != tree_hash(model):
-        what = f"this was measured with another model than that in {model}"
-        raise ContractError(what, str(path), "run `capnet evaluate` after `capnet train`, or `dvc repro`")
-
-
-def require_split(document: Mapping[str, Any], split: Path, path: Path, todo: str) -> None:
-    """What was checked, counted or measured on a split says nothing of another one.
-
-    Args:
-        document: with ``split_md5``; of one without it nothing is asked.
-        split: folder of the split that is used.
-        path: of the document.
-        todo: what helps.
-
-    Raises:
-        ContractError: the document was made from another split.
-    """
-    if document.get("split_md5") not in (None, tree_hash(split)):
-        raise ContractError(f"this was made from another split than that in {split}", str(path), todo)
 
 
 def require_positives(test: SplitRows) -> None:

@@ -127,7 +127,7 @@ def made_for(thresholds: Mapping[str, Any], classes: Classes) -> bool:
     return thresholds["class_fingerprint"] == classes.fingerprint and names == classes.names
 
 
-def limits_of(content: Mapping[str, Any]) -> tuple[NDArray[np.float32], Calibration]:
+def thresholds_and_calibration(content: Mapping[str, Any]) -> tuple[NDArray[np.float32], Calibration]:
     """Thresholds [class], in the unit of scores, and the calibration in the content of thresholds.json."""
     limits = np.array([float(item["threshold"]) for item in content["classes"]], dtype=np.float32)
     fitted = content["calibration"]

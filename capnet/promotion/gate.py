@@ -60,11 +60,11 @@ def gate_verdict(
     if champion.names != candidate.names and {*champion.names} == {*candidate.names}:
         rescore = rescored_classes(rescore, champion, candidate.names)
         champion = of_classes(champion, candidate.names)
-    grouped, rival = _grouped(candidate, champion)
-    tested, notes = _tested(grouped)
+    candidate_grouped, champion_grouped = _grouped(candidate, champion)
+    tested, notes = _tested(candidate_grouped)
     alone = _alone(tested, notes, policy)
-    compare = _compare if rival.names == tested.names else _compare_shared
-    return compare(alone, tested, rival, champion, policy, rescore)
+    compare = _compare if champion_grouped.names == tested.names else _compare_shared
+    return compare(alone, tested, champion_grouped, champion, policy, rescore)
 
 
 def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
@@ -92,7 +92,7 @@ def _compare_shared(
     alone: Verdict,
     candidate: GateScores,
     champion: GateScores,
-    measured: GateScores,
+    registered: GateScores,
     policy: Policy,
     rescore: Rescore | None,
 ) -> Verdict:
@@ -100,7 +100,7 @@ def _compare_shared(
 
     Args:
         alone: the candidate without a champion, by all its classes.
-        candidate, champion, measured, policy, rescore: as in ``_compare``.
+        candidate, champion, registered, policy, rescore: as in ``_compare``.
     """
     changes = class_changes(champion.names, candidate.names)
     lost = sorted(champion.critical.difference(candidate.names))
@@ -108,14 +108,14 @@ def _compare_shared(
     known = set(champion.names)
     names = [name for name in candidate.names if name in known]
     if not names:
-        uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
+        uncovered = covered({}, labels_of(_tested(registered)[0].test), registered.classes["classes"], policy)
         note = f"{NO_CLASSES}, so nothing can be compared ({changes})"
         asks = unknown if uncovered else (note, *unknown)
         rules = (*uncovered, *alone.rules)
         return replace(alone, rules=rules, notes=(note, *unknown, *alone.notes), doubtful=True, asks=asks)
     again = rescored_classes(rescore, champion, names)
-    ours, rival, own_groups = (of_classes(model, names) for model in (candidate, champion, measured))
-    verdict = _compare(alone, ours, rival, own_groups, policy, again)
+    ours, rival, as_registered = (of_classes(model, names) for model in (candidate, champion, registered))
+    verdict = _compare(alone, ours, rival, as_registered, policy, again)
     reasons = (f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know", *unknown)
     of_all = (COVERAGE, CRITICAL, MINIMUM)
     rules = tuple(
@@ -130,7 +130,7 @@ def _compare(
     alone: Verdict,
     candidate: GateScores,
     champion: GateScores,
-    measured: GateScores,
+    registered: GateScores,
     policy: Policy,
     rescore: Rescore | None,
 ) -> Verdict:
@@ -139,28 +139,15 @@ def _compare(
     Args:
         alone: without a champion.
         candidate, champion: with the groups of both models' tables taken together.
-        measured: the champion with its own groups.
+        registered: the champion with the groups of its own tables only.
         policy, rescore: as in ``gate_verdict``.
     """
-    notes = list(alone.notes)
-    fresh = ~_seen(candidate.test, champion)
-    if not fresh.all():
-        why = "the champion was trained or chosen on them or their group"
-        notes.append(f"{int((~fresh).sum())} of {len(fresh)} test pictures are left out: {why}")
-    known = candidate.test["sha256"].isin(champion.test["sha256"]).to_numpy()
-    doubts, added = [], int((fresh & ~known).sum())
-    if added and rescore is None:
-        doubts.append(
-            f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out:"
-            " `capnet promote --data FOLDER` lets it score them"
-        )
-        fresh &= known
-    ours = replace(candidate, test=candidate.test[fresh])
-    now, before = labels_of(ours.test), labels_of(_tested(measured)[0].test)
-    uncovered = covered(now, before, measured.classes["classes"], policy)
-    missing = fewer_critical(now, before, measured.classes["classes"], policy)
-    notes[:0] = relabelled(now, before)
-    rules = [*uncovered, *missing, *fewer_units(ours.test, measured.test, policy), *alone.rules]
+    ours, left_out, doubts = _left_to_compare(candidate, champion, rescore)
+    now, before = labels_of(ours.test), labels_of(_tested(registered)[0].test)
+    notes = [*relabelled(now, before), *alone.notes, *left_out]
+    uncovered = covered(now, before, registered.classes["classes"], policy)
+    missing = fewer_critical(now, before, registered.classes["classes"], policy)
+    rules = [*uncovered, *missing, *fewer_units(ours.test, registered.test, policy), *alone.rules]
     if ours.test.empty:
         nothing = "not comparable: no test picture is left"
         return Verdict(
@@ -199,6 +186,28 @@ def _compare(
         asks=asks,
         fell=fell,
     )
+
+
+def _left_to_compare(
+    candidate: GateScores, champion: GateScores, rescore: Rescore | None
+) -> tuple[GateScores, list[str], list[str]]:
+    """The candidate with the test rows that the champion has not seen and has, or can be given, scores for; notes and
+    doubts about those that are left out.
+    """
+    notes, doubts = list[str](), list[str]()
+    fresh = ~_seen(candidate.test, champion)
+    if not fresh.all():
+        why = "the champion was trained or chosen on them or their group"
+        notes.append(f"{int((~fresh).sum())} of {len(fresh)} test pictures are left out: {why}")
+    known = candidate.test["sha256"].isin(champion.test["sha256"]).to_numpy()
+    added = int((fresh & ~known).sum())
+    if added and rescore is None:
+        doubts.append(
+            f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out:"
+            " `capnet promote --data FOLDER` lets it score them"
+        )
+        fresh &= known
+    return replace(candidate, test=candidate.test[fresh]), notes, doubts
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray:

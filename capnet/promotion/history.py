@@ -70,7 +70,7 @@ def _written(time: datetime) -> str:
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def after(known: Sequence[Event], time: str = "") -> str:
+def time_of_move(known: Sequence[Event], time: str = "") -> str:
     """A time (by default now) for a move that follows all others: clocks of two machines differ, or are set back.
 
     Args:

@@ -16,8 +16,8 @@ from capnet.promotion.gate import NO_CHAMPION, gate_verdict
 from capnet.promotion.policy import Policy
 from capnet.promotion.scores import FOLDER, GateScores, read_gate
 from capnet.promotion.shared import Rescore
-from capnet.promotion.standard import in_words, loosened
 from capnet.promotion.verdict import Verdict
+from capnet.promotion.verdict_policy import loosened, policy_in_words
 from capnet.promotion.versions import deleted_champions, refuse_moved
 from capnet.tracking.faults import StoreError
 from capnet.tracking.store import may_be_gone
@@ -117,6 +117,7 @@ def _other_policy(client: MlflowClient, version: ModelVersion, policy: Policy) -
     it passed then: later versions are compared with the policy of the champion.
     """
     promoted = [event for event in history.events(client, version.name) if event.counts and event.kind in PROMOTED]
-    if not promoted or promoted[-1].after != str(version.version) or promoted[-1].policy in ("", in_words(policy)):
+    if not promoted or promoted[-1].after != str(version.version):
         return []
-    return [f"as champion it passed another policy: {promoted[-1].policy}"]
+    passed = promoted[-1].policy
+    return [] if passed in ("", policy_in_words(policy)) else [f"as champion it passed another policy: {passed}"]

@@ -19,8 +19,8 @@ from capnet.promotion.champion import (
     refusal,
 )
 from capnet.promotion.policy import Policy
-from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_tag, tagged
 from capnet.promotion.verdict import Verdict
+from capnet.promotion.verdict_policy import VERDICT_POLICY, policy_in_tags, policy_in_words, policy_tag
 from capnet.promotion.versions import current_number, version_or_none
 from capnet.tracking.store import insist
 
@@ -137,8 +137,8 @@ def opening(version: ModelVersion, events: Sequence[history.Event], is_champion:
     if reason:
         first += " Readers refuse it."
     rules = tags.get(VERDICT_RULES, "").splitlines() if own else []
-    policy = tagged(tags) if own else None
-    notes = [in_words(policy)] if policy else []
+    policy = policy_in_tags(tags) if own else None
+    notes = [policy_in_words(policy)] if policy else []
     notes += [f"refused: {reason}"] if reason else []
     if tags.get(OVERRIDE):
         notes.append(f"reason of a person: {tags[OVERRIDE]}")

@@ -14,8 +14,8 @@ from capnet.promotion.history import Event
 from capnet.promotion.measure import MakeRescore, has_scores, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.standard import in_words, tagged, what_helps
 from capnet.promotion.verdict import Verdict
+from capnet.promotion.verdict_policy import policy_in_tags, policy_in_words, what_helps
 from capnet.promotion.versions import champion_of, current_number, require_files, rival_of, version_or_none
 from capnet.redaction import redact
 from capnet.tracking.store import insist
@@ -72,7 +72,7 @@ def promote(
     """
     _check_force(force, reason)
     name, number = version.name, str(version.version)
-    follow(client, name)
+    record_outside_move(client, name)
     before = current_number(client, name)
     if before == number and not refusal(name, number, version.tags, history.events(client, name)):
         refresh(client, name, number)  # a page written while another moved the alias here says nothing of that move
@@ -89,7 +89,7 @@ def promote(
     if current_number(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
-    rules, words = "; ".join(map(str, verdict.broken)), in_words(policy)
+    rules, words = "; ".join(map(str, verdict.broken)), policy_in_words(policy)
     event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, policy=words)
     if verdict.colour == "red" or verdict.needs_reason:
         client.set_model_version_tag(name, number, OVERRIDE, redact(reason))
@@ -136,7 +136,7 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
         event = replace(event, before=others[-1].after)
     now = current_number(client, name)
     overtaken = now if now != event.after else ""
-    finished = history.finish(client, name, event, done if overtaken else history.after(known, done), overtaken)
+    finished = history.finish(client, name, event, done if overtaken else history.time_of_move(known, done), overtaken)
     if overtaken or event.before != replaced:
         refresh(client, name, event.before, event.after)
     return Outcome(name, event.before, event.after, now, verdict, finished)
@@ -154,7 +154,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     """
     _check_force(force, reason)
     moved = history.unfinished(history.events(client, name), current_number(client, name))
-    follow(client, name)
+    record_outside_move(client, name)
     if moved is not None and moved.kind == "rolled back":
         return Outcome(name, moved.before, moved.after, current_number(client, name), None, moved)
     since = history.now()
@@ -192,15 +192,19 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     return _move(client, event, name, None, since)
 
 
-def follow(client: MlflowClient, name: str) -> Event | None:
-    """Write a move of the alias that was made elsewhere (in the UI) into the history; None where there was none."""
+def record_outside_move(client: MlflowClient, name: str) -> Event | None:
+    """Write a move of the alias that was made elsewhere (in the UI) into the history, and finish one whose writer died.
+
+    Returns:
+        The event of a move made elsewhere; None where there was none.
+    """
     champion, known = champion_of(client, name), history.events(client, name)
     current, last = str(champion.version) if champion else "", history.expected(known)
     if current == last:
         return None
     begun = history.unfinished(known, current)
     if begun is not None:
-        done = history.after(known)
+        done = history.time_of_move(known)
         refresh(client, name, last, current, moved=replace(begun, done=done))
         history.finish(client, name, begun, done)
         return None
@@ -211,14 +215,14 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     verdict = tags.get(VERDICT, "") if red or not rules else ""
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
     event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(champion))
-    done = history.after(known)
+    done = history.time_of_move(known)
     refresh(client, name, last, current, moved=replace(event, done=done))
     return history.finish(client, name, event, done)
 
 
 def _policy_of(version: ModelVersion | None) -> str:
-    policy = tagged(version.tags) if version else None
-    return in_words(policy) if policy else ""
+    policy = policy_in_tags(version.tags) if version else None
+    return policy_in_words(policy) if policy else ""
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ class Audit:
 
 def audit(client: MlflowClient, name: str) -> Audit:
     """Record moves made elsewhere and say whether the present champion may be read."""
-    new = follow(client, name)
+    new = record_outside_move(client, name)
     champion = champion_of(client, name)
     known = history.events(client, name)
     refused = refusal(name, champion.version, champion.tags, known) if champion else ""

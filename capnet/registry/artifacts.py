@@ -17,7 +17,8 @@ from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import FORM, PACKED, files_hash
 from capnet.promotion.scores import FOLDER, read_gate, write_gate
 from capnet.redaction import redact
-from capnet.registry.candidate import EVALUATION_FILES, MODEL_FILES, Candidate, curves, figures, flat_params, reference
+from capnet.registry.candidate import EVALUATION_FILES, MODEL_FILES, Candidate
+from capnet.registry.figures import curves, figures, flat_params, reference
 from capnet.registry.run import logged_points
 from capnet.tracking.faults import StoreError
 from capnet.tracking.provenance import requirements

@@ -18,9 +18,10 @@ from capnet.evaluation.report.words import VARIANT_NAMES, percent, score, with_i
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy
-from capnet.promotion.standard import in_words
-from capnet.registry.candidate import Candidate, flat_params
+from capnet.promotion.verdict_policy import policy_in_words
+from capnet.registry.candidate import Candidate
 from capnet.registry.data_card import buckets_in_words, data_card
+from capnet.registry.figures import flat_params
 from capnet.registry.markdown import class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
@@ -137,7 +138,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         promises=promises(metrics),
         notes=metrics.get("threshold", {}).get("notes", []),
         critical=class_table(["class", "test", *(f"{name} %" for name in RATES)], rates) if rates else [],
-        policy=in_words(policy),
+        policy=policy_in_words(policy),
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
         entry=find_backbone(str(shared["backbone"].get("name", ""))),
         digest=str(config.get("weight_hash", "")),

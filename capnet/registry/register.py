@@ -17,7 +17,7 @@ from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCE
 from capnet.promotion.measure import verdict_on
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
-from capnet.promotion.promote import follow
+from capnet.promotion.promote import record_outside_move
 from capnet.promotion.versions import has_files, rival_of, same_content
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash
@@ -105,7 +105,8 @@ def _inform(
     """Tag the version with its verdict against today's champion, and warn of a red one: at registration it informs,
     `capnet promote` asks again.
     """
-    follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
+    # the history must know today's champion: readers ask whom a verdict was against
+    record_outside_move(client, settings.name)
     rival = rival_of(client, settings.name, str(version.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))

@@ -16,7 +16,8 @@ from capnet.config import Register
 from capnet.contracts import sha256_file
 from capnet.contracts.files import host, is_alive
 from capnet.redaction import redact
-from capnet.registry.candidate import Candidate, curves
+from capnet.registry.candidate import Candidate
+from capnet.registry.figures import curves
 from capnet.tracking.live import MODEL_TAG, outside_run
 from capnet.tracking.provenance import fingerprints
 from capnet.tracking.store import insist

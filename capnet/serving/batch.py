@@ -19,7 +19,7 @@ from capnet.contracts import read_json, reading, write_json
 from capnet.contracts.files import replacing
 from capnet.data.sources.root import is_remote
 from capnet.errors import ContractError, DataError, counted, some
-from capnet.evaluation.thresholds_file import limits_of, read_thresholds
+from capnet.evaluation.thresholds_file import read_thresholds, thresholds_and_calibration
 from capnet.serving.drift import Drift
 from capnet.serving.image_source import Source, list_images, remote_images
 from capnet.serving.output import FIRST, SCORE, are_scores, row_groups, schema_of
@@ -44,7 +44,7 @@ def fetch_model(params: Params, address: str, folder: Path) -> str:
         ConfigError: ``address`` is no address of a registered model.
         GateError: the gate refuses it.
     """
-    from capnet.serving.engine import fetch_version
+    from capnet.serving.fetch import fetch_version
 
     artifacts, name = fetch_version(params.register_, address, folder)
     write_json(folder / "source.json", {"name": name, "folder": artifacts.relative_to(folder).as_posix()})
@@ -135,7 +135,7 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
     location, _ = model_location(model)
     drift = None
     if (location / "reference.json").is_file():
-        limits, _ = limits_of(read_thresholds(location / "thresholds.json"))
+        limits, _ = thresholds_and_calibration(read_thresholds(location / "thresholds.json"))
         drift = Drift(read_json(location / "reference.json"), limits)
     images = not_read = 0
     last = ""

@@ -19,14 +19,14 @@ LARGE_PSI = 0.25  # the usual mark of a population that changed
 ALPHA = 0.01  # chance that any class is named although nothing changed
 
 
-def reference_document(names: list[str], label_rates: Floats, scores: Floats, limits: Floats) -> dict[str, Any]:
+def reference_document(names: list[str], label_rates: Floats, scores: Floats, thresholds: Floats) -> dict[str, Any]:
     """The reference that travels with the model, for later scores to be compared with.
 
     Args:
         names: of the classes.
         label_rates: share of the training rows that have the class, [class].
         scores: served scores of the test rows, at least one, [image, class].
-        limits: thresholds, [class].
+        thresholds: [class].
 
     Returns:
         JSON content: for each class its rates, and a histogram of scores over the reference's deciles.
@@ -38,12 +38,12 @@ def reference_document(names: list[str], label_rates: Floats, scores: Floats, li
             {
                 "name": name,
                 "label_rate": float(label_rates[c]),
-                "decided_rate": float((scores[:, c] >= limits[c]).mean()),
+                "decided_rate": float((scores[:, c] >= thresholds[c]).mean()),
                 "edges": edges.tolist(),
                 "counts": _histogram(scores[:, c], edges).tolist(),
             }
         )
-    labels = (scores >= limits).sum(axis=1)
+    labels = (scores >= thresholds).sum(axis=1)
     whole = {"labels_per_picture": float(labels.mean()), "without_labels": float((labels == 0).mean())}
     return {"schema": SCHEMA, "source": "test", "rows": len(scores), "whole": whole, "classes": classes}
 
@@ -51,16 +51,16 @@ def reference_document(names: list[str], label_rates: Floats, scores: Floats, li
 class Drift:
     """Compares scores with a reference; they are counted as they come, and none is kept."""
 
-    def __init__(self, reference: Mapping[str, Any], limits: Floats) -> None:
-        self.reference, self.limits = reference, limits
+    def __init__(self, reference: Mapping[str, Any], thresholds: Floats) -> None:
+        self.reference, self.thresholds = reference, thresholds
         self.rows = self.labels = self.without = 0
-        self.decided = np.zeros(len(limits), dtype=np.int64)
+        self.decided = np.zeros(len(thresholds), dtype=np.int64)
         self.edges = [np.array(item["edges"]) for item in reference["classes"]]
         self.counts = [np.zeros(len(edges) + 1, dtype=np.int64) for edges in self.edges]
 
     def add(self, scores: Floats) -> None:
         """Count scores [image, class]."""
-        decided = scores >= self.limits
+        decided = scores >= self.thresholds
         self.rows += len(scores)
         self.decided += decided.sum(axis=0)
         self.labels += int(decided.sum())
@@ -80,7 +80,8 @@ class Drift:
         references, reference_rows = self.reference["classes"], int(self.reference["rows"])
         n_now, n_reference = max(1, self.rows), max(1, reference_rows)
         enough = min(self.rows, reference_rows) >= FEWEST
-        chance = ALPHA / 2 / max(1, len(self.limits))  # of each end of a class, exact: rare classes are far from normal
+        # of each end of a class, exact: rare classes are far from normal
+        chance = ALPHA / 2 / max(1, len(self.thresholds))
         noise = (BINS - 1) * (1 / n_now + 1 / n_reference)  # expected PSI when nothing changed
         psi_limit = max(LARGE_PSI, 4 * noise)
         rates = self.decided / n_now

@@ -5,26 +5,23 @@ same code.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from capnet.config import Register, Runtime
-from capnet.contracts import read_classes, read_document, read_split, sha256_files
+from capnet.config import Runtime
+from capnet.contracts import read_classes, read_document, sha256_files
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import calibrate
-from capnet.evaluation.thresholds_file import limits_of, other_views, read_thresholds
+from capnet.evaluation.thresholds_file import other_views, read_thresholds, thresholds_and_calibration
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
     from capnet.evaluation.tte import Scorer
 
 log = logging.getLogger(__name__)
@@ -51,7 +48,7 @@ class Served:
     Attributes:
         scorer: the model.
         names: of its classes.
-        thresholds: the content of thresholds.json; the numbers alone are ``limits``.
+        thresholds: the content of thresholds.json; the numbers alone are ``class_thresholds``.
         identity: sha256 of its files, and the precision; models with equal identities make equal decisions.
     """
 
@@ -61,9 +58,9 @@ class Served:
     identity: str
 
     @property
-    def limits(self) -> np.ndarray:
+    def class_thresholds(self) -> np.ndarray:
         """The thresholds as float32 [class]: a label is given where score >= limit."""
-        return limits_of(self.thresholds)[0]
+        return thresholds_and_calibration(self.thresholds)[0]
 
     def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
         """Scores of images, in order, some at a time; nothing is kept.
@@ -131,7 +128,7 @@ class Served:
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated, float64 [image, class]."""
-        return calibrate(limits_of(self.thresholds)[1], scores)
+        return calibrate(thresholds_and_calibration(self.thresholds)[1], scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
         """Decide by the thresholds.
@@ -150,8 +147,8 @@ class Served:
                 "class": np.tile(np.array(self.names, dtype=object), images),
                 "score": scores.ravel().astype(np.float64),
                 "probability": self.probabilities(scores).ravel(),
-                "threshold": np.tile(self.limits.astype(np.float64), images),
-                "decision": (scores >= self.limits).ravel(),
+                "threshold": np.tile(self.class_thresholds.astype(np.float64), images),
+                "decision": (scores >= self.class_thresholds).ravel(),
             }
         )
 
@@ -184,83 +181,3 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
     return Served(scorer, classes.names, content, f"{sha256_files(files)} {scorer.machine.precision}")
-
-
-def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:
-    """Download a registered version.
-
-    Args:
-        settings: the section ``register``, which says where the registry is.
-        address: models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.
-        folder: that it is written to.
-
-    Returns:
-        The folder of its own files, below ``folder``, and its name for messages.
-
-    Raises:
-        ConfigError: ``address`` is no address of a registered model.
-        GateError: the gate refuses it.
-        ContractError: the store has no files of it, or others.
-    """
-    from capnet.promotion.champion import identity, resolve
-    from capnet.promotion.versions import require_files
-    from capnet.tracking.faults import GET
-    from capnet.tracking.store import store
-
-    with store(settings, GET, reads=True) as client:
-        version = resolve(client, address)
-        require_files(client, version)
-        artifacts = download(version, folder)
-    return artifacts, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
-
-
-def download(version: ModelVersion, folder: Path) -> Path:
-    """The artifact's own files (model/, thresholds.json, reference.json) of a registered version, below ``folder``."""
-    from mlflow.artifacts import download_artifacts
-
-    from capnet.promotion.champion import check_files
-
-    location = download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(folder))
-    artifacts = Path(location) / "artifacts"
-    check_files(version, artifacts)
-    return artifacts
-
-
-def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:
-    """A function that scores rows with a registered version that was not tested on them.
-
-    Args:
-        champion: the version; downloaded when the function is called.
-        runtime: the section ``runtime``.
-        root: folder of the images.
-        split: folder of split.parquet, which has the images' paths by sha256.
-
-    Returns:
-        The function: rows with a ``sha256`` to scores float32 [image, class]. It raises DataError where an image is not
-        in the split, or its file has changed.
-    """
-    from capnet.data.images.decode import Unusable, check_sha256, refuse_passing
-    from capnet.data.images.views import unusable
-
-    def rescore(rows: pd.DataFrame) -> np.ndarray:
-        table = read_split(split / "split.parquet")
-        paths = dict(zip(table["sha256"], table["path"], strict=True))
-        missing = [key for key in rows["sha256"] if key not in paths]
-        if missing:
-            what = f"{len(missing)} test images of the candidate are not in this split, e.g. sha256 {missing[0][:16]}"
-            raise DataError(what, str(split), "give the split that the candidate was evaluated on (--split)")
-        problems = []
-        for key in rows["sha256"]:
-            try:
-                check_sha256(root / paths[key], key)
-            except Unusable as error:
-                refuse_passing(error, root / paths[key])
-                problems.append(unusable(root / paths[key], str(error)))
-        if problems:
-            raise DataError(problems=problems)
-        with TemporaryDirectory() as folder:
-            artifacts = download(champion, Path(folder))
-            served = load_served(artifacts / "model", artifacts / "thresholds.json", runtime)
-            return served.scores([root / paths[key] for key in rows["sha256"]])
-
-    return rescore

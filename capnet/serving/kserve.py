@@ -40,7 +40,8 @@ HEAD = "# Written by `capnet deploy`: "  # begins a manifest; then the version t
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
 NUMBER = r"[0-9]+(\.[0-9]+)?([mkMGTPE]|[KMGTPE]i|[eE][0-9]+)?"
-FORMS = {  # of what a person gives: what Kubernetes and KServe take, and in words; isvc.NAME-predictor becomes a label
+# of what a person gives: what Kubernetes and KServe take, and in words; isvc.NAME-predictor becomes a label
+PATTERNS = {
     "name": (r"[a-z]([-a-z0-9]{0,46}[a-z0-9])?", "at most 48 of a-z, 0-9 and hyphens, a letter first"),
     "namespace": (r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", "at most 63 of a-z, 0-9 and hyphens"),
     "service_account": (
@@ -80,7 +81,7 @@ def check_form(deployment: Deployment) -> None:
     """
     problems = [
         Problem(f"{value!r} is not what Kubernetes takes", f"--{key.replace('_', '-')}", f"give {words}")
-        for key, (form, words) in FORMS.items()
+        for key, (form, words) in PATTERNS.items()
         if not re.fullmatch(form, value := str(getattr(deployment, key)), re.ASCII)
     ]
     if problems:
@@ -106,27 +107,29 @@ def check_out(path: Path, model: str) -> None:
             raise ConfigError(what, str(path), "give another --out or --name, or move the file")
 
 
-def storage_address(client: MlflowClient, version: ModelVersion, behind: str) -> str:
+def storage_address(client: MlflowClient, version: ModelVersion, artifacts_store: str) -> str:
     """Where the version's artifact lies for KServe.
 
     Args:
         client: of the registry.
         version: registered there.
-        behind: address of the store of a server that hands artifacts through; "" for none.
+        artifacts_store: address of the store of a server that hands artifacts through; "" for none.
 
     Raises:
         ConfigError: KServe could not read the address.
     """
     address = str(client.get_model_version_download_uri(version.name, version.version))
     if address.startswith(PROXIED):
-        if not behind:
+        if not artifacts_store:
             raise ConfigError(
                 f"the artifacts of {identity(version.name, version.version)} come through the MLflow server"
                 f" ({address}), and KServe reads from the store itself",
                 "--artifacts",
                 "give the store behind the server, what its --artifacts-destination says, e.g. --artifacts s3://mlflow",
             )
-        address = f"{behind.rstrip('/')}/{urlsplit(address).path.lstrip('/')}"  # without the host of //host/path
+        address = (
+            f"{artifacts_store.rstrip('/')}/{urlsplit(address).path.lstrip('/')}"  # without the host of //host/path
+        )
     if not address.startswith(STORES) and not AZURE.fullmatch(address):
         raise ConfigError(
             f"KServe cannot read a folder from {address}",
@@ -200,7 +203,7 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "capnet/model": label(version.name),
         "capnet/content": label(tags.get("content_hash", "")[:16]),
     }
-    notes = {
+    annotations = {
         "capnet/model": identity(version.name, version.version),
         "capnet/content-hash": tags.get("content_hash", ""),
         "capnet/verdict": tags.get(VERDICT, ""),
@@ -210,6 +213,28 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "capnet/data-md5": origin.get("data_md5", ""),
         "capnet/git-revision": origin.get("git_revision", ""),
     }
+    namespace = {"namespace": deployment.namespace} if deployment.namespace else {}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": deployment.name,
+            **namespace,
+            "labels": labels,
+            "annotations": {key: text for key, text in annotations.items() if text},
+        },
+        "spec": {
+            "predictor": {
+                "serviceAccountName": deployment.service_account,
+                "minReplicas": deployment.replicas,
+                "containers": [_container(address, deployment)],
+            }
+        },
+    }
+
+
+def _container(address: str, deployment: Deployment) -> dict[str, Any]:
+    """The one container: this program's server, over what KServe has fetched from ``address``."""
     # what KServe's webhook looks for in a container of one's own, and folders that any user may write to
     environment = {
         "STORAGE_URI": address,
@@ -224,7 +249,7 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
     }
     if deployment.gpus:
         resources["limits"]["nvidia.com/gpu"] = str(deployment.gpus)
-    container = {
+    return {
         "name": "kserve-container",  # the name tells KServe which container serves
         "image": deployment.image,
         "command": ["python", "-m", "capnet.serving.server"],
@@ -241,30 +266,12 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-    namespace = {"namespace": deployment.namespace} if deployment.namespace else {}
-    return {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": {
-            "name": deployment.name,
-            **namespace,
-            "labels": labels,
-            "annotations": {key: text for key, text in notes.items() if text},
-        },
-        "spec": {
-            "predictor": {
-                "serviceAccountName": deployment.service_account,
-                "minReplicas": deployment.replicas,
-                "containers": [container],
-            }
-        },
-    }
 
 
 def render(content: Mapping[str, Any]) -> str:
     """The manifest as YAML with a line that says what it serves; equal versions give equal bytes."""
-    notes = content["metadata"]["annotations"]
-    head = f"{HEAD}{notes['capnet/model']}. KServe follows no alias: write it again after a promotion.\n"
+    annotations = content["metadata"]["annotations"]
+    head = f"{HEAD}{annotations['capnet/model']}. KServe follows no alias: write it again after a promotion.\n"
     return head + yaml.safe_dump(dict(content), sort_keys=False, width=1000, allow_unicode=True)
 
 

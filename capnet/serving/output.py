@@ -47,7 +47,7 @@ def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
     for number, row in enumerate(frame["scores"]):
         if row is not None:
             scores[number] = row
-    decided = scores >= served.limits
+    decided = scores >= served.class_thresholds
     labels = [[name for name, present in zip(served.names, row, strict=True) if present] for row in decided]
     columns = pd.DataFrame(scores, columns=[f"{SCORE}{name}" for name in served.names])
     return pd.concat(
@@ -163,7 +163,7 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
     if fault:
         return {"file": name, "detections": None, "failure": f"Failure image access: {fault}"}
     scores = np.asarray(row, dtype=np.float32)[None]
-    probability, decided = served.probabilities(scores)[0], (scores >= served.limits)[0]
+    probability, decided = served.probabilities(scores)[0], (scores >= served.class_thresholds)[0]
     labels = sorted(
         ((str(c), round(float(probability[c]), 4)) for c in np.flatnonzero(decided)), key=lambda item: -item[1]
     )

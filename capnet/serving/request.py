@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from capnet.data.images.decode import READ_AGAIN, Unusable, open_image
 from capnet.data.images.image_files import inspect_image
 from capnet.errors import CapnetError, ConfigError, DataError, Problem
-from capnet.machine_faults import PASSING
+from capnet.machine_faults import TRANSIENT
 from capnet.section import LONGEST_PATH, Int, Section
 
 COLUMN = "image"
@@ -139,10 +139,10 @@ def request_files(model_input: pd.DataFrame, folder: Path, *clocks: Clock | Limi
         clock.check()
         path = folder / f"row {number}"
         content = _file(value, limits, left)
-        # a file that is no image is as good as none: no answer tells what lies there
-        if content is None or _fault(content, path, limits, left)[0]:
-            content = _content(value)
         fault, todo = (NO_IMAGE, SEND) if content is None else _fault(content, path, limits, left)
+        if fault:  # a file that is no image is as good as none: no answer tells what lies there
+            content = _content(value)
+            fault, todo = (NO_IMAGE, SEND) if content is None else _fault(content, path, limits, left)
         if fault:
             problems.append(Problem(f"{fault}: {_shown(value if content is None else content)}", f"row {number}", todo))
         else:
@@ -164,7 +164,7 @@ def _fault(content: bytes, path: Path, limits: Limits, left: int) -> tuple[str, 
                 fault = f"{image.width} x {image.height} is more than {limits.megapixels:g} million pixels"
                 return fault, f"send a smaller image; the limit is {VARIABLE}MEGAPIXELS of the server"
         path.write_bytes(content)
-        if (written := inspect_image(path)).is_passing:
+        if (written := inspect_image(path)).is_transient:
             raise CapnetError(written.fault, str(path), READ_AGAIN)
         fault = written.fault
     except Unusable as error:
@@ -221,7 +221,7 @@ def _file(name: Any, limits: Limits, left: int) -> bytes | None:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
             return file.read(left + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno in PASSING and _content(name) is None:
+        if isinstance(error, OSError) and error.errno in TRANSIENT and _content(name) is None:
             raise  # the machine's fault: the image may be good
         return None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Ingest, Params
 from capnet.contracts import write_classes, write_manifest
 from capnet.data.annotations.added import add_images, headers_elsewhere
-from capnet.data.annotations.bad_images import Fault, advice, leave_out, too_bad
+from capnet.data.annotations.bad_images import Fault, advice, faults_that_end_ingest, report_left_out
 from capnet.data.annotations.corrections import COLUMNS, apply_corrections, other_names
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
@@ -62,17 +62,19 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
-    problems += too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
+    listed = {image for ids in lists.values() for image in ids}
+    problems += faults_that_end_ingest(folder, root, rows, faults, listed, params)
     if not is_remote(params.data, inputs["data"]):  # DVC would record the files of now with these rows
         todo = "run it again: `dvc repro`, or `capnet ingest`"
-        changed = folder.changed() + ([] if problems else _read_otherwise(root, annotations, faults, settings))
+        changed = folder.changed() + ([] if problems else _changed_images(root, annotations, faults, settings))
         problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in changed]
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
-    leave_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
+    report_left_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
     if faults:
-        added -= sum(row >= len(rows) - added for row, *_ in faults)
+        first_added = len(rows) - added  # added images are the last rows
+        added -= len([row for row, *_ in faults if row >= first_added])
         rows = rows.drop(index=[row for row, *_ in faults]).reset_index(drop=True)
     write_manifest(manifest / "manifest.parquet", rows)
     write_classes(manifest / "classes.json", annotations.classes)
@@ -148,7 +150,7 @@ def _images(
     return rows, faults
 
 
-def _read_otherwise(root: Path, annotations: Annotations, faults: Sequence[Fault], settings: Ingest) -> list[str]:
+def _changed_images(root: Path, annotations: Annotations, faults: Sequence[Fault], settings: Ingest) -> list[str]:
     """The images that would be left out and are others now: they were being copied."""
     from capnet.data.images.decode import NO_MEMORY
     from capnet.data.images.image_files import inspect_images, require_read

@@ -33,8 +33,8 @@ from capnet.data.images.transform import Transform
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, ContractError, DataError, counted
 from capnet.evaluation.baselines import FittedProbe, write_probe
+from capnet.evaluation.belonging import require_split
 from capnet.evaluation.blend import Blend
-from capnet.evaluation.split_rows import require_split
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model

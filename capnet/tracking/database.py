@@ -71,7 +71,7 @@ def new_store(uri: str) -> Any:
 
 
 @contextmanager
-def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[None]:
+def whole_database(database: Path | None, make_store: Callable[[str], object]) -> Iterator[None]:
     """One process at a time opens a database file first, and finds a whole store there.
 
     MLflow makes its tables in dozens of steps: two processes at once, or one that is killed, leave a file that it never
@@ -80,7 +80,7 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
 
     Args:
         database: the file; nothing is done for a store of another kind.
-        make: makes a store at the URI that it is given.
+        make_store: makes a store at the URI that it is given.
 
     Raises:
         OSError, sqlite3.Error: no store can be there.
@@ -99,7 +99,7 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
         if _is_only_begun(database):
             os.replace(database, database.with_name(f"{database.name}.unfinished"))
         if not database.exists():
-            _make(database, make)
+            _make(database, make_store)
         yield
     finally:
         os.close(folder)
@@ -124,7 +124,7 @@ def _is_only_begun(database: Path) -> bool:
     return False
 
 
-def _make(database: Path, make: Callable[[str], object]) -> None:
+def _make(database: Path, make_store: Callable[[str], object]) -> None:
     temporary = database.with_name(f".{database.name}.new")
     _remove(temporary)
     try:
@@ -133,7 +133,7 @@ def _make(database: Path, make: Callable[[str], object]) -> None:
         with closing(sqlite3.connect(temporary)) as connection:
             connection.execute("create table probe (number integer)")
             connection.execute("drop table probe")
-        make(sqlite_uri(temporary))
+        make_store(sqlite_uri(temporary))
         os.replace(temporary, database)
     finally:
         _remove(temporary)

@@ -16,7 +16,14 @@ from urllib.request import url2pathname
 from capnet.config import Register
 from capnet.errors import ConfigError
 from capnet.streams import quiet
-from capnet.tracking.database import POD_NAME, goes_with_the_pod, new_store, of_another_store, open_file, sqlite_file
+from capnet.tracking.database import (
+    POD_NAME,
+    goes_with_the_pod,
+    new_store,
+    of_another_store,
+    sqlite_file,
+    whole_database,
+)
 from capnet.tracking.faults import StoreError, elsewhere, explain, is_of_s3
 
 if TYPE_CHECKING:
@@ -100,7 +107,7 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
             raise _wrong_variable(error, doing) from error
         with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
-                with first_contact(), open_file(database, lambda address: _ask(new_store, address, doing)):
+                with first_contact(), whole_database(database, lambda address: _ask(new_store, address, doing)):
                     client = _ask(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client

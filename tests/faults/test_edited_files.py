@@ -24,8 +24,9 @@ from capnet.contracts.dvc_file import dvc_output
 from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import CapnetError, ConfigError, ContractError
 from capnet.promotion.policy import Policy, read_policy
-from capnet.registry.candidate import curves, figures, flat_params, read_candidate
+from capnet.registry.candidate import read_candidate
 from capnet.registry.cards import card_texts, description
+from capnet.registry.figures import curves, figures, flat_params
 
 pytestmark = pytest.mark.slow
 FOLDERS = ("split", "validation", "model", "evaluation")

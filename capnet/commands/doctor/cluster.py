@@ -66,7 +66,7 @@ def cluster_checks(needs: Needs) -> Checks:
         "volumes": partial(check_claims, api, needs),
         "account": partial(check_account, api, needs),
         "pods": partial(check_pods, api, needs),
-        "gpu": partial(check_nodes, api, needs),
+        "gpu": partial(check_gpus, api, needs),
         **several,
         "pipelines": partial(check_pipelines, api, needs),
         "retries": partial(check_retries, api, needs),
@@ -231,7 +231,7 @@ def check_account(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         yield Finding(about, f"may do all {len(rights)} things that a task needs")
 
 
-def check_nodes(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+def check_gpus(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     """Whether a ready node has the accelerators; a problem only where the run asks for some."""
     resource, count = needs.accelerator_type, max(1, needs.accelerator_count)
     try:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from capnet.data.annotations.class_list import read_classes_csv, with_separator
+from capnet.data.annotations.class_list import read_classes_csv, separator_problems
 from capnet.data.annotations.corrections import COLUMNS
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, TEXT_FILES, read_table
@@ -48,7 +48,7 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     if not names:
         return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
     listed_in = "the annotations"  # in most formats, classes.csv adds no class
-    tables, mistakes = list[Annotations](), with_separator(annotations.classes.names, settings.separator, listed_in)
+    tables, mistakes = list[Annotations](), separator_problems(annotations.classes.names, settings.separator, listed_in)
     classes, names_only = annotations.classes, not _is_numbered(annotations.classes.names, folder, settings)
     for file in names:
         try:

@@ -30,7 +30,7 @@ BYTES = re.compile(r" \(\d+ bytes not processed\)")  # how Pillow ends the fault
 CONVERTED = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".dicom", ".nii", ".nii.gz")  # formats not read
 
 
-def too_bad(
+def faults_that_end_ingest(
     folder: DataFolder, root: Path, rows: pd.DataFrame, faults: Sequence[Fault], listed: set[str], params: Params
 ) -> list[Problem]:
     """The faults that end the ingest: all, where more are bad than ``ingest.bad_images`` allows or no image is good;
@@ -92,7 +92,7 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
     return problems
 
 
-def leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_format: LeftOut) -> None:
+def report_left_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_format: LeftOut) -> None:
     """Write left_out.csv: image_id, path and reason, where images were left out; and warnings that name the first.
 
     Args:

@@ -76,7 +76,7 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalpha, name.casefold()))
 
 
-def with_separator(names: Sequence[str], separator: str, where: str) -> list[Problem]:
+def separator_problems(names: Sequence[str], separator: str, where: str) -> list[Problem]:
     """Names of classes that no cell of labels can hold: it would be read as several labels.
 
     Args:

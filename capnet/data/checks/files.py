@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from capnet.concurrency import deaf_children
-from capnet.data.images.decode import Unusable, file_faults, is_passing, open_image, to_rgb
+from capnet.data.images.decode import Unusable, file_faults, is_transient, open_image, to_rgb
 from capnet.data.images.image_files import ImageFile
 from capnet.data.images.near_duplicates import dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
@@ -54,7 +54,7 @@ def see(path: str, root: str, full: bool, dhashes: bool) -> ImageFile:
             sha256 = hashlib.sha256(data).hexdigest()
             return ImageFile(*size, sha256, dhash=difference_hash(pixels) if dhashes else b"")
     except Unusable as error:
-        return ImageFile(fault=str(error), is_passing=is_passing(error))
+        return ImageFile(fault=str(error), is_transient=is_transient(error))
 
 
 def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, processes: int = 0) -> list[ImageFile]:

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capnet.data.images.dark import brightest, is_deep
-from capnet.data.images.fitting import fit, is_clear_bmp, is_reduced, is_white_zero
 from capnet.data.images.headers import first_scan_is_partial, long_entry, long_exif
+from capnet.data.images.pillow_repairs import is_clear_bmp, is_reduced, is_white_zero, repair_header
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 from capnet.errors import CapnetError
-from capnet.machine_faults import PASSING
+from capnet.machine_faults import TRANSIENT
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end
@@ -53,15 +53,15 @@ class Unusable(Exception):
     """A picture file cannot be used; the text says why."""
 
 
-def is_passing(error: Unusable) -> bool:
+def is_transient(error: Unusable) -> bool:
     """Whether a file cannot be used for a reason that is the machine's, and not its own: the image may be good."""
     cause = error.__context__
-    return isinstance(cause, OSError) and cause.errno in PASSING
+    return isinstance(cause, OSError) and cause.errno in TRANSIENT
 
 
-def refuse_passing(error: Unusable, path: Path) -> None:
+def refuse_transient(error: Unusable, path: Path) -> None:
     """Raise CapnetError where the machine does not read an image, which may be good."""
-    if is_passing(error):
+    if is_transient(error):
         raise CapnetError(f"image {error}", str(path), READ_AGAIN) from error
 
 
@@ -143,7 +143,7 @@ def open_image(source: Path | bytes) -> Iterator[Image.Image]:
             file = opened.enter_context(_Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source)))
             image = opened.enter_context(Image.open(file, formats=FORMATS))
             file.are_pixels = True
-            fit(image)
+            repair_header(image)
         if reason := _reason_against(image, source, size):
             raise Unusable(reason)
         yield image

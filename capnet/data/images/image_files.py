@@ -10,7 +10,15 @@ from pathlib import Path
 
 from capnet.concurrency import in_threads
 from capnet.data.images.dark import brightest, is_deep
-from capnet.data.images.decode import READ_AGAIN, Unusable, decoder_faults, file_faults, is_passing, open_image, to_rgb
+from capnet.data.images.decode import (
+    READ_AGAIN,
+    Unusable,
+    decoder_faults,
+    file_faults,
+    is_transient,
+    open_image,
+    to_rgb,
+)
 from capnet.data.images.shards import read_bytes
 from capnet.errors import CapnetError, Problem
 from capnet.progress import track
@@ -22,7 +30,7 @@ AHEAD = 64  # images per thread that are read before they are asked for
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image file: stored size in pixels, sha256 of its bytes and ``dhash`` (where these were asked for), or
-    ``fault``: why it cannot be used, with ``is_passing`` where it may be the machine's and the image good.
+    ``fault``: why it cannot be used, with ``is_transient`` where it may be the machine's and the image good.
     ``brightest``: the largest value of decoded pixels of 16 bits, None for others.
     """
 
@@ -32,7 +40,7 @@ class ImageFile:
     fault: str = ""
     dhash: bytes = b""
     brightest: int | None = None
-    is_passing: bool = False
+    is_transient: bool = False
 
 
 def inspect_image(path: Path, decode: bool = True) -> ImageFile:
@@ -57,7 +65,7 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
                 value = brightest(image, deep)
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
-        return ImageFile(fault=str(error), is_passing=is_passing(error))
+        return ImageFile(fault=str(error), is_transient=is_transient(error))
     return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=value)
 
 
@@ -89,7 +97,7 @@ def require_read(images: Sequence[ImageFile], paths: Sequence[str], where: Calla
     problems = [
         Problem(f"image {paths[number]!r}: {image.fault}", where(number), READ_AGAIN)
         for number, image in enumerate(images)
-        if image.is_passing
+        if image.is_transient
     ]
     if problems:
         raise CapnetError(problems=problems)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from capnet.concurrency import deaf_children, in_threads
-from capnet.data.images.decode import NO_MEMORY, READ_AGAIN, Unusable, is_passing
+from capnet.data.images.decode import NO_MEMORY, READ_AGAIN, Unusable, is_transient
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import Canvas, unusable
 from capnet.errors import CapnetError, DataError, Problem
@@ -86,7 +86,7 @@ class _Images(Dataset[Batch]):
                 batch.faults.append("")
             except Unusable as error:
                 batch.faults.append(str(error))
-                if is_passing(error):
+                if is_transient(error):
                     batch.unread.append(number)
             except MemoryError:
                 batch.faults.append(NO_MEMORY)

@@ -19,10 +19,10 @@ from PIL import Image
 
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
 from capnet.contracts.csv_files import CsvLines
-from capnet.data.annotations.class_list import CLASS_COLUMNS, with_separator
+from capnet.data.annotations.class_list import CLASS_COLUMNS, separator_problems
 from capnet.data.annotations.readers.csv import LABEL_COLUMNS, TEXT_COLUMNS
 from capnet.data.annotations.rows import SIZES
-from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, refuse_passing, to_rgb
+from capnet.data.images.decode import SUFFIXES, Unusable, file_faults, open_image, refuse_transient, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
@@ -63,7 +63,7 @@ def write_shard_set(
         DataError: images are gone, not those that were ingested or cannot be used, or a class has the separator in its
             name; names all.
     """
-    if unfit := with_separator(classes.names, separator, "classes.json"):
+    if unfit := separator_problems(classes.names, separator, "classes.json"):
         raise DataError(problems=unfit)
     listed = (
         (item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else "")
@@ -111,7 +111,7 @@ def _image(root: Path, row: dict[str, Any], shorter: int, problems: list[Problem
     try:
         return _bounded(_unchanged(root / row["path"], row), row, shorter)
     except Unusable as error:
-        refuse_passing(error, root / row["path"])
+        refuse_transient(error, root / row["path"])
         todo = "put the image back (dvc checkout), or take its row out of the label table and run `capnet ingest` again"
         problems.append(Problem(f"image {row['path']!r}: {error}", str(root), todo))
         return None

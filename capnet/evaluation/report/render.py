@@ -23,7 +23,7 @@ from capnet.evaluation.report.intervals import intervals_in_words
 from capnet.evaluation.report.promises import decisions, promises
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import flatten
-from capnet.evaluation.thresholds_file import limits_of
+from capnet.evaluation.thresholds_file import thresholds_and_calibration
 from capnet.pages import page_templates
 
 if TYPE_CHECKING:
@@ -133,6 +133,6 @@ def _subtitle(inputs: Inputs) -> list[str]:
 def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:
     if not settings.thumbnails:
         return []
-    limits, _ = limits_of(inputs.thresholds)
+    limits, _ = thresholds_and_calibration(inputs.thresholds)
     buckets = np.array(inputs.classes.buckets)
     return worst_images(inputs.test, inputs.scores, limits, inputs.classes.names, buckets, settings.worst, root)

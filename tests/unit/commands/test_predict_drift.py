@@ -43,7 +43,7 @@ def predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def call(scores: np.ndarray, *options: str, reference: Mapping[str, Any] = whole) -> Result:
         @contextmanager
         def model(*_: Any) -> Iterator[tuple[Any, str, Mapping[str, Any]]]:
-            yield SimpleNamespace(limits=LIMITS), "capnet version 1", reference
+            yield SimpleNamespace(class_thresholds=LIMITS), "capnet version 1", reference
 
         def predicted(served: Any, key: str, source: Any, out: Path, drift: Drift | None) -> prediction.Predicted:
             prediction.drift_file(out).unlink(missing_ok=True)  # as the real one: test_predict_again

@@ -12,9 +12,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from unit.evaluation.made_scores import Made, make
 
 from capnet.contracts import unit_codes
-from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare_variants, draw_weights, interval
+from capnet.evaluation.bootstrap import MIN_POSITIVES, draw_weights, interval
 from capnet.evaluation.rates import proportion_interval
 from capnet.evaluation.report.words import difference
+from capnet.evaluation.variants import Variant, compare_variants
 
 BUCKETS = ["head", "medium", "tail", "tail"]
 

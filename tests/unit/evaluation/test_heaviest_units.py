@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 from unit.evaluation.made_scores import make
 
-from capnet.evaluation.bootstrap import heaviest_units
 from capnet.evaluation.metrics import rank
+from capnet.evaluation.variants import heaviest_units
 
 
 def test_images_without_a_label_come_in_the_order_of_what_the_map_gains_without_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from unit.evaluation.made_scores import make
 
-from capnet.evaluation.bootstrap import Variant, compare_variants
+from capnet.evaluation.variants import Variant, compare_variants
 
 
 def test_intervals_hold_the_expected_value() -> None:

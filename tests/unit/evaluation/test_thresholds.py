@@ -15,7 +15,7 @@ from capnet.contracts import make_classes, write_json
 from capnet.evaluation.calibration import calibrate
 from capnet.evaluation.cuts import choose_cut
 from capnet.evaluation.thresholds import choose_thresholds, no_thresholds
-from capnet.evaluation.thresholds_file import limits_of, read_thresholds, thresholds_document
+from capnet.evaluation.thresholds_file import read_thresholds, thresholds_and_calibration, thresholds_document
 
 
 def test_groups_reach_thresholds_and_too_few_of_them_promise_nothing() -> None:
@@ -283,7 +283,7 @@ def test_one_temperature_for_all_classes_is_that_of_each(tmp_path: Path) -> None
     document = thresholds_document(thresholds, make_classes(names), Threshold(), {}, "val")
     document["calibration"]["temperature"] = 0.5
     write_json(tmp_path / "thresholds.json", document)
-    limits, calibration = limits_of(read_thresholds(tmp_path / "thresholds.json"))
+    limits, calibration = thresholds_and_calibration(read_thresholds(tmp_path / "thresholds.json"))
     np.testing.assert_array_equal(limits, thresholds.threshold)
     expected = expit(2 * logit(made.scores.astype(np.float64)) + thresholds.calibration.shift)
     np.testing.assert_allclose(calibrate(calibration, made.scores), expected)

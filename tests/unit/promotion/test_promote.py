@@ -256,7 +256,7 @@ def test_a_rollback_by_force_to_a_copy_with_tags_of_another_version_is_served(cl
     client.set_model_version_tag("capnet", "2", "verdict", "green")
     client.set_model_version_tag("capnet", "2", "verdict_of", "staging version 5")
     client.set_registered_model_alias("capnet", "champion", "2")
-    promotion.follow(client, "capnet")
+    promotion.record_outside_move(client, "capnet")
     assert promote(client, "3", force=True, reason="try").now == "3"
     with pytest.raises(GateError, match="staging version 5"):
         promotion.rollback(client, "capnet")

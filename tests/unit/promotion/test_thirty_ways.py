@@ -30,7 +30,7 @@ from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
 from capnet.promotion.policy import MayFall, Minimum, Policy
 from capnet.promotion.scores import GateScores
-from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_hash
+from capnet.promotion.verdict_policy import VERDICT_POLICY, policy_hash, policy_in_words
 from capnet.registry import register
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
@@ -102,7 +102,7 @@ def test_no_policy_that_asks_for_less_passes_without_force(
         promote(client, number, POLICIES[way], force=True)
     assert promote(client, number, POLICIES[way], force=True, reason="a new goal").now == number
     last = history.events(client, "capnet")[-1]
-    assert (last.kind, last.reason, last.policy) == ("forced", "a new goal", in_words(POLICIES[way]))
+    assert (last.kind, last.reason, last.policy) == ("forced", "a new goal", policy_in_words(POLICIES[way]))
     assert "fail: policy" in last.rules
 
 
@@ -152,7 +152,7 @@ def test_the_policy_stands_in_tags_history_and_page(client: MlflowClient) -> Non
     (event,) = history.events(client, "capnet")
     assert event.policy.startswith(f"policy {policy_hash(POLICY)[:12]}: mAP at least 1, may fall by 2, tail by 3")
     assert f"  {event.policy}" in event.lines()
-    assert f"- `{in_words(POLICY)}`" in str(client.get_model_version("capnet", "1").description).splitlines()
+    assert f"- `{policy_in_words(POLICY)}`" in str(client.get_model_version("capnet", "1").description).splitlines()
     client.delete_model_version_tag("capnet", "1", VERDICT_POLICY)  # as of a champion from before
     with pytest.raises(GateError, match=r"may_fall\.tail 0\.5 instead of 0.03"):
         promote(client, "3", POLICY.model_copy(update={"may_fall": MayFall(tail=0.5)}))

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from unit.measured import measured
 
-from capnet.commands.predict import model
+from capnet.commands.open_model import open_model
 from capnet.config import Params
 from capnet.contracts import make_classes, tree_hash
 from capnet.errors import ContractError, GateError
-from capnet.registry.candidate import content_hash, curves, figures, flat_params, read_candidate
+from capnet.registry.candidate import content_hash, read_candidate
 from capnet.registry.cards import description
+from capnet.registry.figures import curves, figures, flat_params
 
 Make = Callable[..., dict[str, Path]]
 
@@ -66,7 +67,8 @@ def test_the_figures_of_another_model_are_refused(make_outputs: Make) -> None:
     _edit(paths["model"] / "config.json", selected_epoch=2)
     with pytest.raises(ContractError, match=r"measured with another model[\s\S]*evaluation.json[\s\S]*capnet evaluate"):
         read_candidate(**paths)
-    with pytest.raises(ContractError, match="measured with another model"), model(str(paths["model"].parent), Params()):
+    folder = str(paths["model"].parent)
+    with pytest.raises(ContractError, match="measured with another model"), open_model(folder, Params()):
         pass
 
 
@@ -81,7 +83,7 @@ def test_figures_that_do_not_say_whose_they_are_are_refused_and_serve_with_a_war
     path.write_text(json.dumps(figures))
     with pytest.raises(ContractError, match=r"does not say with which model[\s\S]*json[\s\S]*capnet evaluate"):
         read_candidate(**paths)
-    with model(str(paths["model"].parent), Params()):
+    with open_model(str(paths["model"].parent), Params()):
         assert "does not say with which model it was measured" in caplog.text
 
 
@@ -90,10 +92,10 @@ def test_thresholds_of_a_folder_without_the_evaluation_may_be_another_models(
 ) -> None:
     paths = make_outputs()
     folder, warning = paths["model"].parent, "nothing says that .*thresholds.json are those of this model"
-    with model(str(folder), Params()):
+    with open_model(str(folder), Params()):
         assert not re.search(warning, caplog.text)
     (paths["evaluation"] / "evaluation.json").unlink()
-    with model(str(folder), Params()) as (served, *_):
+    with open_model(str(folder), Params()) as (served, *_):
         assert served.names
         assert re.search(warning, caplog.text), "a warning, and it works"
 

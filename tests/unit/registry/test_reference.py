@@ -11,7 +11,8 @@ import pytest
 from unit.measured import measured
 
 from capnet.contracts import read_predictions, read_split, write_predictions
-from capnet.registry.candidate import read_candidate, reference
+from capnet.registry.candidate import read_candidate
+from capnet.registry.figures import reference
 
 Make = Callable[..., dict[str, Path]]
 

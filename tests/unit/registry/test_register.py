@@ -16,7 +16,8 @@ from unit.stores import Make
 from capnet.config import Register, Runtime
 from capnet.contracts.dvc_file import dvc_output
 from capnet.model.backbones import find_backbone
-from capnet.registry.candidate import figures, read_candidate
+from capnet.registry.candidate import read_candidate
+from capnet.registry.figures import figures
 from capnet.runtime import prepare
 from capnet.tracking.provenance import requirements
 from capnet.tracking.store import local_path

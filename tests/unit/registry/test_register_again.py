@@ -22,7 +22,7 @@ from capnet.errors import ContractError
 from capnet.promotion.measure import scores_of
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import find_version, register_version
-from capnet.serving.engine import fetch_version
+from capnet.serving.fetch import fetch_version
 from capnet.tracking.faults import StoreError
 from capnet.tracking.store import local_path
 

@@ -61,7 +61,7 @@ def model(tmp_path: Path) -> Path:
 
 def write_part(folder: Path, frame: pd.DataFrame) -> Path:
     folder.mkdir()
-    served: Any = SimpleNamespace(names=NAMES, limits=LIMITS)
+    served: Any = SimpleNamespace(names=NAMES, class_thresholds=LIMITS)
     with output.parquet(folder / TABLE, served, "m") as add:
         for start in range(0, len(frame), 10):
             add(frame.iloc[start : start + 10].reset_index(drop=True))

@@ -98,7 +98,7 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     np.testing.assert_allclose(result, expected, atol=1e-5)
     assert [item["name"] for item in about["classes"]] == served.names
     assert (np.stack(result) >= [item["threshold"] for item in about["classes"]]).tolist() == (
-        expected >= served.limits
+        expected >= served.class_thresholds
     ).tolist()
 
 

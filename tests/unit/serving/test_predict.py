@@ -56,7 +56,9 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
     np.testing.assert_allclose(good[columns].to_numpy(), expected, atol=1e-6)
     for labels, row in zip(good["labels"], good[columns].to_numpy(), strict=True):
         assert list(labels) == [
-            name for name, score, limit in zip(served.names, row, served.limits, strict=True) if score >= limit
+            name
+            for name, score, limit in zip(served.names, row, served.class_thresholds, strict=True)
+            if score >= limit
         ]
     assert table[table["fault"] != ""][columns].isna().all(axis=None)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []

@@ -16,7 +16,8 @@ from unit.stores import Make
 from capnet.config import Runtime
 from capnet.contracts import read_split, write_split
 from capnet.errors import CapnetError, DataError
-from capnet.serving import engine
+from capnet.serving import fetch
+from capnet.serving.engine import load_served
 
 
 def test_a_champion_scores_the_pictures_of_the_split_and_no_others(
@@ -31,11 +32,11 @@ def test_a_champion_scores_the_pictures_of_the_split_and_no_others(
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     table = read_split(paths["split"] / "split.parquet").iloc[:3]
     write_split(paths["split"] / "split.parquet", table.assign(sha256=hashes, path=[path.name for path in files]))
-    monkeypatch.setattr(engine, "download", lambda asked, folder: version)
+    monkeypatch.setattr(fetch, "download", lambda asked, folder: version)
     champion: Any = None  # nothing but its files is asked for
-    rescore = engine.rescorer(champion, Runtime(), data, paths["split"])
+    rescore = fetch.rescorer(champion, Runtime(), data, paths["split"])
     rows = table[["image_id"]].assign(sha256=hashes[::-1])
-    served = engine.load_served(version / "model", version / "thresholds.json")
+    served = load_served(version / "model", version / "thresholds.json")
     np.testing.assert_allclose(rescore(rows), served.scores(files[::-1]), atol=1e-6)
     files[1].write_bytes(files[0].read_bytes())
     files[2].unlink()

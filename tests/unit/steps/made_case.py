@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from capnet.config import Evaluate
 from capnet.contracts import Classes, label_matrix, make_classes
-from capnet.steps.evaluate import evaluate_scores
+from capnet.steps.evaluate_scores import evaluate_scores
 
 VIEWS = {"views": 5, "expand": 24, "average": "logits"}
 GAIN = {"capnet": 2.5, "single_view": 2.2, "zero_shot": 1.0, "zero_shot_single_view": 0.9}

@@ -107,7 +107,7 @@ def test_thresholds_of_what_is_served_are_chosen_once(monkeypatch: pytest.Monkey
         chosen.append(np.ascontiguousarray(scores).tobytes())
         return choose_thresholds(labels, known, scores, *rest)
 
-    monkeypatch.setattr("capnet.steps.evaluate.choose_thresholds", noted)
+    monkeypatch.setattr("capnet.steps.evaluate_scores.choose_thresholds", noted)
     case.evaluate(out_of_fold=held_out)
     assert len(chosen) == len(set(chosen)) == len({"capnet", "zero_shot", "zero_shot_single_view", "linear_probe"})
 

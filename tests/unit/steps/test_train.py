@@ -14,7 +14,7 @@ from capnet.config import parse
 from capnet.contracts import make_classes, read_graph, write_classes, write_manifest
 from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 from capnet.evaluation.tte import Scorer
-from capnet.registry.candidate import flat_params
+from capnet.registry.figures import flat_params
 from capnet.stages import run
 from capnet.steps import train as train_stage
 from tests.unit.model import tiny

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from capnet.config import Register
 from capnet.tracking import database as files
-from capnet.tracking.database import open_file, sqlite_file, sqlite_uri
+from capnet.tracking.database import sqlite_file, sqlite_uri, whole_database
 from capnet.tracking.faults import StoreError
 from capnet.tracking.store import experiment_id, store
 
@@ -83,7 +83,7 @@ def test_one_that_is_dated_in_the_future_is_waited_for_no_longer(
     monkeypatch.setattr(files, "SETTLED", 0.5)
     (path := tmp_path / "mlflow.db").touch()
     os.utime(path, (time.time() + 3600,) * 2)
-    with open_file(path, made):
+    with whole_database(path, made):
         assert path.stat().st_size
     assert path.with_name("mlflow.db.unfinished").is_file()
 
@@ -114,7 +114,7 @@ def test_a_file_that_another_program_uses_or_makes_right_now_is_left_alone(
     with closing(sqlite3.connect(path)) as connection:
         for statement in statements:
             connection.execute(statement)
-    with open_file(path, made):
+    with whole_database(path, made):
         pass
     assert [item.name for item in tmp_path.iterdir()] == ["mlflow.db"]
     with closing(sqlite3.connect(path)) as connection:

@@ -28,7 +28,8 @@ from unit.tracking.tracked_runs import (
     wait_for_points,
 )
 
-from capnet.registry.candidate import figures, read_candidate
+from capnet.registry.candidate import read_candidate
+from capnet.registry.figures import figures
 from capnet.tracking.live import MODEL_TAG, PATIENCE, tracked
 
 proxy = tracked_runs.proxy

@@ -11,14 +11,14 @@ WHITE_IS_ZERO, IN_PLANES = 0, 2  # values of two: of scans and X-rays, and of ch
 REDUCED = 1  # a bit of the first tag
 
 
-def fit(image: Image.Image) -> None:
+def repair_header(image: Image.Image) -> None:
     """Correct what Pillow made of the header of an image that is not decoded yet."""
     if image.format == "PNG" and "transparency" in image.info:
-        _fit_transparency(image)
+        _repair_transparency(image)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR) == IN_PLANES:
-        _fit_planes(image)
+        _repair_planes(image)
     if isinstance(image, TiffImageFile) and image.mode == "P":
-        _fit_palette(image)
+        _repair_palette(image)
 
 
 def is_reduced(image: Image.Image) -> bool:
@@ -29,7 +29,7 @@ def is_reduced(image: Image.Image) -> bool:
     return isinstance(flags, int) and bool(flags & REDUCED) and (PAGES in image.tag_v2 or bool(image.tag_v2.next))
 
 
-def _fit_transparency(image: Image.Image) -> None:
+def _repair_transparency(image: Image.Image) -> None:
     """Pillow turns grey of 2 and 4 bits and RGB of 16 bits a channel into 8 bits, but not the one transparent colour
     that a PNG may name.
     """
@@ -40,7 +40,7 @@ def _fit_transparency(image: Image.Image) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
-def _fit_planes(image: TiffImageFile) -> None:
+def _repair_planes(image: TiffImageFile) -> None:
     """In planes without compression, Pillow takes 16 bits for 8; of a single plane it forgets that 0 may be white."""
     if image.tag_v2.get(SAMPLES, 1) == 1:
         image.tag_v2[PLANAR] = 1
@@ -53,7 +53,7 @@ def _fit_planes(image: TiffImageFile) -> None:
                 image.tile[number] = tile._replace(args=(f"{band};16{order}", *more))
 
 
-def _fit_palette(image: TiffImageFile) -> None:
+def _repair_palette(image: TiffImageFile) -> None:
     """Some programs write colours with 8 bits where TIFF has 16, which are all black; libtiff sees it in this way."""
     colours = image.tag_v2[COLOURS]
     if max(colours) < 256:

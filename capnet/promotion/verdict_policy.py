@@ -22,7 +22,7 @@ def policy_hash(policy: Policy) -> str:
     return hashlib.sha256(json.dumps(policy.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def in_words(policy: Policy) -> str:
+def policy_in_words(policy: Policy) -> str:
     """The hash, as one can tell it, and what is asked for; shares in %."""
     fall = policy.may_fall
     return (
@@ -37,7 +37,7 @@ def policy_tag(policy: Policy) -> str:
     return json.dumps({"sha256": policy_hash(policy), "policy": policy.model_dump(mode="json")}, sort_keys=True)
 
 
-def tagged(tags: Mapping[str, str]) -> Policy | None:
+def policy_in_tags(tags: Mapping[str, str]) -> Policy | None:
     """The policy in a version's tags; None where there is none, or none that can be read."""
     try:
         return Policy.model_validate(json.loads(tags.get(VERDICT_POLICY, ""))["policy"])
@@ -48,13 +48,14 @@ def tagged(tags: Mapping[str, str]) -> Policy | None:
 def loosened(policy: Policy, champion: Mapping[str, str]) -> list[Rule]:
     """One rule that fails where ``policy`` asks for less than the one that the champion passed; else none.
 
-    Other draws ask for no less, but who may try seeds until one passes chooses the outcome of what is nearly undecided.
+    Fewer draws are less. So is another seed: whoever may try seeds until one passes chooses the outcome of what is
+    nearly undecided.
 
     Args:
         policy: what the candidate is asked for.
         champion: tags of the champion. Where they name no policy, it was the usual one.
     """
-    known = tagged(champion)
+    known = policy_in_tags(champion)
     before = known or Policy()
     pairs = {
         "minimum.mAP": (before.minimum.mAP, policy.minimum.mAP),
