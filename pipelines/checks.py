@@ -40,7 +40,7 @@ MOST_SHARDS = 100  # Argo hands the list of all parts to task merge in one varia
 
 def check_options(pipeline: str, options: Mapping[str, Any]) -> None:
     """Raise ConfigError with everything that is wrong."""
-    problems = [*together(pipeline, options), *([] if options["local"] else values(options))]
+    problems = [*ignored_options(pipeline, options), *([] if options["local"] else bad_values(options))]
     if problems:
         raise ConfigError(problems=problems)
 
@@ -86,7 +86,7 @@ def check_size(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+def ignored_options(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
     """Options that would be ignored silently."""
     for name in ("dry_run", "schedule"):
         if options["local"] and options[name]:
@@ -110,7 +110,8 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{option(name)} is for prediction", option(name), todo)
 
 
-def values(options: Mapping[str, Any]) -> Iterator[Problem]:
+def bad_values(options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Values that a cluster would refuse."""
     from kubernetes.utils.quantity import parse_quantity
 
     for name in QUANTITIES:
@@ -142,7 +143,7 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         todo = f"write NAME or KIND/NAME; kinds: {', '.join(RUNTIMES)}; see kubectl get clustertrainingruntimes"
         yield Problem(f"{options['training_runtime']!r} is no training runtime", option("training_runtime"), todo)
     for item in options["tolerations"]:
-        if todo := against(item):
+        if todo := toleration_advice(item):
             yield Problem(f"{json.dumps(item)} is no toleration of a pod", option("tolerations"), todo)
 
 
@@ -157,7 +158,7 @@ def object_names(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
 
 
-def against(toleration: Mapping[str, Any]) -> str:
+def toleration_advice(toleration: Mapping[str, Any]) -> str:
     """What to correct in a toleration that KFP or Kubernetes refuses, or whose field KFP drops; "" for any other."""
     known = {name: toleration.get(name) or "" for name in TOLERATION[:-1]}
     operator, effect, seconds = known["operator"] or OPERATORS[0], known["effect"], toleration.get(TOLERATION[-1])

@@ -35,7 +35,7 @@ class Options:
     retries: int = 2
     backoff_seconds: int = 30
     hours: float = 2.0  # longest time of a task
-    train_hours: float = 24.0  # of train and evaluate
+    train_hours: float = 24.0  # the same for the tasks in LONG
     cache: bool = True
     no_cache_from: str = ""
     nodes: int = 1  # more than one makes train a task that starts a TrainJob

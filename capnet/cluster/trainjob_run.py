@@ -13,7 +13,7 @@ from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
 from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, silence, take
-from capnet.cluster.trainjob_spec import SETTINGS, Here, certificates, job_name, settings_of, train_job
+from capnet.cluster.trainjob_spec import SETTINGS, TaskPod, certificates, job_name, settings_of, train_job
 from capnet.cluster.trainjob_state import true_conditions
 from capnet.cluster.trainjob_wait import Follower
 from capnet.cluster.trainjobs import Gone, TrainJobs
@@ -53,16 +53,16 @@ def train_on_nodes(
             to it, Cancelled after a SIGTERM. In each case TrainJob and folder are gone then; but KFP's launcher leaves
             a cancelled task about a second, in which the TrainJob goes, and the folder with a later training.
     """
-    spec, here = settings_of(nodes, params), Here.from_environment()
-    jobs, name = TrainJobs(Kubernetes(), here.namespace), job_name(here, params.runtime.seed)
+    spec, task_pod = settings_of(nodes, params), TaskPod.from_environment()
+    jobs, name = TrainJobs(Kubernetes(), task_pod.namespace), job_name(task_pod, params.runtime.seed)
     jobs.require_shared(spec.state_claim)
     if spec.data_claim:
         jobs.require_shared(spec.data_claim, ("ReadWriteMany", "ReadOnlyMany"))
-    folder = here.state / "nodes" / name
+    folder = task_pod.state / "nodes" / name
     settings = params.subset((*STAGES["train"].sections, "register"))
-    job = train_job(name, folder, spec, here, params.runtime.threads)
+    job = train_job(name, folder, spec, task_pod, params.runtime.threads)
     with cancellable(folder):
-        running = adopted(jobs, job, here, folder)
+        running = adopted(jobs, job, task_pod, folder)
         try:
             clear_abandoned(jobs, folder)
             while True:
@@ -99,7 +99,7 @@ def clear_abandoned(jobs: TrainJobs, own: Path) -> None:
                 log.info("the folder of TrainJob %s, which is gone, is removed", folder.name)
 
 
-def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -> bool:
+def adopted(jobs: TrainJobs, job: Mapping[str, Any], task_pod: TaskPod, folder: Path) -> bool:
     """Look for what an earlier try of this task left; any other TrainJob of that name is removed.
 
     Returns:
@@ -120,11 +120,11 @@ def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -
             raise ClusterError(
                 "a TrainJob of an earlier try does not go",
                 jobs.where(name),
-                f"kubectl -n {here.namespace} delete trainjob {name}",
+                f"kubectl -n {task_pod.namespace} delete trainjob {name}",
             )
         return False
     with suppress(ClusterError):  # then it goes with the earlier pod, and a new one is started
-        jobs.adopt(name, here.owner)
+        jobs.adopt(name, task_pod.owner)
     log.info("TrainJob %s of an earlier try is followed", name)
     return True
 

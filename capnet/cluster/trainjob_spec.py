@@ -77,7 +77,7 @@ class Nodes(BaseModel):
 
 
 @dataclass(frozen=True)
-class Here:
+class TaskPod:
     """The pod that starts the TrainJob, which Kubernetes removes with it, and the ``state`` folder that all pods
     mount.
     """
@@ -90,7 +90,7 @@ class Here:
     state: Path
 
     @staticmethod
-    def from_environment() -> Here:
+    def from_environment() -> TaskPod:
         """From the environment; raises ConfigError outside of a cluster."""
         pod, uid, namespace, account, run = (os.environ.get(name, "") for name in names.POD)
         namespace = namespace or names.pod_namespace()
@@ -101,7 +101,7 @@ class Here:
             )
             raise ConfigError("several nodes are for a pod of a cluster, and this is none", "CAPNET_NAMESPACE", todo)
         state = Path(os.environ.get("CAPNET_STATE") or names.STATE).absolute()
-        return Here(namespace, pod, uid, account, run or uid or pod, state)
+        return TaskPod(namespace, pod, uid, account, run or uid or pod, state)
 
     @property
     def owner(self) -> list[dict[str, Any]]:
@@ -126,19 +126,19 @@ def settings_of(values: Mapping[str, Any], params: Params) -> Nodes:
     return nodes
 
 
-def job_name(here: Here, seed: int) -> str:
+def job_name(task_pod: TaskPod, seed: int) -> str:
     """The same for every try of one task of one run, so that a try finds what the one before it left."""
-    return f"capnet-{hashlib.sha256(f'{here.namespace}/{here.run}'.encode()).hexdigest()[:10]}-s{seed}"
+    return f"capnet-{hashlib.sha256(f'{task_pod.namespace}/{task_pod.run}'.encode()).hexdigest()[:10]}-s{seed}"
 
 
-def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -> dict[str, Any]:
+def train_job(name: str, folder: Path, nodes: Nodes, task_pod: TaskPod, threads: int) -> dict[str, Any]:
     """The TrainJob that trains with what lies in a folder.
 
     Args:
         name: of the TrainJob.
         folder: below the state folder.
         nodes: options of the TrainJob.
-        here: this task, whose account, namespace and volumes the nodes share.
+        task_pod: this task, whose account, namespace and volumes the nodes share.
         threads: of the CPU, for each process.
 
     Returns:
@@ -167,19 +167,19 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
         "kind": "TrainJob",
         "metadata": {
             "name": name,
-            "namespace": here.namespace,
+            "namespace": task_pod.namespace,
             "labels": labels,
             "annotations": {SETTINGS: hashlib.sha256(json.dumps(trainer).encode()).hexdigest()},
-            **({"ownerReferences": here.owner} if here.owner else {}),
+            **({"ownerReferences": task_pod.owner} if task_pod.owner else {}),
         },
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": kind or "ClusterTrainingRuntime", "name": runtime},
             "activeDeadlineSeconds": int(nodes.hours * 3600),
-            "trainer": {**trainer, "env": environment(folder, nodes, here, threads)},
+            "trainer": {**trainer, "env": environment(folder, nodes, task_pod, threads)},
             "runtimePatches": [
                 {
                     "manager": MANAGER,
-                    "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [pods(nodes, here, labels)]}}},
+                    "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [pods(nodes, task_pod, labels)]}}},
                 }
             ],
         },
@@ -193,19 +193,19 @@ def certificates() -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.is_file()}
 
 
-def environment(folder: Path, nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
+def environment(folder: Path, nodes: Nodes, task_pod: TaskPod, threads: int) -> list[dict[str, Any]]:
     """Plain values, and keys of secrets by reference; what a secret lacks stays unset.
 
     Args:
         folder: of the TrainJob, which has the certificates under their variables' names.
         nodes: with the secrets' names.
-        here: with the state folder.
+        task_pod: with the state folder.
         threads: of the CPU.
 
     Returns:
         Entries of a container's ``env``.
     """
-    values = {"CAPNET_STATE": str(here.state), "OMP_NUM_THREADS": str(threads)}
+    values = {"CAPNET_STATE": str(task_pod.state), "OMP_NUM_THREADS": str(threads)}
     values |= {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
     values |= {name: str(folder / name) for name in certificates()}
     secrets = (
@@ -221,20 +221,20 @@ def environment(folder: Path, nodes: Nodes, here: Here, threads: int) -> list[di
     ]
 
 
-def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
+def pods(nodes: Nodes, task_pod: TaskPod, labels: Mapping[str, str]) -> dict[str, Any]:
     """What the pods get beyond the TrainJob's own fields: volumes, mount points, user, account, pull secret, the labels
     that network policies select. They get no sidecar of Istio: behind one the nodes would not find each other.
 
     Args:
         nodes: with the claims, and where pods may run.
-        here: with the state folder and the account.
+        task_pod: with the state folder and the account.
         labels: of every pod.
 
     Returns:
         A replicated job of a ``trainingRuntimeSpec``.
     """
     volumes: dict[str, tuple[str, dict[str, Any]]] = {  # where each is mounted, and what it is
-        "state": (str(here.state), {"persistentVolumeClaim": {"claimName": nodes.state_claim}}),
+        "state": (str(task_pod.state), {"persistentVolumeClaim": {"claimName": nodes.state_claim}}),
         "shm": ("/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}}),
         "tmp": ("/tmp", {"emptyDir": {}}),
     }
@@ -252,7 +252,7 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
                 "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
             }
         ],
-        **({"serviceAccountName": here.account} if here.account else {}),
+        **({"serviceAccountName": task_pod.account} if task_pod.account else {}),
         **({"imagePullSecrets": [{"name": nodes.pull_secret}]} if nodes.pull_secret else {}),
         **({"nodeSelector": nodes.node_selector} if nodes.node_selector else {}),
         **({"tolerations": nodes.tolerations} if nodes.tolerations else {}),

@@ -38,7 +38,7 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainJobState:
     """A TrainJob at one moment."""
 
     pods: tuple[Pod, ...]
@@ -86,7 +86,7 @@ def true_conditions(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(item.get("type")): item for item in conditions if item.get("status") == "True"}
 
 
-def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> Seen:
+def trainjob_state(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> TrainJobState:
     """How a TrainJob that should have so many nodes stands, from the API's objects; without pods that are going."""
     conditions = true_conditions(job)
     shown = tuple(
@@ -95,7 +95,7 @@ def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) 
             key=lambda pod: (pod.node, pod.name),
         )
     )
-    return Seen(
+    return TrainJobState(
         pods=shown,
         nodes=nodes,
         complete="Complete" in conditions,

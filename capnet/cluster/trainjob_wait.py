@@ -13,7 +13,7 @@ from pathlib import Path
 from capnet.cluster.kubernetes_api import ClusterError, NotAllowed
 from capnet.cluster.trainjob_files import beat, error_of
 from capnet.cluster.trainjob_spec import Nodes
-from capnet.cluster.trainjob_state import Pod, Seen
+from capnet.cluster.trainjob_state import Pod, TrainJobState
 from capnet.cluster.trainjobs import Gone, TrainJobs
 from capnet.errors import CapnetError
 
@@ -75,13 +75,13 @@ class Follower:
             return 0.0
         return time.monotonic() - self.since.setdefault(what, time.monotonic())
 
-    def report(self, now: Seen) -> None:
+    def report(self, now: TrainJobState) -> None:
         """One line when anything changed."""
         if now.words() != self.reported:
             self.reported = now.words()
             log.info("TrainJob %s: %s", self.name, self.reported)
 
-    def pass_on(self, now: Seen) -> None:
+    def pass_on(self, now: TrainJobState) -> None:
         """New lines of node 0: steps, epochs, warnings."""
         first = next((pod for pod in now.pods if pod.node == 0 and pod.phase != "Pending"), None)
         if first is None:
@@ -94,7 +94,7 @@ class Follower:
                 self.line = stamp
                 log.info("node 0: %s", text)
 
-    def stop_if_hopeless(self, now: Seen) -> None:
+    def stop_if_hopeless(self, now: TrainJobState) -> None:
         """Raise what the training wrote down, what the cluster says, or that it has waited long enough."""
         broken = now.first_broken
         where = f"{self.where}, pod {broken.name}" if broken else self.where
@@ -116,7 +116,7 @@ class Follower:
         if self.lasts("waits", not now.started and not now.suspended) > 60 * self.nodes.start_minutes:
             raise self.not_started(now)
 
-    def failure(self, now: Seen, broken: Pod | None, where: str) -> CapnetError:
+    def failure(self, now: TrainJobState, broken: Pod | None, where: str) -> CapnetError:
         """Why the TrainJob failed, with the last lines of the pod that failed first."""
         if broken is None:
             todo = "kubectl describe trainjob, jobset and job of that name; a longer time is --train-hours"
@@ -132,7 +132,7 @@ class Follower:
             return ClusterError(what, where, "its node was taken away; the next try goes on at the last checkpoint")
         return CapnetError(what, where, "its last lines, above, say why")
 
-    def not_started(self, now: Seen) -> ClusterError:
+    def not_started(self, now: TrainJobState) -> ClusterError:
         waiting = [f"node {pod.node}: {pod.why or pod.phase.lower()}" for pod in now.pods if pod.phase == "Pending"]
         what = (
             f"after {self.nodes.start_minutes:g} min {now.nodes - len(now.pods) + len(waiting)} of {now.nodes} nodes"

@@ -10,7 +10,7 @@ from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Exists, Kubernetes, NotAllowed, NotThere, Refused
 from capnet.cluster.trainjob_spec import GROUP, STEP, VERSION
-from capnet.cluster.trainjob_state import Pod, Seen, seen
+from capnet.cluster.trainjob_state import Pod, TrainJobState, trainjob_state
 from capnet.errors import ConfigError
 
 GONE_SECONDS = 20.0  # for a TrainJob and its pods to go
@@ -80,7 +80,7 @@ class TrainJobs:
         """Let Kubernetes remove a TrainJob with this pod instead of with the one that started it."""
         self.api.merge(f"{self.collection}/{name}", {"metadata": {"ownerReferences": owner}})
 
-    def poll(self, name: str, nodes: int) -> Seen:
+    def poll(self, name: str, nodes: int) -> TrainJobState:
         """How it is now; raises Gone where there is no such TrainJob, and ClusterError where the API does not
         answer.
         """
@@ -94,7 +94,7 @@ class TrainJobs:
         pods = self.api.get(
             f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=f"jobset.sigs.k8s.io/jobset-name={name}"
         )
-        return seen(job, pods["items"], nodes)
+        return trainjob_state(job, pods["items"], nodes)
 
     def lines(self, pod: Pod, **query: str) -> list[str]:
         """Lines of a pod's log; none where it has none yet, or where they may not be read."""

@@ -86,7 +86,7 @@ def command(
     folder = DataFolder(local_root(loaded.data, Path(loaded.data.root)), loaded.data.links)
     before = labelled_before(folder, loaded)
     prefix, is_inside = prefix_of(location, loaded.data.root)
-    new, others = list[str](), list[str]()
+    new, option_groups = list[str](), list[str]()
 
     def choose(names: Sequence[str]) -> list[str]:
         new.extend(unlabelled(names, prefix, folder, before.paths))
@@ -108,18 +108,18 @@ def command(
         item |= {"source": thumbnail(image, SIDE), "link": link_to(image, out)}
         path = prefix + item["path"]
         name = folder_group(item["path"], prefix) if group_from_folder else group
-        is_located = before.keeps_group(path, name)
-        item |= row_of(path, name, suspect, is_located)
-        others += [] if is_located else [name]
+        keeps_group = before.keeps_group(path, name)
+        item |= row_of(path, name, suspect, keeps_group)
+        option_groups += [] if keeps_group else [name]
     stem = stem_of(prefix)
     not_in_model = [name for name in before.classes if name not in common]
     replace_file(out / PAGE, page(items, before.classes, not_in_model, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
     if not_in_model:
         click.echo(shown(f"The model does not know {some(not_in_model, NAMED)}: type them where you see them."))
-    if (group or group_from_folder) and (kept := len(items) - len(others)):
+    if (group or group_from_folder) and (kept := len(items) - len(option_groups)):
         click.echo(f"label: {counted(kept, 'image')} with the group that the annotations have, whatever --group says")
-    _print_groups(others, before.groups)
+    _print_groups(option_groups, before.groups)
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")

@@ -28,20 +28,20 @@ class Labelled:
         added: how many of them are in tables of added images.
         classes: names.
         groups: of all images.
-        located: paths of images without labels that have a group in the annotations.
-        bursts: those of them that have no other group than their burst.
+        grouped: paths of images without labels that have a group in the annotations.
+        only_bursts: those of them that have no other group than their burst.
     """
 
     paths: Set[str]
     added: int
     classes: Sequence[str]
     groups: Set[str]
-    located: Set[str]
-    bursts: Set[str]
+    grouped: Set[str]
+    only_bursts: Set[str]
 
     def keeps_group(self, path: str, name: str) -> bool:
         """Whether an image keeps the group that the annotations have, though an option gives it ``name`` ("": none)."""
-        return path in self.located and not (name and path in self.bursts)
+        return path in self.grouped and not (name and path in self.only_bursts)
 
 
 def prefix_of(location: str, data_root: str) -> tuple[str, bool]:
@@ -114,10 +114,10 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
     if problems := annotations.problems or separator_problems(names, params.ingest.separator, "the annotations"):
         raise DataError(problems=problems)
     left_out = [image for images in annotations.left_out.values() for image in images]
-    located = {normal_path(image.path): image for image in left_out if image.group}
-    bursts = {path for path, image in located.items() if image.is_burst}
-    groups = set(rows["group"].dropna()) | {image.group for image in located.values() if image.group}
-    return Labelled(set(rows["path"]), added, names, groups, located.keys(), bursts)
+    grouped = {normal_path(image.path): image for image in left_out if image.group}
+    only_bursts = {path for path, image in grouped.items() if image.is_burst}
+    groups = set(rows["group"].dropna()) | {image.group for image in grouped.values() if image.group}
+    return Labelled(set(rows["path"]), added, names, groups, grouped.keys(), only_bursts)
 
 
 def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: Set[str]) -> list[str]:
@@ -145,8 +145,7 @@ def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: 
         what = f"no image without labels among {counted(len(names) - len(strange), 'image')}"
         raise DataError(what, prefix or str(folder), "name a folder of new ones")
     for name in new:
-        if folder.leads_out(prefix + name):
-            folder.path(prefix + name)
+        folder.refuse_link(prefix + name)
     return new
 
 

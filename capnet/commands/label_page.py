@@ -102,17 +102,17 @@ def folder_group(name: str, prefix: str) -> str:
     return folders[0] if folders else PurePosixPath(prefix).name
 
 
-def row_of(path: str, group: str, suspect: str, is_located: bool) -> dict[str, str]:
+def row_of(path: str, group: str, suspect: str, keeps_group: bool) -> dict[str, str]:
     """Path, group and split of an image in the table that the page saves.
 
     Args:
         path: of the image in the data folder.
         group: what the options say.
         suspect: the class whose images are asked for, or "".
-        is_located: the annotations have its group: ingest gives it that one where the table has none.
+        keeps_group: it keeps the group that the annotations have, whatever the options say: ingest gives it that one.
     """
-    split = "train" if suspect and not group and not is_located else ""
-    return {"path": path, "group": "" if is_located else group, "split": split}
+    split = "train" if suspect and not group and not keeps_group else ""
+    return {"path": path, "group": "" if keeps_group else group, "split": split}
 
 
 def stem_of(prefix: str) -> str:

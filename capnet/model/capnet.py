@@ -24,7 +24,7 @@ from capnet.model.adapters import BridgeAdapter, block_adapters, bottleneck_adap
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.gcn import LabelGcn
 from capnet.model.losses.cross_entropy import Bce
-from capnet.model.members import LinearProbe, average_views, start_weights
+from capnet.model.members import LinearProbe, average_views, start_weights, weighted_sum
 from capnet.model.prompts import PromptLearner
 from capnet.model.statistics import Rows, chunks
 from capnet.model.towers import Towers
@@ -242,8 +242,7 @@ class CapNet(nn.Module):
 
     def served(self, members: Mapping[str, Tensor]) -> Tensor:
         """The weighted mean of the members' logits [..., class]; a member of weight 0 is left out."""
-        weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
-        return torch.stack(weighted).sum(dim=0)
+        return weighted_sum(members, self.weights)
 
     @torch.no_grad()
     def ensemble(self, views: Tensor, classes: ClassFeatures, average: str, plain: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ that no gradient trains.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -25,6 +27,16 @@ def average_views(logits: Tensor, average: str) -> Tensor:
     logits = logits.double()
     scores = logits.mean(dim=1).sigmoid() if average == "logits" else logits.sigmoid().mean(dim=1)
     return scores.float()
+
+
+def weighted_sum(members: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The blend's logits [..., class].
+
+    Args:
+        members: logits [..., class] by member.
+        weights: of the members; one of weight 0 is left out, and may be missing.
+    """
+    return torch.stack([weight * members[name] for name, weight in weights.items() if weight]).sum(dim=0)
 
 
 class LinearProbe(nn.Module):

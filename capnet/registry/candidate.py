@@ -79,6 +79,37 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         ContractError: files are missing or damaged, or disagree; names every disagreement at once.
         GateError: the data check refused the split.
     """
+    _require_files(split, validation, model, evaluation)
+    drawn = read_classes(split / "classes.json")
+    classes = read_classes(model / "classes.json", drawn.fingerprint)
+    config = read_model_config(model)
+    thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
+    findings = read_findings(validation)
+    per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
+    problems = _disagreements(drawn, classes, config, thresholds, metrics, per_class, model, evaluation)
+    if problems:
+        raise ContractError(problems=problems)
+    require_measured(metrics, model, evaluation / "evaluation.json")
+    require_split(metrics, split, evaluation / "evaluation.json", "run `capnet evaluate` again, or `dvc repro`")
+    require_split(findings, split, validation / "validation.json", "run `capnet validate` again, or `dvc repro`")
+    _require_passed(findings, validation / "validation.json")
+    return Candidate(
+        split=split,
+        model=model,
+        evaluation=evaluation,
+        content_hash=content_hash(model, evaluation),
+        classes=classes,
+        config=config,
+        metrics=metrics,
+        thresholds=thresholds,
+        per_class=per_class,
+        history=_read_history(model / "history.csv"),
+        checks=findings["checks"],
+    )
+
+
+def _require_files(split: Path, validation: Path, model: Path, evaluation: Path) -> None:
+    """Raise ContractError for outputs of stages that are missing."""
     expected = (
         (split, "split", ("split.parquet",)),
         (validation, "validate", ("validation.json",)),
@@ -93,12 +124,19 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     ]
     if missing:
         raise ContractError(problems=missing)
-    drawn = read_classes(split / "classes.json")
-    classes = read_classes(model / "classes.json", drawn.fingerprint)
-    config = read_model_config(model)
-    thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
-    findings = read_findings(validation)
-    per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
+
+
+def _disagreements(
+    drawn: Classes,
+    classes: Classes,
+    config: Mapping[str, Any],
+    thresholds: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    per_class: Sequence[Mapping[str, str]],
+    model: Path,
+    evaluation: Path,
+) -> list[Problem]:
+    """What the files of a split (``drawn``), a model and its evaluation say differently, or do not say."""
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
         for path, matches in (
@@ -118,11 +156,11 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     if "model_md5" not in metrics:
         what = "an earlier version wrote this, which does not say with which model it was measured"
         problems.append(Problem(what, str(evaluation / "evaluation.json"), "run `capnet evaluate` again"))
-    if problems:
-        raise ContractError(problems=problems)
-    require_measured(metrics, model, evaluation / "evaluation.json")
-    require_split(metrics, split, evaluation / "evaluation.json", "run `capnet evaluate` again, or `dvc repro`")
-    require_split(findings, split, validation / "validation.json", "run `capnet validate` again, or `dvc repro`")
+    return problems
+
+
+def _require_passed(findings: Mapping[str, Any], path: Path) -> None:
+    """Raise GateError where the data check refused the split."""
     if not findings.get("success", True):
         failed = [
             check["name"]
@@ -131,22 +169,14 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         ]
         todo = "correct the data, or the settings in section validate, and run all stages from there on again"
         what = f"the data check refused this split: {', '.join(failed)}"
-        raise GateError(what, str(validation / "validation.json"), todo)
-    history = read_csv_rows(model / "history.csv", ("epoch",))
-    with reading(model / "history.csv"):
+        raise GateError(what, str(path), todo)
+
+
+def _read_history(path: Path) -> Sequence[Mapping[str, str]]:
+    """The rows of history.csv, as text; each has an epoch."""
+    history = read_csv_rows(path, ("epoch",))
+    with reading(path):
         for row in history:
             if not 0 < (number(row["epoch"]) or 0) < math.inf:
                 raise ValueError(f"epoch {row['epoch']}")
-    return Candidate(
-        split=split,
-        model=model,
-        evaluation=evaluation,
-        content_hash=content_hash(model, evaluation),
-        classes=classes,
-        config=config,
-        metrics=metrics,
-        thresholds=thresholds,
-        per_class=per_class,
-        history=history,
-        checks=findings["checks"],
-    )
+    return history

@@ -7,7 +7,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,6 @@ from capnet.contracts import (
     write_json,
     write_predictions,
 )
-from capnet.data.images.stored_features import StoredFeatures, join_views
-from capnet.data.images.transform import Transform
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, ContractError, DataError, counted
 from capnet.evaluation.baselines import FittedProbe, write_probe
@@ -41,6 +39,7 @@ from capnet.model.folder import check_graph, save_model
 from capnet.runtime import Machine, prepare, resolved
 from capnet.state import state_dir
 from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
+from capnet.steps.train_features import train_features, views_of_tokens
 from capnet.training.checkpoint import lock
 from capnet.training.distributed import ProcessGroup, process_group
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, scores_out_of_fold
@@ -106,8 +105,8 @@ def _fit(
     model = trainer.new_model()
     _warn_of_hours(trainer, model, len(rows))
     if model.blocks_behind_tokens:  # of all rows that will be fitted, before hours of towers and of a first training
-        trainer.features.refuse_tokens(fitted, _views_of_tokens(trainer), model.blocks_behind_tokens, "training")
-    features = _features(trainer, model, rows, val)
+        trainer.features.refuse_tokens(fitted, views_of_tokens(trainer), model.blocks_behind_tokens, "training")
+    features = train_features(trainer, model, rows, val)
     validate = validator(trainer, val, features.validation)
     result = trainer.fit(model, rows, features.views, folder / "main", features.plain, validate=validate, log=log)
     last_epoch = result.selected_epoch if refits else None
@@ -125,7 +124,7 @@ def _fit(
 
     tensors = result.tensors
     if refits:
-        features = _features(trainer, model, fitted, val.iloc[:0])
+        features = train_features(trainer, model, fitted, val.iloc[:0])
     views, plain = features.views, features.plain
     if folds is not None:
         held_out.logits = out_of_fold_logits(trainer, fitted, folds, views, plain, folder, last_epoch)
@@ -222,37 +221,6 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
     settings = trainer.params.subset(("backbone", "train", "tte"))
     settings["runtime"] = resolved(trainer.params.runtime).with_effect()
     return state_dir("train") / settings_hash(settings, contents)
-
-
-class _Features(NamedTuple):
-    """[row, view, pooled] in the tower without adapters, None for what nothing needs: ``plain`` of training rows under
-    the test-time views, ``views`` of them under all views that are trained on, ``validation`` of the validation rows.
-    Where only a tower's last blocks are trained, ``views`` are the tokens [row, view, token, width] before these.
-    """
-
-    plain: StoredFeatures | None
-    views: StoredFeatures | None
-    validation: StoredFeatures | None
-
-
-def _features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame) -> _Features:
-    settings, test_time = trainer.params.train, trainer.features.transform()
-    frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
-    plain = views = validation = None
-    if frozen or blended or settings.class_head.enabled or settings.head.start == "data":
-        plain = trainer.features.pooled(rows, test_time, "training", model)
-    if frozen and plain is not None:
-        random = trainer.features.pooled(rows, trainer.features.transform(settings.views), "training (random views of)")
-        views = join_views([plain, random])
-    elif model.blocks_behind_tokens:
-        views = trainer.features.tokens(rows, _views_of_tokens(trainer), model.blocks_behind_tokens, "training")
-    if len(val) and (frozen or blended):
-        validation = trainer.features.pooled(val, test_time, "validation", model)
-    return _Features(plain, views, validation)
-
-
-def _views_of_tokens(trainer: Trainer) -> list[Transform]:
-    return [trainer.features.transform(), trainer.features.transform(trainer.params.train.views)]
 
 
 def _write(

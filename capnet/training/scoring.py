@@ -14,7 +14,7 @@ from torch import Tensor
 from capnet.data.images.stored_features import Features
 from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
-from capnet.model.members import average_views
+from capnet.model.members import average_views, weighted_sum
 from capnet.progress import bar
 from capnet.training.distributed import SINGLE_PROCESS
 from capnet.training.trainer import Trainer
@@ -60,8 +60,8 @@ def combine(members: Mapping[str, Tensor], weights: Mapping[str, float], average
     Returns:
         float32 [row, class] in [0, 1].
     """
-    logits = torch.stack([weight * members[name].double() for name, weight in weights.items() if weight]).sum(dim=0)
-    return average_views(logits, average).numpy()
+    exact = {name: members[name].double() for name, weight in weights.items() if weight}
+    return average_views(weighted_sum(exact, weights), average).numpy()
 
 
 def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str) -> np.ndarray:

@@ -31,10 +31,10 @@ def parameters(kind: str, several: bool) -> dict[str, Any]:
 
 
 def train_job() -> dict[str, Any]:
-    from capnet.cluster.trainjob_spec import Here, Nodes, train_job
+    from capnet.cluster.trainjob_spec import Nodes, TaskPod, train_job
 
     nodes = Nodes(nodes=2, image=f"registry.example.com/team/capnet-train@{DIGEST}", pull_secret="registry-key")
-    here = Here(SPACE, "", "", "capnet-pipeline", "0b6b4c52", Path("/var/capnet"))
+    here = TaskPod(SPACE, "", "", "capnet-pipeline", "0b6b4c52", Path("/var/capnet"))
     return train_job("capnet-0123456789-s0", Path("/var/capnet/nodes/x"), nodes, here, threads=2)
 
 

@@ -16,7 +16,7 @@ from contract import argo_rules, kubernetes_names, kubernetes_rules
 from capnet.commands import doctor
 from capnet.errors import ConfigError, DataError
 from pipelines import compiling, submit
-from pipelines.checks import MOST_BYTES, MOST_SHARDS, against, check_size
+from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size, toleration_advice
 
 LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
 
@@ -139,12 +139,12 @@ def test_a_toleration_that_no_pod_can_have_is_refused(change: dict[str, Any]) ->
 )
 def test_a_toleration_that_a_pod_can_have_is_taken(item: dict[str, Any]) -> None:
     assert list(kubernetes_rules.toleration(item)) == []
-    assert not against(item)
+    assert not toleration_advice(item)
 
 
 def test_a_toleration_that_compares_is_left_to_the_cluster() -> None:
     """From 1.35 on behind a feature gate, TaintTolerationComparisonOperators, which no option can see."""
-    assert not against({"key": "gpu-memory", "operator": "Gt", "value": "40", "effect": "NoSchedule"})
+    assert not toleration_advice({"key": "gpu-memory", "operator": "Gt", "value": "40", "effect": "NoSchedule"})
 
 
 @pytest.mark.parametrize("runtime", ["", "My Runtime", "trainingruntime/mine", "TrainingRuntime/", "/mine", "a/b/c"])

@@ -126,10 +126,10 @@ sys.exit(5)
 def test_what_cannot_be_followed_is_replaced(task: Task, change: str) -> None:
     folder = task.folder / "state" / "nodes" / "old"
     left = spec.train_job(
-        spec.job_name(spec.Here.from_environment(), 3),
+        spec.job_name(spec.TaskPod.from_environment(), 3),
         folder,
         spec.settings_of(NODES | ({"image": "another"} if change == "image" else {}), PARAMS),
-        spec.Here.from_environment(),
+        spec.TaskPod.from_environment(),
         2,
     )
     task.cluster.objects[f"{JOBS}/{left['metadata']['name']}"] = left
@@ -144,7 +144,7 @@ def test_what_cannot_be_followed_is_replaced(task: Task, change: str) -> None:
 
 
 def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(task: Task) -> None:
-    here = spec.Here.from_environment()
+    here = spec.TaskPod.from_environment()
     name = spec.job_name(here, 3)
     left = spec.train_job(name, here.state / "nodes" / name, spec.settings_of(NODES, PARAMS), here, 2)
     task.cluster.objects[f"{JOBS}/{name}"] = left

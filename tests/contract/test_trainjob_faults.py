@@ -63,7 +63,7 @@ def unroled(cluster: Trainer) -> None:
 
 def quota(cluster: Trainer) -> None:
     cluster.play = lambda job, poll: ({}, [])
-    involved = {"kind": "Job", "name": f"{spec.job_name(spec.Here.from_environment(), 3)}-node-0"}
+    involved = {"kind": "Job", "name": f"{spec.job_name(spec.TaskPod.from_environment(), 3)}-node-0"}
     cluster.events.append(
         {
             "involvedObject": involved,

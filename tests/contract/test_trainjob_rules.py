@@ -12,11 +12,11 @@ from contract.trainer_rules import Runtime
 from contract.trainer_server import JOBS, REFUSAL, SPACE, Trainer
 
 from capnet.cluster import trainjob_spec as spec
-from capnet.cluster.trainjob_spec import Here, Nodes, train_job
-from pipelines.checks import against
+from capnet.cluster.trainjob_spec import Nodes, TaskPod, train_job
+from pipelines.checks import toleration_advice
 
 IMAGE = "registry.example.com/capnet-train@sha256:" + "a" * 64
-HERE = Here(SPACE, "run-train-1", "1234", "capnet-pipeline", "6f1c", Path("/var/capnet"))
+HERE = TaskPod(SPACE, "run-train-1", "1234", "capnet-pipeline", "6f1c", Path("/var/capnet"))
 EVERYTHING: dict[str, Any] = {
     "accelerator_count": 8,
     "data_claim": "capnet-data",
@@ -55,7 +55,7 @@ def test_ours_are_taken(runtime: str, more: dict[str, Any]) -> None:
 
 def test_a_toleration_with_empty_fields_is_taken_as_submit_takes_it() -> None:
     given = {"key": "gpu", "operator": "", "value": None, "effect": "NoExecute", "tolerationSeconds": 0}
-    assert not against(given)
+    assert not toleration_advice(given)
     job = ours(tolerations=[given])
     (taken,) = inside(job["spec"], *POD)["tolerations"]
     assert taken == {"key": "gpu", "effect": "NoExecute", "tolerationSeconds": 0}

@@ -52,10 +52,10 @@ list(load_batches(chunked(items, 10), Path("images"), transform, machine, 1, len
 FILES = """
 from pathlib import Path
 
-from capnet.data.checks.files import see_all
+from capnet.data.checks.files import open_image_files
 
 if __name__ == "__main__":
-    see_all([f"{number}.png" for number in range(300)], Path("images"), full=True, dhashes=False, processes=2)
+    open_image_files([f"{number}.png" for number in range(300)], Path("images"), full=True, dhashes=False, processes=2)
 else:
     interrupt()  # a process that is being started imports this file
 """

@@ -45,12 +45,16 @@ class DataFolder:
         """
         if fault := path_fault(name):
             raise DataError(fault, str(self._root), TODO)
-        if self.leads_out(name):
-            what = f"{name!r} is reached through a link that leaves the data folder"
-            raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")
+        self.refuse_link(name)
         if name not in self._states:
             self._states[name] = self._state(name)
         return self._root / name
+
+    def refuse_link(self, name: str) -> None:
+        """Raise DataError where a symbolic link on the path leads out of the data folder."""
+        if self.leads_out(name):
+            what = f"{name!r} is reached through a link that leaves the data folder"
+            raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")
 
     def changed(self) -> list[str]:
         """The files and folders that were handed out and are others now by size, time or names, sorted."""

@@ -11,7 +11,7 @@ from capnet.config import Validate
 from capnet.contracts import Classes
 from capnet.data.checks.drift import drift_counts, drift_rules, drift_table, read_reference
 from capnet.data.checks.expectations import CheckedTable, check_table
-from capnet.data.checks.files import OUTSIDE, see_all
+from capnet.data.checks.files import OUTSIDE, open_image_files
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 from capnet.data.images.image_files import require_read
@@ -83,7 +83,7 @@ def _open_files(table: pd.DataFrame, root: Path, settings: Validate, links: str)
     whole, dhashes = settings.images == "full", settings.near_duplicates != "off"
     inside = np.flatnonzero(table["path_leaves"] == 0)
     seen = [OUTSIDE] * len(table)
-    read = see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes)
+    read = open_image_files(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes)
     for row, one in zip(inside, read, strict=True):
         seen[row] = one
     require_read(seen, table["path"].tolist(), lambda row: str(root))

@@ -136,9 +136,9 @@ def test_a_burst_without_a_location_may_get_the_group_of_its_site(tmp_path: Path
     content = {"images": images, "annotations": seen, "categories": [{"id": 1, "name": "fox"}]}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     before = labelled_before(DataFolder(tmp_path), parse({"data": {"format": "camera_traps"}}))
-    kept = [name for name in before.located if before.keeps_group(name, "site 12")]
+    kept = [name for name in before.grouped if before.keeps_group(name, "site 12")]
     assert kept == ["2.jpg"]
-    assert [name for name in before.located if before.keeps_group(name, "")] == ["2.jpg", "3.jpg", "5.jpg"]
+    assert [name for name in before.grouped if before.keeps_group(name, "")] == ["2.jpg", "3.jpg", "5.jpg"]
 
 
 def test_the_page_needs_a_folder_for_its_tables(data: Path) -> None:

@@ -52,7 +52,7 @@ def predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 drift.add(scores)
             return prediction.Predicted(len(scores))
 
-        monkeypatch.setattr(command, "model", model)
+        monkeypatch.setattr(command, "open_model", model)
         monkeypatch.setattr(prediction, "predict", predicted)
         return CliRunner().invoke(main, ["predict", "--input", "new", "--out", "new.csv", *options])
 

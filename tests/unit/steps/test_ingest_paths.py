@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from capnet.config import parse
-from capnet.data.checks.files import see
+from capnet.data.checks.files import open_image_file
 from capnet.errors import ConfigError
 from tests.unit.steps import ingested
 from tests.unit.steps.ingested import ingest, picture, refused
@@ -121,7 +121,7 @@ def test_a_pipe_among_the_pictures_is_left_out_and_not_waited_for(data: Path, tm
     signal.alarm(20)
     try:
         assert ingest(data, tmp_path / "manifest", bad_images=1.0)["left_out"] == 1.0
-        assert "pipe" in see("images/pipe.jpg", str(data), full=False, dhashes=True).fault
+        assert "pipe" in open_image_file("images/pipe.jpg", str(data), full=False, dhashes=True).fault
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

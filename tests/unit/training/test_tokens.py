@@ -23,7 +23,7 @@ from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.runtime import prepare
 from capnet.state import state_dir
-from capnet.steps.train import _features
+from capnet.steps.train_features import train_features
 from capnet.training import scoring, trainer
 from capnet.training.distributed import ProcessGroup
 from capnet.training.trainer import Fit, Trainer
@@ -198,7 +198,7 @@ def test_features_without_adapters_are_the_towers_own_also_where_adapters_are_in
     fitted = replace(fitted, params=fitted.params.model_copy(update={"train": settings}))
     expected = fitted.features.pooled(rows, fitted.features.transform(), "training")[:]
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "another"))
-    stored = _features(fitted, fitted.new_model(), rows.iloc[:15], rows.iloc[15:])
+    stored = train_features(fitted, fitted.new_model(), rows.iloc[:15], rows.iloc[15:])
     assert stored.plain is not None
     assert stored.validation is not None
     assert torch.equal(torch.cat([stored.plain[:], stored.validation[:]]), expected)

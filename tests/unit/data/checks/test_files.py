@@ -13,7 +13,8 @@ from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
 from capnet import runtime
 from capnet.contracts import sha256_file
-from capnet.data.checks.files import FEW, in_processes, see, see_all
+from capnet.data.checks.files import open_image_file, open_image_files
+from capnet.data.checks.processes import FEW, in_processes
 from capnet.data.images.near_duplicates import NO_DHASH
 from capnet.errors import CapnetError
 
@@ -35,7 +36,7 @@ REASONS = {"bomb.png": "178,956,970 pixels", "zero.jpg": "empty file", "gone.jpg
 @pytest.mark.parametrize("full", [False, True])
 def test_hostile_files_are_faults_and_the_rest_is_read(hostile_folder: Path, full: bool) -> None:
     names = [*sorted(path.name for path in hostile_folder.iterdir()), "gone.jpg"]
-    seen = dict(zip(names, see_all(names, hostile_folder, full, dhashes=False), strict=True))
+    seen = dict(zip(names, open_image_files(names, hostile_folder, full, dhashes=False), strict=True))
     reasons = {**REASONS, **({"cut.jpg": "truncated"} if full else {})}
     for name, one in seen.items():
         assert reasons.get(name, "") in one.fault
@@ -54,7 +55,8 @@ def test_a_photo_that_exif_data_turns_is_a_near_duplicate_of_its_upright_copy(tm
     with Image.open(tmp_path / "turned.png") as image:
         ImageOps.exif_transpose(image).save(tmp_path / "upright.png", exif=b"")
     for full in (False, True):
-        one, other = (see(name, str(tmp_path), full, dhashes=True).dhash for name in ("turned.png", "upright.png"))
+        names = ("turned.png", "upright.png")
+        one, other = (open_image_file(name, str(tmp_path), full, dhashes=True).dhash for name in names)
         assert one == other != NO_DHASH
 
 
@@ -63,8 +65,8 @@ def test_a_pool_and_this_process_see_the_same(tmp_path: Path) -> None:
     for number in range(FEW + 10):
         arrow((60 + number % 7, 40)).save(tmp_path / f"{number}.png")
         names.append(f"{number}.png")
-    pooled = see_all(names, tmp_path, full=True, dhashes=True, processes=2)
-    assert pooled == [see(name, str(tmp_path), full=True, dhashes=True) for name in names]
+    pooled = open_image_files(names, tmp_path, full=True, dhashes=True, processes=2)
+    assert pooled == [open_image_file(name, str(tmp_path), full=True, dhashes=True) for name in names]
     assert [one.width for one in pooled] == [60 + number % 7 for number in range(FEW + 10)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.spatial.distance import cdist
 
-from capnet.data.checks.files import see
+from capnet.data.checks.files import open_image_file
 from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.near_duplicates import (
     COARSE_DISTANCE,
@@ -233,6 +233,6 @@ def test_a_file_that_does_not_decode_has_a_fault_and_no_look(tmp_path: Path) -> 
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:5000])
     with pytest.raises(Unusable):
         dhash_of(tmp_path / "a.jpg")
-    seen = see("a.jpg", str(tmp_path), full=False, dhashes=True)
+    seen = open_image_file("a.jpg", str(tmp_path), full=False, dhashes=True)
     assert "truncated" in seen.fault
     assert not seen.dhash
