@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from capnet.cluster.names import STATE
-from capnet.cluster.trainjob_spec import Here
+from capnet.cluster.trainjob_spec import TaskPod
 from capnet.commands.doctor.machine import check_state
 from capnet.errors import CapnetError
 from capnet.machine_faults import check_writable
@@ -121,7 +121,7 @@ def test_an_empty_variable_names_no_state_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("KFP_POD_NAME", "capnet-training-x-123")
     assert goes_with_the_pod(tmp_path / "mlflow.db")
     monkeypatch.setenv("CAPNET_NAMESPACE", "team")
-    assert Here.from_environment().state == Path(STATE)
+    assert TaskPod.from_environment().state == Path(STATE)
 
 
 @pytest.mark.parametrize(

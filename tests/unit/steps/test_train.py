@@ -231,7 +231,7 @@ def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
 def test_the_same_training_is_refused_until_the_first_one_has_ended(made, tiny_backbone, monkeypatch):
     folder, frame = made
     write_inputs(folder, frame)
-    features, tried = train_stage._features, []
+    features, tried = train_stage.train_features, []
 
     def meanwhile(*arguments):
         if not tried:
@@ -240,7 +240,7 @@ def test_the_same_training_is_refused_until_the_first_one_has_ended(made, tiny_b
                 run_both(folder, tiny_backbone)
         return features(*arguments)
 
-    monkeypatch.setattr(train_stage, "_features", meanwhile)
+    monkeypatch.setattr(train_stage, "train_features", meanwhile)
     run_both(folder, tiny_backbone)
     assert (folder / "model" / "model.safetensors").is_file()
     run_both(folder, tiny_backbone)

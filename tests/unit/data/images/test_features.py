@@ -234,6 +234,5 @@ def test_an_image_that_is_another_one_than_its_row_says_is_refused_and_its_featu
     with pytest.raises(DataError, match=r"another file than ingest saw(.|\n)*3\.png"):
         compute(Tower(), pictures)
     (root / "3.png").write_bytes(right)
-    rows = pictures[0]
     expected = LOOK.tensor(root, "3.png").mean(dim=(2, 3)).half().float()
     assert torch.equal(compute(Tower(), pictures)[3], expected)
