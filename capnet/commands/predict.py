@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,10 +12,6 @@ from capnet.commands.open_model import open_model
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ContractError, DataError, GateError, counted, shown, some
 
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger(__name__)
 SHOWN = 10  # drifted classes
 EPILOG = """\b
 Examples:

@@ -10,11 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
-from capnet.evaluation.metrics import (
-    Bools,
-    Floats,
-    Rankings,
-)
+from capnet.evaluation.metrics import Bools, Floats, Rankings
 
 LEVEL = 0.95
 SEED = 0

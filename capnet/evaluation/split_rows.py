@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,6 @@ import pandas as pd
 from capnet.contracts import Classes, known_labels, read_predictions
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.metrics import Bools, Floats
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

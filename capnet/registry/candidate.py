@@ -1,6 +1,4 @@
-"""What is about to be registered, read from the files of earlier stages: checks, content hash, figures, and the
-reference for drift. No mlflow here.
-"""
+"""What is about to be registered, read from the files of earlier stages: checks and content hash. No mlflow here."""
 
 from __future__ import annotations
 
@@ -93,6 +91,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     require_split(metrics, split, evaluation / "evaluation.json", "run `capnet evaluate` again, or `dvc repro`")
     require_split(findings, split, validation / "validation.json", "run `capnet validate` again, or `dvc repro`")
     _require_passed(findings, validation / "validation.json")
+    history = _read_history(model / "history.csv")
     return Candidate(
         split=split,
         model=model,
@@ -103,7 +102,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         metrics=metrics,
         thresholds=thresholds,
         per_class=per_class,
-        history=_read_history(model / "history.csv"),
+        history=history,
         checks=findings["checks"],
     )
 

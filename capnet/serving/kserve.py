@@ -127,9 +127,8 @@ def storage_address(client: MlflowClient, version: ModelVersion, artifacts_store
                 "--artifacts",
                 "give the store behind the server, what its --artifacts-destination says, e.g. --artifacts s3://mlflow",
             )
-        address = (
-            f"{artifacts_store.rstrip('/')}/{urlsplit(address).path.lstrip('/')}"  # without the host of //host/path
-        )
+        # without the host of //host/path
+        address = f"{artifacts_store.rstrip('/')}/{urlsplit(address).path.lstrip('/')}"
     if not address.startswith(STORES) and not AZURE.fullmatch(address):
         raise ConfigError(
             f"KServe cannot read a folder from {address}",

@@ -259,7 +259,7 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
     onnx_scores, differences = [], []
     capnet_seconds, onnx_seconds = list[float](), list[float]()
     for number, image_path in enumerate(track(paths, "comparing images", len(paths))):
-        views = scorer.transform.tensor(Path("/"), str(image_path.absolute()))
+        views = scorer.transform.tensor(Path("/"), str(image_path.absolute()), "")
         logits = onnx_logits(views).astype(np.float64)
         onnx_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
         one = views[:1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -30,9 +30,6 @@ from capnet.evaluation.belonging import require_fitted_rows
 from capnet.evaluation.headline import headline_means, stage_figures
 from capnet.evaluation.split_rows import make_split, require_positives
 from capnet.steps.evaluate_scores import evaluate_scores
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -48,12 +48,14 @@ class Transform:
         """How many views of an image there are."""
         return self.random_views if self.tte is None else self.tte.views
 
+    def item(self, path: str, sha256: str) -> Item:
+        """The image of a row; its random views depend on seed and content only."""
+        return Item(path, () if self.tte is not None else (self.seed, int(sha256[:15], 16)))
+
     def items(self, rows: pd.DataFrame) -> Iterator[Item]:
-        """The images of rows with ``path`` and ``sha256`` (None where ingest opened no image); random views depend on
-        seed and content only.
-        """
+        """The images of rows with ``path`` and ``sha256``; None where ingest opened no image."""
         for path, sha256 in zip(rows["path"], rows["sha256"].fillna(""), strict=True):
-            yield Item(path, () if self.tte is not None else (self.seed, int(sha256[:15], 16)), sha256)
+            yield self.item(path, sha256)._replace(sha256=sha256)
 
     def canvas(self, root: Path, item: Item) -> Canvas:
         """Decode an image and lay out its views.
@@ -77,12 +79,13 @@ class Transform:
         cuts = tuple(Cut(0, number * self.size) for number in range(self.random_views))
         return Canvas(np.concatenate([np.asarray(view) for view in drawn]), cuts, self.size)
 
-    def tensor(self, root: Path, path: str) -> Tensor:
-        """Test-time views of one image as a tower takes them.
+    def tensor(self, root: Path, path: str, sha256: str) -> Tensor:
+        """Views of one image as a tower takes them.
 
         Args:
             root: folder of the images.
             path: of the image below it.
+            sha256: that random views are drawn from; test-time views do not need it.
 
         Returns:
             Normalised float32 [view, 3, size, size].
@@ -91,7 +94,7 @@ class Transform:
             DataError: its file cannot be used.
         """
         try:
-            canvas = self.canvas(root, Item(path))
+            canvas = self.canvas(root, self.item(path, sha256))
         except Unusable as error:
             raise DataError(problems=[unusable(root / path, str(error))]) from None
         return to_tensor(canvas.views(from_numpy(canvas.pixels)), self.mean, self.std)

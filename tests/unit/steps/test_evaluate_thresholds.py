@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-import capnet.steps.evaluate as evaluate_step
+import capnet.steps.evaluate_scores as evaluate_step
 from capnet.config import Evaluate
 from capnet.errors import ContractError
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds

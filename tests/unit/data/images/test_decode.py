@@ -194,7 +194,7 @@ def test_every_format_is_read(tmp_path: Path, kind: str) -> None:
 def refusals(path: Path) -> tuple[str, str]:
     """What ingest and what training say of a file that both must refuse."""
     with pytest.raises(DataError) as caught:
-        Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1).tensor(path.parent, path.name)
+        Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1).tensor(path.parent, path.name, "0" * 64)
     assert caught.value.problems[0].where == str(path)
     return inspect_image(path).fault, caught.value.problems[0].what
 

@@ -51,8 +51,8 @@ def test_features_are_those_of_each_view_in_order(pictures):
     rows, root = pictures
     result = compute(Tower(), pictures)
     assert result.shape == (7, 5, 3)
-    for number, path in enumerate(rows["path"]):
-        assert torch.equal(result[number], LOOK.tensor(root, path).mean(dim=(2, 3)).half().float())
+    for number, (path, sha256) in enumerate(zip(rows["path"], rows["sha256"], strict=True)):
+        assert torch.equal(result[number], LOOK.tensor(root, path, sha256).mean(dim=(2, 3)).half().float())
     machine = prepare(Runtime(precision="fp32"))
     parts = list(stream.stream(Tower(), LOOK.items(rows), root, LOOK, machine, 2, len(rows)))
     assert torch.equal(torch.cat([part.features for part in parts]).half().float(), result)
@@ -234,5 +234,6 @@ def test_an_image_that_is_another_one_than_its_row_says_is_refused_and_its_featu
     with pytest.raises(DataError, match=r"another file than ingest saw(.|\n)*3\.png"):
         compute(Tower(), pictures)
     (root / "3.png").write_bytes(right)
-    expected = LOOK.tensor(root, "3.png").mean(dim=(2, 3)).half().float()
+    rows = pictures[0]
+    expected = LOOK.tensor(root, "3.png", rows["sha256"][3]).mean(dim=(2, 3)).half().float()
     assert torch.equal(compute(Tower(), pictures)[3], expected)

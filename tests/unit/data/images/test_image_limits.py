@@ -20,7 +20,7 @@ from capnet.data.images.decode import MOST_ASPECT, MOST_PIXELS, Unusable, open_i
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.loader import load_batches
 from capnet.data.images.shards import read_bytes
-from capnet.data.images.transform import Item, Transform
+from capnet.data.images.transform import Transform
 from capnet.data.images.views import padded
 from capnet.errors import DataError
 from capnet.runtime import prepare
@@ -33,7 +33,7 @@ VIEWS = """
 import sys
 from pathlib import Path
 from capnet.config import Tte
-from capnet.data.images.transform import Item, Transform
+from capnet.data.images.transform import Transform
 transform = Transform(224, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(), resize=sys.argv[2])
 transform.tensor(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, "0" * 64)
 status = Path("/proc/self/status").read_text()
@@ -162,7 +162,7 @@ def test_views_that_no_memory_is_left_for_are_that_images_fault_and_not_the_batc
 
     monkeypatch.setattr(transform_module, "random_view", no_memory_for_b)
     transform = Transform(16, MEAN, MEAN, "bicubic", random_views=1)
-    items = [Item(name, (0, 0)) for name in ("a.png", "b.png", "c.png")]
+    items = [transform.item(name, "0" * 64) for name in ("a.png", "b.png", "c.png")]
     (batch,) = load_batches([items], tmp_path, transform, prepare(Runtime(threads=1)), 1, 3)
     assert batch.faults == ["", "needs more memory than there is", ""]
     assert len(batch.canvases) == 2
