@@ -80,5 +80,5 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     rates = train.labels.sum(axis=0) / np.maximum(1, train.known.sum(axis=0))
     rows = served_predictions(candidate.evaluation / "predictions.parquet", "test")
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
-    limits, _ = thresholds_and_calibration(candidate.thresholds)
-    return reference_document(candidate.classes.names, rates, scores, limits)
+    thresholds, _ = thresholds_and_calibration(candidate.thresholds)
+    return reference_document(candidate.classes.names, rates, scores, thresholds)

@@ -135,8 +135,8 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
     location, _ = model_location(model)
     drift = None
     if (location / "reference.json").is_file():
-        limits, _ = thresholds_and_calibration(read_thresholds(location / "thresholds.json"))
-        drift = Drift(read_json(location / "reference.json"), limits)
+        thresholds, _ = thresholds_and_calibration(read_thresholds(location / "thresholds.json"))
+        drift = Drift(read_json(location / "reference.json"), thresholds)
     images = not_read = 0
     last = ""
     with replacing(out / TABLE) as temporary, row_groups(temporary, schema) as add:

@@ -59,7 +59,7 @@ class Served:
 
     @property
     def class_thresholds(self) -> np.ndarray:
-        """The thresholds as float32 [class]: a label is given where score >= limit."""
+        """The thresholds as float32 [class]: a label is given where score >= threshold."""
         return thresholds_and_calibration(self.thresholds)[0]
 
     def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:

@@ -17,7 +17,6 @@ from capnet.contracts import publish as publishing
 from capnet.contracts.files import remove, replace_file
 from capnet.contracts.publish import all_or_nothing, check_target, prepare, publish, temporary_folder, temporary_path
 from capnet.errors import CapnetError
-from capnet.machine_faults import machine_fault, machine_faults
 from capnet.stages import run
 from capnet.state import state_dir
 
@@ -221,41 +220,6 @@ def test_what_another_account_left_is_in_nobodys_way(tmp_path: Path) -> None:
     assert (tmp_path / "b.json").read_text() == "{}"
     for folder in left:
         folder.chmod(0o755)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EIO])
-def test_what_the_machine_refuses_has_three_parts(number: int) -> None:
-    with pytest.raises(CapnetError) as caught, machine_faults():
-        raise OSError(number, os.strerror(number), "/some/file")
-    (problem,) = caught.value.problems
-    assert (problem.what, problem.where) == (os.strerror(number), "/some/file")
-    assert problem.todo
-    with pytest.raises(CapnetError, match="there is not enough memory"), machine_faults():
-        raise MemoryError
-    with pytest.raises(ZeroDivisionError), machine_faults():
-        raise ZeroDivisionError
-    assert machine_fault(RuntimeError("no kernel")) is None
-    with pytest.raises(CapnetError, match="give the task more memory"), machine_faults():
-        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
-    with pytest.raises(ImportError), machine_faults():
-        raise ImportError("cannot import name 'x'")
-    for words in ("DefaultCPUAllocator: can't allocate memory: you tried", "could not create a primitive"):
-        assert "not enough memory" in str(machine_fault(RuntimeError(words)))
-
-
-@pytest.mark.parametrize(
-    ("text", "what", "todo"),
-    [
-        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0", "Tried to allocate 2.00 GiB", "train.prompt.chunk"),
-        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "GPU has not enough", "larger"),
-        ("CUDA error: no kernel image is available for execution on the device", "no kernels", "runtime.device: cpu"),
-    ],
-)
-def test_what_a_gpu_says_is_told_with_what_helps_there(text: str, what: str, todo: str) -> None:
-    fault = str(machine_fault(RuntimeError(text)))
-    assert what in fault
-    assert todo in fault.partition("to do: ")[2]
-    assert "runtime.workers" not in fault
 
 
 def test_a_state_folder_that_is_a_file_is_named_before_the_work(

@@ -51,7 +51,7 @@ class DataFolder:
         return self._root / name
 
     def refuse_link(self, name: str) -> None:
-        """Raise DataError where a symbolic link on the path leads out of the data folder."""
+        """Raise DataError where the path goes through a symbolic link that leaves the data folder."""
         if self.leads_out(name):
             what = f"{name!r} is reached through a link that leaves the data folder"
             raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")

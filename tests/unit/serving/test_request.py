@@ -120,9 +120,8 @@ def test_an_image_that_the_machine_does_not_read_is_no_fault_of_the_request(
     assert request_files(pd.DataFrame({"image": [good]}), folder, root), "needs no file of the root"
     with pytest.raises(OSError, match="Stale"):
         request_files(pd.DataFrame({"image": ["good.png"]}), folder, root)
-    monkeypatch.setattr(
-        request, "inspect_image", lambda path: ImageFile(fault="too many open files", is_transient=True)
-    )
+    unread = ImageFile(fault="too many open files", is_transient=True)
+    monkeypatch.setattr(request, "inspect_image", lambda path: unread)
     with pytest.raises(CapnetError, match="too many open files", check=lambda error: type(error) is CapnetError):
         request_files(pd.DataFrame({"image": [png()]}), folder, root)
 
