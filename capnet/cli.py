@@ -1,18 +1,18 @@
-"""`capnet STAGE` for every row of the stage table, and the commands of capnet/commands."""
+"""The command line `capnet`: a command for every stage, and the others of capnet/commands."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
 
 from capnet import __version__
-from capnet.commands.options import COLUMNS, in_order, local_pairs, pairs, settings_options
+from capnet.commands.options import COLUMNS
+from capnet.commands.stage import stage_command
 from capnet.errors import stopped
-from capnet.stages import STAGES, figures_in_words, process_rank, run
+from capnet.stages import STAGES, process_rank
 
 COMMANDS = {
     "demo-data": "Draw the built-in demo images.",
@@ -31,19 +31,6 @@ COMMANDS = {
 }
 # command: what replaced it
 GONE = {"sync": "run `capnet register`: it completes the run on the tracking server from the stages' files"}
-# stage: a setting that its help shows as an example
-EXAMPLES = {
-    "train": "train.epochs=3",
-    "split": "split.method=pareto",
-    "validate": "validate.images=full",
-    "evaluate": "evaluate.bootstrap=200",
-    "register": "register.name=birds",
-}
-# stage: what --save-reference does there
-REFERENCES = {
-    "split": "Write which images are in test to the file split.reference, for later splits to keep.",
-    "validate": "Write the file validate.reference from this split, for later runs to compare with.",
-}
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": COLUMNS}
 EPILOG = """\b
 Examples:
@@ -61,7 +48,7 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in STAGES:
-            return _stage_command(name)
+            return stage_command(name)
         if name in COMMANDS:
             command: click.Command = import_module(f"capnet.commands.{name.replace('-', '_')}").command
             return command
@@ -116,77 +103,6 @@ def _setting_instead(error: click.NoSuchOption) -> str:
     last = error.option_name.lstrip("-").replace("-", "_")
     named = [name for name in setting_names() if name.rsplit(".", 1)[-1] == last]
     return f" Settings are changed with --set {named[0] if len(named) == 1 else 'SECTION.KEY'}=VALUE."
-
-
-def _stage_command(name: str) -> click.Command:
-    stage = STAGES[name]
-
-    def execute(params: str, **options: Any) -> None:
-        from capnet.commands.dvc_stage import refusing_changes
-
-        with refusing_changes(name, Path(params), options.get("save_reference", False)):
-            run_stage(params, **options)
-
-    def run_stage(
-        params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any
-    ) -> None:
-        from capnet.config import load
-
-        loaded = load(Path(params), settings)
-        unread = sorted({item.partition(".")[0] for item in settings} - set(stage.sections))
-        if unread and process_rank() == 0:
-            click.echo(f"{name}: reads no settings of {', '.join(unread)}: --set changes nothing there", err=True)
-        sources = {**stage.inputs, **({"data": loaded.data.root} if "data" in stage.inputs else {}), **inputs}
-        targets = {**stage.outputs, **outputs}
-        if options.get("check"):
-            from capnet.registry.register import registered
-
-            paths = (targets["registration"], sources["model"], sources["evaluation"])
-            if registered(loaded.register_, *map(Path, paths)):
-                click.echo("register: the store has this model version")
-                return
-        if options.get("save_reference"):
-            from capnet.commands.save_reference import split_and_save, validate_and_save
-
-            save = split_and_save if name == "split" else validate_and_save
-            folders = {key: Path(path) for key, path in {**sources, **targets}.items()}
-            metrics = save(loaded, folders, lambda params: run(name, params, sources, targets))
-        else:
-            metrics = run(name, loaded, sources, targets)
-        if process_rank() == 0:
-            click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")
-
-    options = [
-        settings_options(),
-        click.option(
-            "--input",
-            "inputs",
-            multiple=True,
-            callback=pairs,
-            metavar="NAME=PATH",
-            help=f"Another path of an input ({', '.join(stage.inputs)}).",
-        ),
-        click.option(
-            "--output",
-            "outputs",
-            multiple=True,
-            callback=local_pairs,
-            metavar="NAME=PATH",
-            help=f"Another path of an output ({', '.join(stage.outputs)}).",
-        ),
-    ]
-    if name == "register":
-        options.append(
-            click.option("--check", is_flag=True, help="Register again only where the store lacks this version.")
-        )
-    if name in REFERENCES:
-        options.append(click.option("--save-reference", is_flag=True, help=REFERENCES[name]))
-    epilog = f"\b\nExamples:\n  capnet {name}"
-    if name in EXAMPLES:
-        epilog += f"\n  capnet {name} --set {EXAMPLES[name]}"
-    reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
-    text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
-    return click.command(name, help=text, epilog=epilog)(in_order(*options)(execute))
 
 
 def entry() -> None:
