@@ -26,6 +26,9 @@ from capnet.contracts.files import sha256_file as sha256_file
 from capnet.contracts.files import sha256_files as sha256_files
 from capnet.contracts.files import tree_hash as tree_hash
 from capnet.contracts.files import write_json as write_json
+from capnet.contracts.groups import hashed_groups as hashed_groups
+from capnet.contracts.groups import sampling_units as sampling_units
+from capnet.contracts.groups import unit_codes as unit_codes
 from capnet.contracts.image_rows import flat as flat
 from capnet.contracts.image_rows import known_labels as known_labels
 from capnet.contracts.image_rows import label_matrix as label_matrix
@@ -38,13 +41,10 @@ from capnet.contracts.tables import SEEN_COLUMNS as SEEN_COLUMNS
 from capnet.contracts.tables import SPLITS as SPLITS
 from capnet.contracts.tables import VARIANTS as VARIANTS
 from capnet.contracts.tables import fitted_rows_hash as fitted_rows_hash
-from capnet.contracts.tables import hashed_groups as hashed_groups
 from capnet.contracts.tables import read_gate_rows as read_gate_rows
 from capnet.contracts.tables import read_manifest as read_manifest
 from capnet.contracts.tables import read_predictions as read_predictions
 from capnet.contracts.tables import read_split as read_split
-from capnet.contracts.tables import sampling_units as sampling_units
-from capnet.contracts.tables import unit_codes as unit_codes
 from capnet.contracts.tables import write_gate_rows as write_gate_rows
 from capnet.contracts.tables import write_manifest as write_manifest
 from capnet.contracts.tables import write_predictions as write_predictions

@@ -24,7 +24,7 @@ def test_settings_edited_while_a_stage_runs_are_not_recorded_with_its_outputs(
 
     (tmp_path / "params.yaml").write_text("runtime: {seed: 1}\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("capnet.cli.run", train)
+    monkeypatch.setattr("capnet.commands.stage.run", train)
     monkeypatch.setenv("DVC_STAGE", "train")
     done = CliRunner().invoke(main, ["train"])
     error = done.exception if isinstance(done.exception, ConfigError) else None
@@ -60,7 +60,7 @@ def test_files_changed_while_a_stage_runs_are_not_recorded_with_its_outputs(
         return {"loss": 0.5}
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("capnet.cli.run", train)
+    monkeypatch.setattr("capnet.commands.stage.run", train)
     monkeypatch.setenv("DVC_STAGE", stage)
     done = CliRunner().invoke(main, ["train"])
     assert done.stdout == "train: loss 0.5\n"
