@@ -14,7 +14,9 @@ from capnet.errors import ContractError, DataError, counted
 
 if TYPE_CHECKING:
     from capnet.config import Params
+    from capnet.contracts import Classes
     from capnet.data.annotations.corrections import Corrections
+    from capnet.evaluation.split_rows import SplitRows
 
 COLUMNS = ("path", "class", "label", "given", "probability", "split")
 TABLE, PAGE = "corrections.csv", "review.html"
@@ -101,48 +103,22 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     """
     import numpy as np
 
-    from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
-    from capnet.contracts.stage_json import read_evaluation, read_model_config
-    from capnet.evaluation.belonging import require_fitted_rows, require_measured
+    from capnet.contracts import read_classes
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
-    from capnet.evaluation.split_rows import (
-        check_scores,
-        concatenated,
-        held_out_rows,
-        make_split,
-        served_predictions,
-        served_test_scores,
-    )
+    from capnet.evaluation.split_rows import concatenated
     from capnet.evaluation.thresholds_file import read_thresholds, thresholds_and_calibration
 
-    evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
     classes = read_classes(outputs / "split" / "classes.json")
-    thresholds = read_thresholds(evaluation / "thresholds.json", classes)
-    if (evaluation / "evaluation.json").is_file():
-        require_measured(read_evaluation(evaluation), outputs / "model", evaluation / "evaluation.json")
-    table = read_split(outputs / "split" / "split.parquet")
-    require_fitted_rows(read_model_config(outputs / "model"), table, outputs / "model" / "config.json")
-    train, val, tested = (make_split(table, name, classes, {}) for name in SPLITS)
-    parts = []
-    if held_out.is_file():
-        parts.append(held_out_rows([train, val], read_predictions(held_out)))
-    elif len(val.rows):
-        parts.append(held_out_rows([val], served_predictions(evaluation / "predictions.parquet", "val")))
-    if test:
-        tested.scores["capnet"] = np.stack(served_test_scores(evaluation / "predictions.parquet", tested.rows))
-        check_scores(tested)
-        parts.append(tested)
-    if not parts:
-        todo = "set train.out_of_fold: true and train again, or review test images: --test"
-        raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
-    scored = concatenated(parts)
+    thresholds = read_thresholds(outputs / "evaluation" / "thresholds.json", classes)
+    splits = _unseen_rows(outputs, classes, test)
+    scored = concatenated(splits)
     number = {name: c for c, name in enumerate(classes.names)}
     position = {path: row for row, path in enumerate(scored.rows["path"])}
     for path, name in before:
         if path in position and name in number:
             scored.known[position[path], number[name]] = False
-    scores = np.concatenate([part.scores["capnet"] for part in parts])
+    scores = np.concatenate([split.scores["capnet"] for split in splits])
     probabilities = calibrate(thresholds_and_calibration(thresholds)[1], scores)
     return [
         (
@@ -155,6 +131,44 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
         )
         for doubt in doubtful_labels(scored.labels, scored.known, probabilities, most)
     ]
+
+
+def _unseen_rows(outputs: Path, classes: Classes, test: bool) -> list[SplitRows]:
+    """Images with scores of models that have not seen them: out of fold, or else of the validation rows; and where
+    ``test`` says so, the test rows. Errors as in ``doubts``.
+    """
+    import numpy as np
+
+    from capnet.contracts import SPLITS, read_predictions, read_split
+    from capnet.contracts.stage_json import read_evaluation, read_model_config
+    from capnet.evaluation.belonging import require_fitted_rows, require_measured
+    from capnet.evaluation.split_rows import (
+        check_scores,
+        held_out_rows,
+        make_split,
+        served_predictions,
+        served_test_scores,
+    )
+
+    evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
+    if (evaluation / "evaluation.json").is_file():
+        require_measured(read_evaluation(evaluation), outputs / "model", evaluation / "evaluation.json")
+    table = read_split(outputs / "split" / "split.parquet")
+    require_fitted_rows(read_model_config(outputs / "model"), table, outputs / "model" / "config.json")
+    train, val, tested = (make_split(table, name, classes, {}) for name in SPLITS)
+    result = []
+    if held_out.is_file():
+        result.append(held_out_rows([train, val], read_predictions(held_out)))
+    elif len(val.rows):
+        result.append(held_out_rows([val], served_predictions(evaluation / "predictions.parquet", "val")))
+    if test:
+        tested.scores["capnet"] = np.stack(served_test_scores(evaluation / "predictions.parquet", tested.rows))
+        check_scores(tested)
+        result.append(tested)
+    if not result:
+        todo = "set train.out_of_fold: true and train again, or review test images: --test"
+        raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
+    return result
 
 
 def page(questions: list[tuple[str, ...]], before: Corrections, params: Params, out: Path) -> str:
