@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-PART = 2**20  # labels of the rows that are computed with at once
+LABELS_AT_ONCE = 2**20  # labels of the rows that are computed with at once
 HEXADECIMAL = re.compile(r"[0-9a-fA-F]*")
 
 
@@ -70,14 +70,14 @@ def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.nda
 
 
 def parts(lengths: np.ndarray) -> Iterator[slice]:
-    """Slices of all rows in order, each with about PART labels or one row.
+    """Slices of all rows in order, each with about LABELS_AT_ONCE labels or one row.
 
     Args:
         lengths: int [row], labels of each.
     """
     import numpy as np
 
-    starts = np.unique(np.cumsum(lengths) // PART, return_index=True)[1].tolist()
+    starts = np.unique(np.cumsum(lengths) // LABELS_AT_ONCE, return_index=True)[1].tolist()
     return map(slice, starts, [*starts[1:], len(lengths)])
 
 

@@ -36,7 +36,7 @@ SEEN_COLUMNS = ("sha256", "group")
 MOST_UNPACKED = 512 * 2**20  # bytes of memory for cells, whatever the file's size
 MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
 CELL = 20  # bytes of memory for a cell without what is in it: pandas makes one object of each
-PART = 65_536  # rows that are read at a time
+ROWS_AT_ONCE = 65_536  # rows that are read at a time
 SCORED_COLUMNS = (*SEEN_COLUMNS, "labels", "unknown", "scores")
 
 
@@ -109,7 +109,7 @@ def _bounded(path: Path, expected: Any) -> Any:
 
     most = max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
     left, parts = most, []
-    for batch in batches(path, most, PART, expected.names):
+    for batch in batches(path, most, ROWS_AT_ONCE, expected.names):
         part = batch.select(expected.names)
         left -= part.nbytes + CELL * len(part) * len(expected)
         if left < 0:

@@ -113,13 +113,13 @@ class Scorer:
                 yield some, some
             return
         items = self.transform.items(rows)
-        parts = stream(model.pooled, items, root, self.transform, self.machine, self.threads, len(rows))
+        batches = stream(model.pooled, items, root, self.transform, self.machine, self.threads, len(rows))
         start = 0
         with bar(f"scores of {what} pictures", len(rows)) as advance:
-            for part in without_faults(parts, root):
-                yield part.features, plain[start : start + len(part.features)]
-                start += len(part.features)
-                advance(len(part.features))
+            for batch in without_faults(batches, root):
+                yield batch.features, plain[start : start + len(batch.features)]
+                start += len(batch.features)
+                advance(len(batch.features))
 
     def _variants(self, adapted: Tensor, plain: Tensor) -> dict[str, np.ndarray]:
         """Scores [image, class] by variant of features [image, view, pooled]."""

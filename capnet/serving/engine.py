@@ -30,7 +30,7 @@ DECISIONS = ("picture", "class", "score", "probability", "threshold", "decision"
 
 
 @dataclass(frozen=True)
-class ScoredPart:
+class ScoredBatch:
     """Some images: ``faults`` is empty for those that were scored, ``scores`` float32 [image, class] and ``brightest``
     (the largest value of a file of 16 bits, None for others) are theirs.
     """
@@ -62,7 +62,7 @@ class Served:
         """The thresholds as float32 [class]: a label is given where score >= threshold."""
         return thresholds_and_calibration(self.thresholds)[0]
 
-    def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         """Scores of images, in order, some at a time; nothing is kept.
 
         An evaluation's features are stored; here the store would grow with every request.
@@ -73,7 +73,7 @@ class Served:
             total: number of images, by which workers are started or not.
 
         Yields:
-            Parts; an image that cannot be used has a fault and no row in their scores.
+            Batches; an image that cannot be used has a fault and no row in their scores.
         """
         from capnet.data.images.stream import fills_threads, one_thread, passes, stream
         from capnet.data.images.transform import Item
@@ -83,7 +83,7 @@ class Served:
         plain = [partial(model.pooled, adapted=False)] if model.needs_plain_features else []
         fills = fills_threads(total, scorer.transform, scorer.machine, scorer.threads)
         concurrent = model.towers.image.is_convolutional and fills
-        for part in stream(
+        for batch in stream(
             passes(model.pooled, *plain),
             map(Item, names),
             root,
@@ -94,13 +94,13 @@ class Served:
             concurrent,
         ):
             scores = np.empty((0, len(self.names)), dtype=np.float32)
-            if len(part.features):
-                views = part.features.to(scorer.machine.device)  # [image, view, pass, pooled]
+            if len(batch.features):
+                views = batch.features.to(scorer.machine.device)  # [image, view, pass, pooled]
                 average = scorer.loaded.tte.average
                 with one_thread() if concurrent else nullcontext():
                     served, _ = model.ensemble(views[:, :, 0], scorer.class_features, average, views[:, :, -1])
                 scores = served.numpy(force=True)
-            yield ScoredPart([item.path for item in part.items], part.faults, scores, part.brightest)
+            yield ScoredBatch([item.path for item in batch.items], batch.faults, scores, batch.brightest)
 
     def scores(self, paths: Sequence[Path]) -> np.ndarray:
         """Scores of images.
@@ -118,9 +118,9 @@ class Served:
 
         names = [str(path.absolute()) for path in paths]  # the root adds nothing
         scores, problems = [np.empty((0, len(self.names)), dtype=np.float32)], []
-        for part in self.stream(names, Path("/"), len(names)):
-            scores.append(part.scores)
-            pairs = zip(part.names, part.faults, strict=True)
+        for batch in self.stream(names, Path("/"), len(names)):
+            scores.append(batch.scores)
+            pairs = zip(batch.names, batch.faults, strict=True)
             problems += [unusable(Path(name), fault) for name, fault in pairs if fault]
         if problems:
             raise DataError(problems=problems)

@@ -27,12 +27,12 @@ from capnet.serving.parts import is_part, parts_of, write_part
 
 if TYPE_CHECKING:
     from capnet.serving.drift import Drift
-    from capnet.serving.engine import ScoredPart, Served
+    from capnet.serving.engine import ScoredBatch, Served
 
 log = logging.getLogger(__name__)
 
 SHOWN = 10  # images that cannot be read
-PART = 256  # images between two saves
+IMAGES_PER_PART = 256
 CODE = Path(__file__).parents[1]
 ROOMS = ("contracts", "data", "evaluation", "model", "serving")  # whose code the scores depend on
 
@@ -83,7 +83,12 @@ class Predicted:
 
 
 def predict(
-    served: Served, model_key: str, source: Source, out: Path, drift: Drift | None = None, part: int = PART
+    served: Served,
+    model_key: str,
+    source: Source,
+    out: Path,
+    drift: Drift | None = None,
+    images_per_part: int = IMAGES_PER_PART,
 ) -> Predicted:
     """Score the images that an interrupted call has not scored, then write the output, both some images at a time. A
     warning points out 16-bit images that use fewer bits.
@@ -97,18 +102,18 @@ def predict(
         source: the images.
         out: its ending names the format.
         drift: counts the scores; None for none.
-        part: images between two saves.
+        images_per_part: images between two saves.
 
     Raises:
         ConfigError: ``out`` has an unknown ending.
         CapnetError: another process is writing ``out``.
     """
     writer, dark = format_of(out), Dark()
-    every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
+    every = [source.names[start : start + images_per_part] for start in range(0, len(source.names), images_per_part)]
     scorer = f"{served.identity} {code_hash(CODE, ROOMS)}"
     keys = [_key(scorer, source.root, names) for names in every]
     with parts_of(out) as folder:
-        paths = [folder / f"{part * number:012}.parquet" for number in range(len(every))]
+        paths = [folder / f"{images_per_part * number:012}.parquet" for number in range(len(every))]
         missing = [n for n, path in enumerate(paths) if not is_part(path, keys[n], every[n], len(served.names))]
         if changed := sum(paths[number].exists() for number in missing):
             what = (
@@ -150,15 +155,15 @@ def _key(scorer: str, root: Path, names: Sequence[str]) -> str:
 
 
 def _rows(
-    parts: Iterable[ScoredPart], faults: Mapping[str, str], advance: Advance, dark: Dark
+    batches: Iterable[ScoredBatch], faults: Mapping[str, str], advance: Advance, dark: Dark
 ) -> Iterator[tuple[str, str, np.ndarray | None]]:
     """Path, fault ("" for none) and scores (float32 [class]; None with a fault) of every image; those with
     scores are added to ``dark``.
     """
-    for part in parts:
-        advance(len(part.names))
-        scores, values = iter(part.scores), iter(part.brightest)
-        for name, fault in zip(part.names, part.faults, strict=True):
+    for batch in batches:
+        advance(len(batch.names))
+        scores, values = iter(batch.scores), iter(batch.brightest)
+        for name, fault in zip(batch.names, batch.faults, strict=True):
             row = None if fault else next(scores)
             if not fault:
                 dark.add(name, next(values))

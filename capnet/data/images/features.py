@@ -14,7 +14,7 @@ from torch import Tensor
 from capnet.config import settings_hash
 from capnet.data.images.store import FeatureStore, trim
 from capnet.data.images.stored_features import StoredFeatures
-from capnet.data.images.stream import Part, stream, views_at_once, without_faults
+from capnet.data.images.stream import EncodedBatch, stream, views_at_once, without_faults
 from capnet.data.images.transform import Transform
 from capnet.errors import DataError
 from capnet.progress import Advance, bar
@@ -72,9 +72,9 @@ def pooled_features(
         new = rows.iloc[missing]
         items, what = transform.items(new), f"features of {what} pictures"
         encode = in_whole_passes(pooled, views_at_once(machine)) if machine.device.type == "cpu" else pooled
-        parts = stream(encode, items, root, transform, machine, threads, len(new), concurrent)
-        with closing(parts), bar(what, len(new)) as advance:
-            store.fill(new["sha256"].tolist(), _in_16_bits(without_faults(parts, root), what, advance))
+        batches = stream(encode, items, root, transform, machine, threads, len(new), concurrent)
+        with closing(batches), bar(what, len(new)) as advance:
+            store.fill(new["sha256"].tolist(), _in_16_bits(without_faults(batches, root), what, advance))
     features = store.read(hashes)
     if missing:
         del store  # it keeps segments in use that these images do not need
@@ -100,11 +100,11 @@ def in_whole_passes(pooled: Callable[[Tensor], Tensor], size: int) -> Callable[[
     return whole
 
 
-def _in_16_bits(parts: Iterable[Part], what: str, advance: Advance) -> Iterator[np.ndarray]:
+def _in_16_bits(batches: Iterable[EncodedBatch], what: str, advance: Advance) -> Iterator[np.ndarray]:
     """float16 [view, pooled] of each image: exactly what a tower gives under bf16 autocast, else rounded to 11 bits."""
-    for part in parts:
-        half = part.features.half()
-        for item, features in zip(part.items, half, strict=True):
+    for batch in batches:
+        half = batch.features.half()
+        for item, features in zip(batch.items, half, strict=True):
             if not bool(torch.isfinite(features).all()):
                 todo = "look at this picture, or set runtime.precision: fp32"
                 raise DataError(f"features are not finite in 16 bits for {item.path}", what, todo)

@@ -25,7 +25,7 @@ Output = tuple[Tensor, Batch | None]
 
 
 @dataclass(frozen=True)
-class Part:
+class EncodedBatch:
     """Some images: ``features`` float [image, view, ...] on the CPU and ``brightest`` (see Canvas) of those without a
     fault, ``faults`` of all.
     """
@@ -45,7 +45,7 @@ def stream(
     threads: int,
     total: int,
     concurrent: bool = False,
-) -> Generator[Part, None, None]:
+) -> Generator[EncodedBatch, None, None]:
     """``encode`` of every view of every image, in order, some images at a time.
 
     Args:
@@ -79,7 +79,7 @@ def encode_batches(
     machine: Machine,
     threads: int,
     concurrent: bool = False,
-) -> Iterator[Part]:
+) -> Iterator[EncodedBatch]:
     """``stream`` of images that are decoded.
 
     Args:
@@ -88,7 +88,7 @@ def encode_batches(
         concurrent: run as many forward passes at once as there are ``threads``; on a CPU only.
 
     Yields:
-        One part for each batch, in order.
+        One for each batch, in order.
     """
     step = views_at_once(machine)
 
@@ -111,7 +111,7 @@ def encode_batches(
         if batch is not None:
             features = torch.cat(done)
             by_image = features.view(-1, transform.views, *features.shape[1:])
-            yield Part(batch.items, batch.faults, by_image, [canvas.brightest for canvas in batch.canvases])
+            yield EncodedBatch(batch.items, batch.faults, by_image, [canvas.brightest for canvas in batch.canvases])
             done = []
 
 
@@ -138,19 +138,19 @@ def passes(*encoders: Encode) -> Encode:
     return lambda views: torch.stack([encode(views) for encode in encoders], dim=1)
 
 
-def without_faults(parts: Iterable[Part], root: Path) -> Iterator[Part]:
-    """The parts as they come.
+def without_faults(batches: Iterable[EncodedBatch], root: Path) -> Iterator[EncodedBatch]:
+    """The batches as they come.
 
     Args:
-        parts: from ``stream``.
+        batches: from ``stream``.
         root: folder of the images, for the message.
 
     Raises:
-        DataError: a part has images that cannot be used; names them.
+        DataError: a batch has images that cannot be used; names them.
     """
-    for part in parts:
-        require_good(part.items, part.faults, root)
-        yield part
+    for batch in batches:
+        require_good(batch.items, batch.faults, root)
+        yield batch
 
 
 def _outputs(forward: Callable[[Work], Output], work: Iterable[Work], at_once: int) -> Iterator[Output]:

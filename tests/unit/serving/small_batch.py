@@ -38,9 +38,11 @@ def folder(tmp_path: Path) -> Path:
     return workspace
 
 
-def leave_all_parts(served: Served, source: Source, out: Path, part: int = prediction.PART) -> None:
+def leave_all_parts(
+    served: Served, source: Source, out: Path, images_per_part: int = prediction.IMAGES_PER_PART
+) -> None:
     """What there is after a call that was interrupted just before it wrote its output."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prediction, "write", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            prediction.predict(served, "m", source, out, part=part)
+            prediction.predict(served, "m", source, out, images_per_part=images_per_part)

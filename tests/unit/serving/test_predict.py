@@ -44,7 +44,7 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
 ) -> None:
     source = list_images(str(folder))
     assert source.names == [f"camera 0/é{n}.JPG" for n in (0, 2, 4, 6)] + [f"camera 1/é{n}.JPG" for n in (1, 3, 5)]
-    predict(served, "capnet version 1", source, tmp_path / "out.parquet", part=3)
+    predict(served, "capnet version 1", source, tmp_path / "out.parquet", images_per_part=3)
     table = pd.read_parquet(tmp_path / "out.parquet")
     assert table["path"].tolist() == source.names
     good = table[table["fault"] == ""]
@@ -274,7 +274,7 @@ def test_how_far_the_table_is_written_is_shown(
         return items
 
     monkeypatch.setattr(prediction, "track", track)
-    done = predict(served, "a model", list_images(str(folder)), tmp_path / "out.csv", part=2)
+    done = predict(served, "a model", list_images(str(folder)), tmp_path / "out.csv", images_per_part=2)
     assert shown == [("writing", -(-done.images // 2))]
 
 

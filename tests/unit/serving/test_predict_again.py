@@ -22,7 +22,7 @@ from capnet.contracts import read_tensors, write_tensors
 from capnet.contracts.files import host
 from capnet.data.images import decode, shards
 from capnet.errors import CapnetError
-from capnet.serving.engine import ScoredPart, Served, load_served
+from capnet.serving.engine import ScoredBatch, Served, load_served
 from capnet.serving.image_source import list_images
 from capnet.serving.parts import write_part
 from capnet.serving.predict import predict
@@ -37,11 +37,11 @@ def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
     served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = list_images(str(folder))
-    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    predict(served, "m", source, tmp_path / "whole.csv", images_per_part=2)
     scored: list[str] = []
     original = Served.stream
 
-    def until_the_fifth(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def until_the_fifth(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         for name in names:  # one image a part
             if len(scored) == 5:
                 raise KeyboardInterrupt
@@ -50,16 +50,16 @@ def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
 
     monkeypatch.setattr(Served, "stream", until_the_fifth)
     with pytest.raises(KeyboardInterrupt):
-        predict(served, "m", source, tmp_path / "out.csv", part=2)
+        predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
     assert not (tmp_path / "out.csv").exists()
     again: list[str] = []
 
-    def to_the_end(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def to_the_end(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         again.extend(names)
         return original(served, list(again), root, total)
 
     monkeypatch.setattr(Served, "stream", to_the_end)
-    predict(served, "m", source, tmp_path / "out.csv", part=2)
+    predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
     assert scored[:4] + again == source.names  # the fifth was in a part that was not full
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
@@ -74,7 +74,7 @@ from capnet.serving.predict import predict
 outputs, images, out = map(Path, sys.argv[1:])
 open_clip.add_model_config(outputs / "tiny-random-clip.json")
 served = load_served(outputs / "model", outputs / "evaluation" / "thresholds.json")
-predict(served, "m", list_images(str(images)), out, part=5)
+predict(served, "m", list_images(str(images)), out, images_per_part=5)
 """
 
 
@@ -88,7 +88,7 @@ def test_a_killed_process_is_continued_without_a_lost_or_doubled_row(
         Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(images / f"{number:03}.png")
     (images / "100.png").write_bytes(b"damaged")
     source = list_images(str(images))
-    predict(served, "m", source, tmp_path / "whole.parquet", part=5)
+    predict(served, "m", source, tmp_path / "whole.parquet", images_per_part=5)
     out, parts = tmp_path / "out.parquet", tmp_path / ".out.parquet.parts"
     words = [sys.executable, "-c", KILLED, str(tmp_path / "outputs"), str(images), str(out)]
     with subprocess.Popen(words, cwd=repository) as process:
@@ -101,13 +101,13 @@ def test_a_killed_process_is_continued_without_a_lost_or_doubled_row(
     read: list[str] = []
     original = Served.stream
 
-    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         read.extend(names)
         return original(served, list(read), root, total)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Served, "stream", watched)
-        done = predict(served, "m", source, out, part=5)
+        done = predict(served, "m", source, out, images_per_part=5)
     assert len(read) == 120 - 5 * len(before)
     assert (done.images, done.not_read) == (120, 1)
     assert pd.read_parquet(out)["path"].tolist() == source.names
@@ -129,13 +129,13 @@ def test_parts_of_a_model_that_was_trained_again_in_the_same_folder_are_not_used
     served: Served, folder: Path, tmp_path: Path
 ) -> None:
     source, out = list_images(str(folder)), tmp_path / "out.csv"
-    predict(served, "m", source, tmp_path / "whole.csv", part=2)
-    leave_all_parts(served, source, out, part=2)
+    predict(served, "m", source, tmp_path / "whole.csv", images_per_part=2)
+    leave_all_parts(served, source, out, images_per_part=2)
     assert list((tmp_path / ".out.csv.parts").glob("*.parquet"))
     model, path = tmp_path / "outputs" / "model", tmp_path / "outputs" / "evaluation" / "thresholds.json"
     tensors, metadata = read_tensors(model / "model.safetensors")
     write_tensors(model / "model.safetensors", {name: tensor * 2 for name, tensor in tensors.items()}, metadata)
-    predict(load_served(model, path), "m", source, out, part=2)
+    predict(load_served(model, path), "m", source, out, images_per_part=2)
     assert out.read_bytes() != (tmp_path / "whole.csv").read_bytes()
 
 
@@ -205,11 +205,11 @@ def test_parts_with_an_image_whose_rights_were_mended_are_not_used(
     predict(served, "m", source, tmp_path / "expected.csv")
     original = Served.stream
 
-    def refused(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def refused(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         (part,) = original(served, names, root, total)
         kept = [name != image.name for name in part.names]
         faults = ["" if good else "Permission denied" for good in kept]
-        yield ScoredPart(part.names, faults, part.scores[kept], [None] * sum(kept))
+        yield ScoredBatch(part.names, faults, part.scores[kept], [None] * sum(kept))
 
     monkeypatch.setattr(Served, "stream", refused)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != image and may_read(path, mode))
@@ -225,11 +225,11 @@ def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
 ) -> None:
     """As two cron jobs that overlap: each took the other's parts away, or wrote its own among them."""
     first, out, refusals = list_images(str(folder / "camera 0")), tmp_path / "out.csv", list[str]()
-    predict(served, "m", first, tmp_path / "expected.csv", part=2)
+    predict(served, "m", first, tmp_path / "expected.csv", images_per_part=2)
     words = [sys.executable, "-c", KILLED, str(tmp_path / "outputs"), str(folder / images), str(out)]
     original = Served.stream
 
-    def overtaken(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def overtaken(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         for part in original(served, names, root, total):
             if not refusals:
                 second = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
@@ -237,11 +237,11 @@ def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
             yield part
 
     monkeypatch.setattr(Served, "stream", overtaken)
-    predict(served, "m", first, out, part=2)
+    predict(served, "m", first, out, images_per_part=2)
     assert f"CapnetError: another process is writing this file (process {os.getpid()} on {host()})" in refusals[0]
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
     monkeypatch.undo()
-    predict(served, "m", list_images(str(folder / "camera 1")), out, part=2)
+    predict(served, "m", list_images(str(folder / "camera 1")), out, images_per_part=2)
     assert sorted(path.name for path in tmp_path.glob("*out.csv*")) == ["out.csv"]
 
 
@@ -283,18 +283,18 @@ def test_an_outage_is_no_fault_of_the_images(
     with monkeypatch.context() as patched:
         patched.setattr(decode, "file_or_bytes", fail)
         if number == errno.EACCES:  # of this image alone
-            assert predict(served, "m", source, tmp_path / "out.csv", part=2).not_read == 2
+            assert predict(served, "m", source, tmp_path / "out.csv", images_per_part=2).not_read == 2
             return
         with pytest.raises(CapnetError, match="same command again") as caught:
-            predict(served, "m", source, tmp_path / "out.csv", part=2)
+            predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
     (problem,) = caught.value.problems
     assert (os.strerror(number) in problem.what, problem.where) == (True, str(folder / source.names[6]))
     assert (caught.value.exit_code, (tmp_path / "out.csv").exists()) == (1, False)
 
-    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         again.extend(names)
         return original(served, list(again), root, total)
 
     monkeypatch.setattr(Served, "stream", watched)
-    assert predict(served, "m", source, tmp_path / "out.csv", part=2).not_read == 1
+    assert predict(served, "m", source, tmp_path / "out.csv", images_per_part=2).not_read == 1
     assert len(again) < len(source.names)

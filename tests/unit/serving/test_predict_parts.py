@@ -14,7 +14,7 @@ from unit.serving import small_batch
 from unit.serving.small_batch import leave_all_parts
 
 from capnet.serving import predict as prediction
-from capnet.serving.engine import ScoredPart, Served
+from capnet.serving.engine import ScoredBatch, Served
 from capnet.serving.image_source import list_images
 from capnet.serving.parts import KEY
 from capnet.serving.predict import predict
@@ -46,9 +46,9 @@ DAMAGED_PARTS = {
 @pytest.mark.parametrize("name", DAMAGED_PARTS)
 def test_a_damaged_part_is_scored_again(served: Served, folder: Path, tmp_path: Path, name: str) -> None:
     source = list_images(str(folder))
-    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    predict(served, "m", source, tmp_path / "whole.csv", images_per_part=2)
     first, second = source.names[:2]
-    leave_all_parts(served, source, tmp_path / "out.csv", part=2)
+    leave_all_parts(served, source, tmp_path / "out.csv", images_per_part=2)
     content, first_part = DAMAGED_PARTS[name], tmp_path / ".out.csv.parts" / "000000000000.parquet"
     metadata = {KEY: pq.read_metadata(first_part).metadata[KEY]}
     if b"{0}" in content:
@@ -57,7 +57,7 @@ def test_a_damaged_part_is_scored_again(served: Served, folder: Path, tmp_path: 
     first_part.write_bytes(content)
     if len(content) > len(b"PAR1"):
         pq.write_table(pq.read_table(first_part).replace_schema_metadata(metadata), first_part)
-    predict(served, "m", source, tmp_path / "out.csv", part=2)
+    predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
@@ -75,7 +75,7 @@ def test_only_parts_that_changed_are_scored_again(
     again: int,
 ) -> None:
     """One new image among a million threw all parts away, and scores of older code stood among those of newer."""
-    leave_all_parts(served, list_images(str(folder)), tmp_path / "out.csv", part=2)
+    leave_all_parts(served, list_images(str(folder)), tmp_path / "out.csv", images_per_part=2)
     fifth = folder / list_images(str(folder)).names[4]
     if change == "write over":
         fifth.write_bytes(fifth.read_bytes() + b"\0")
@@ -91,14 +91,14 @@ def test_only_parts_that_changed_are_scored_again(
             file.write("# other code")
     source, read, original = list_images(str(folder)), list[str](), Served.stream
 
-    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredBatch]:
         read.extend(names)
         return original(served, list(read), root, total)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Served, "stream", watched)
-        predict(served, "m", source, tmp_path / "out.csv", part=2)
+        predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
     assert len(read) == again
     assert any("of the interrupted call to score again" in line for line in caplog.messages) == (again > 0)
-    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    predict(served, "m", source, tmp_path / "whole.csv", images_per_part=2)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -62,7 +62,7 @@ def test_sparse_labels_equal_the_dense_ones() -> None:
 
 @pytest.mark.parametrize("part", [1, 7, 2**20])
 def test_rows_in_parts_are_all_rows_in_order(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_rows, "PART", part)
+    monkeypatch.setattr(image_rows, "LABELS_AT_ONCE", part)
     plain = random_lists(200, 20, 4)
     slices = list(parts(np.array([len(row) for row in plain])))
     assert [row for each in slices for row in plain[each]] == plain
