@@ -88,6 +88,14 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 InsidePath = Annotated[str, AfterValidator(_inside)]
 
 
+class NoFile:
+    """Marks the type of a setting whose text names no file."""
+
+
+# a text setting of a reader that names no file, such as a category; any other text must be an InsidePath
+Word = Annotated[str, NoFile]
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, no infinite numbers."""
 

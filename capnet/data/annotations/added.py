@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -118,19 +117,20 @@ def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[
     name = settings.added
     if not name or not folder.has(name):
         return [], []
-    if not folder.path(name).is_dir():
+    inside = folder.names(name)
+    if inside is None:
         return [name], []
-    files = [file for file in sorted(os.listdir(folder.path(name))) if not file.startswith(".")]
+    files = [file for file in inside if not file.startswith(".")]
     warnings = [
         f"{name}/{file} is not read: save it as CSV UTF-8 in the spreadsheet program"
         for file in files
         if file.lower().endswith((*SPREADSHEETS, *TEXT_FILES))
     ]
     for path in (f"{name}/{file}" for file in files):
-        if not folder.leads_out(path) and folder.path(path).is_dir():
-            inside = os.listdir(folder.path(path))
-            if any(file.lower().endswith(TABLES) and not file.startswith(".") for file in inside):
-                warnings.append(f"tables in {path} are not read: move them into {name}")
+        if not folder.leads_out(path) and any(
+            file.lower().endswith(TABLES) and not file.startswith(".") for file in folder.names(path) or ()
+        ):
+            warnings.append(f"tables in {path} are not read: move them into {name}")
     return [f"{name}/{file}" for file in files if file.lower().endswith(TABLES)], warnings
 
 

@@ -30,9 +30,10 @@ class DataFolder:
         return str(self._root)
 
     @property
-    def is_tracked(self) -> bool:
-        """Whether DVC knows it, so that a clone can fetch what is in it."""
-        return Path(f"{self._root}.dvc").is_file()
+    def dvc_file(self) -> str:
+        """The file by which DVC tracks it, so that a clone can fetch what is in it; "" where there is none."""
+        path = f"{self._root}.dvc"
+        return path if Path(path).is_file() else ""
 
     def path(self, name: str) -> Path:
         """Where a file or folder is that may be read.
@@ -75,9 +76,17 @@ class DataFolder:
         """Whether anything is there, be it a link that leads nowhere; see ``path``."""
         return os.path.lexists(self.path(name))
 
-    def names(self) -> list[str] | None:
-        """Names of the files and folders at the top, sorted; None where there is no data folder."""
-        return sorted(os.listdir(self._root)) if self._root.is_dir() else None
+    def names(self, folder: str = "") -> list[str] | None:
+        """Names of the files and folders in a folder of the data, sorted; None where there is no such folder.
+
+        Args:
+            folder: path relative to the data folder; "" for itself.
+
+        Raises:
+            DataError: as in ``path``.
+        """
+        path = self.path(folder) if folder else self._root
+        return sorted(os.listdir(path)) if path.is_dir() else None
 
     def leads_out(self, path: str) -> bool:
         """Say whether a link on ``path`` (relative) leaves the folder and must not; a missing file is no link."""

@@ -154,7 +154,7 @@ class RowList:
 def make_rows(
     rows: RowList,
     classes: Classes,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[Problem],
     *,
     codes: Sequence[int] | None = None,
     left_out: LeftOut | None = None,

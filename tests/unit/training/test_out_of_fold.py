@@ -32,7 +32,7 @@ def test_an_image_without_a_group_stays_with_its_sequence_as_ingest_writes_both(
     for number in range(40):
         group = f"camera {number // 4}" if number % 4 == 1 else None
         rows.add(f"{number}.jpg", [0], number, group=group, sequence=f"burst {number // 4}" if number < 36 else None)
-    units = sampling_units(make_rows(rows, make_classes(["fox"])).rows)
+    units = sampling_units(make_rows(rows, make_classes(["fox"]), []).rows)
     assert units.tolist() == [*np.repeat(range(9), 4), 9, 10, 11, 12]
 
 

@@ -21,7 +21,7 @@ from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, group_of, make_rows
 from capnet.data.annotations.unread_columns import SPLIT_WORDS, TRAIN
 from capnet.errors import DataError, Problem, Problems, counted, some
-from capnet.section import InsidePath, Section, path_fault
+from capnet.section import InsidePath, Section, Word, path_fault
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -34,8 +34,8 @@ BURST = ("location", "seq_id")
 class Settings(Section):
     file: InsidePath = Field("annotations.json", description="the COCO Camera Traps file")
     images: InsidePath = Field("", description="folder that file names are relative to, inside data.root")
-    blank: tuple[str, ...] = Field(("empty",), description="categories that say that nothing is there")
-    unsure: tuple[str, ...] = Field(
+    blank: tuple[Word, ...] = Field(("empty",), description="categories that say that nothing is there")
+    unsure: tuple[Word, ...] = Field(
         (), description="categories that say that nobody knows: all classes are unknown on such an image"
     )
     sequence_maximum: bool = Field(

@@ -150,8 +150,8 @@ def _how_to_begin(folder: DataFolder, settings: Ingest) -> str:
         f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"
         " --out data"
     )
-    if folder.is_tracked:
-        return f"fetch what {folder}.dvc names: make data-pull, or dvc pull {quote(f'{folder}.dvc')}; or {todo}"
+    if file := folder.dvc_file:
+        return f"fetch what {file} names: make data-pull, or dvc pull {quote(file)}; or {todo}"
     return todo
 
 

@@ -19,6 +19,8 @@ OF_LIBRARIES = re.compile(
 )
 ASKED = re.compile(r"\w+\.path\(")
 OWN = "from capnet.data.annotations.plain_files import read_list\nread_list(folder.path(name), 'a list', '')"
+AS_TEXT = {"str", "repr", "format", "fspath", "join"}
+MESSAGES = {"DataError", "Problem"}
 OF_THE_SYSTEM = {"os", "io", "pathlib", "shutil", "subprocess", "importlib"}
 
 
@@ -35,6 +37,7 @@ def paths_of_its_own(program: str) -> set[str]:
     asked = "|".join(re.escape(ast.unparse(target)) for node in assigned for target in node.targets)
     # a folder in front of a path: the text of a path that nobody checked
     with_folder = re.compile(rf"[{{(](folder|{asked or 'folder'}|{ASKED.pattern}.*?\))[}})]+(/| \+)")
+    above = {id(child): node for node in nodes for child in ast.iter_child_nodes(node)}
     for node in nodes:
         name = ""
         if isinstance(node, ast.Call):
@@ -49,6 +52,8 @@ def paths_of_its_own(program: str) -> set[str]:
             name = "/"
         elif isinstance(node, ast.JoinedStr | ast.BinOp) and with_folder.search(ast.unparse(node)):
             name = ast.unparse(node)
+        elif isinstance(node, ast.Name) and node.id == "folder" and not is_handed_on(node, above):
+            name = f"{ast.unparse(above[id(node)])}: the text of the folder is for messages"
         elif isinstance(node, ast.Import):
             name = next((item.name for item in node.names if item.name.partition(".")[0] in OF_THE_SYSTEM), "")
         elif isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in OF_THE_SYSTEM:
@@ -56,6 +61,24 @@ def paths_of_its_own(program: str) -> set[str]:
         if name:
             made.add(f"line {getattr(node, 'lineno', 0)}: {name}")
     return made
+
+
+def is_handed_on(folder: ast.Name, above: dict[int, ast.AST]) -> bool:
+    """Whether the data folder is asked for something or given to a function, or is in a message as text."""
+    parent = above[id(folder)]
+    if isinstance(parent, ast.Attribute):
+        return True
+    if isinstance(parent, ast.keyword):
+        parent = above[id(parent)]
+    if isinstance(parent, ast.Call) and ast.unparse(parent.func).rpartition(".")[2] not in AS_TEXT:
+        return True
+    while id(parent) in above:
+        last, parent = parent, above[id(parent)]
+        if isinstance(parent, ast.Call) and last is not parent.func and ast.unparse(parent.func) in MESSAGES:
+            return True
+        if isinstance(parent, ast.Attribute) and parent.attr == "startswith":
+            return True
+    return False
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -86,11 +109,24 @@ def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
         'opened_by_a_library(f"{folder.path(images)}/{name}")',
         'images = folder.path(where)\nopened_by_a_library(f"{images}/{name}")',
         "images = folder.path(where)\nopened_by_a_library(str(images) + '/' + name)",
+        'root = str(folder)\nread_list(root + "/" + name, "a list", "")',
+        '"{}/{}".format(folder, name)',
+        '"/".join((str(folder), name))',
+        'root = f"{folder}"',
+        "root = folder",
         "import os",
         "from os import path",
     ],
 )
 def test_a_reader_that_makes_its_own_paths_is_seen(line: str) -> None:
     assert paths_of_its_own(line)
-    for allowed in ("from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))", "json.load(file)", OWN):
+    for allowed in (
+        "from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))",
+        "json.load(file)",
+        OWN,
+        "raise DataError('no lists', str(folder), ASK)",
+        "Problem(what, f'{folder}: {name}', ASK)",
+        "published_classes(folder, CLASSES, settings)",
+        "for name in folder.names(where) or (): read_lines(folder.path(f'{where}/{name}'))",
+    ):
         assert not paths_of_its_own(allowed)

@@ -20,16 +20,16 @@ from capnet.config import Data, Ingest, Section, parse
 from capnet.config.data import READERS, IngestBase
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
-from capnet.section import InsidePath, Int, Share
+from capnet.section import InsidePath, Int, NoFile, Share
 
 HEAVY = {"numpy", "pandas", "pyarrow", "torch", "PIL", "scipy", "ijson"}
 SECTIONS = [(name, kind) for name, kind in READERS.items() if kind is not None]
-# text settings of readers that name no file; every other one must be an InsidePath
-NO_PATHS = {"camera_traps.blank", "camera_traps.unsure"}
 
 
 def may_name_a_file(kind: type[Section], field: str) -> bool:
-    """Whether a setting holds text or paths, by its type or because it takes a file's name."""
+    """Whether a setting holds text or paths, by its type or because it takes a file's name; no Word does."""
+    if NoFile.__name__ in repr(kind.model_fields[field]):
+        return False
     if re.search("str|Path", str(kind.model_fields[field].annotation)):
         return True
     for value in ("a/list.txt", ["a/list.txt"]):
@@ -39,12 +39,7 @@ def may_name_a_file(kind: type[Section], field: str) -> bool:
     return False
 
 
-PATHS = [
-    (name, field)
-    for name, kind in SECTIONS
-    for field in kind.model_fields
-    if may_name_a_file(kind, field) and f"{name}.{field}" not in NO_PATHS
-]
+PATHS = [(name, field) for name, kind in SECTIONS for field in kind.model_fields if may_name_a_file(kind, field)]
 
 
 def source(name: str) -> str:
@@ -151,7 +146,7 @@ def test_a_section_with_a_setting_of_type_path_cannot_be_defined(kind: Any) -> N
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.csv", "a/../../b", "C:\\x"])
 @pytest.mark.parametrize(("name", "field"), PATHS)
 def test_a_path_outside_the_data_folder_is_refused_at_start(name: str, field: str, path: str) -> None:
-    hint = f"make {field} of readers/{name}.py an InsidePath, or name it in NO_PATHS if it names no file"
+    hint = f"make {field} of readers/{name}.py an InsidePath, or a Word if it names no file"
     for value in (path, [path]):
         assert f"ingest.{name}.{field}" in refusal({"ingest": {name: {field: value}}}), hint
 

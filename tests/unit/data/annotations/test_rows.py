@@ -21,7 +21,7 @@ def test_defaults_fill_what_a_format_does_not_have() -> None:
     rows = RowList("width")
     rows.add("./images//b.jpg", [1, 0, 1], "line 1")
     rows.add("c.jpg", [], "line 2", image_id="C", unknown=[1], group="site", width=40)
-    made = make_rows(rows, CLASSES, left_out={"blurred": [LeftOutImage("a", "a.jpg")]})
+    made = make_rows(rows, CLASSES, [], left_out={"blurred": [LeftOutImage("a", "a.jpg")]})
     assert made.problems == []
     assert made.left_out == {"blurred": [("a", "a.jpg", None, None)]}
     assert made.rows["image_id"].tolist() == ["images/b", "C"]
@@ -42,7 +42,7 @@ def test_a_mistake_of_a_row_is_a_problem_and_the_other_rows_stay() -> None:
     rows.add("e.jpg", ["cat"], 7)
     rows.add(7, [0], 8)
     rows.add("g.jpg", [0], 9, heigth=4)
-    made = make_rows(rows, CLASSES)
+    made = make_rows(rows, CLASSES, [])
     assert made.rows["path"].tolist() == ["a.jpg", "d.jpg"]
     assert all(problem.todo for problem in made.problems)
     assert [(problem.what.split(":")[0], problem.where) for problem in made.problems] == [
@@ -65,7 +65,7 @@ def test_an_unpaired_surrogate_is_a_mistake_of_its_row() -> None:
     rows.add("c.jpg", [0], 3, group="s\ud800", slice="night")
     rows.add("d.jpg", [0], 4, sequence="\ud83d\ude00 apart")
     rows.add("\U0001f600/é.jpg", [0], 5, group="Å", sequence="\U0001f600")
-    made = make_rows(rows, CLASSES)
+    made = make_rows(rows, CLASSES, [])
     assert [(problem.what.partition(" has an unpaired surrogate")[0], problem.where) for problem in made.problems] == [
         (r"path 'a/\ud800.jpg'", "line 1"),
         (r"image id '\udfff'", "line 2"),
@@ -79,13 +79,13 @@ def test_a_label_that_is_no_class_is_refused(labels: list[int], unknown: list[in
     rows = RowList()
     rows.add("a.jpg", labels, 1, unknown=unknown)
     with pytest.raises(DataError, match="there are 2 classes"):
-        make_rows(rows, CLASSES)
+        make_rows(rows, CLASSES, [])
 
 
 def test_codes_stand_for_classes() -> None:
     rows = RowList()
     rows.add("a.jpg", [0, 2, 1], 1)
-    assert make_rows(rows, CLASSES, codes=[1, 0, -1]).rows["labels"].tolist() == [[0, 1]]
+    assert make_rows(rows, CLASSES, [], codes=[1, 0, -1]).rows["labels"].tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_column_of_another_type_is_refused(column: str, value: Any, fault: str
     rows = RowList("width", "height", "sequence", "sha256")
     rows.add("a.jpg", [0], 1, **{column: value})
     with pytest.raises(DataError) as caught:
-        make_rows(rows, CLASSES)
+        make_rows(rows, CLASSES, [])
     assert fault in str(caught.value)
     assert [problem.where for problem in caught.value.problems] == ["reader"]
 

@@ -15,6 +15,7 @@ from tomllib import loads
 
 import open_clip
 import pytest
+import timm
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,6 +30,7 @@ from capnet.model.towers import ImageTower
 from capnet.tracking.provenance import requirements
 from tests.unit.model import tiny
 
+CHANGED_BY_TRAINING = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._BatchNorm)
 OWN = sorted(BACKBONES.keys() - {"open_clip"})
 
 
@@ -121,7 +123,7 @@ def test_weight_packages_are_pinned_in_pyproject_and_required_by_a_registered_mo
         except PackageNotFoundError:
             pytest.fail(f"{name}: {distribution} is not installed: put it into the extra demo of pyproject.toml")
         assert f"{distribution}=={installed}" in lines
-        assert [line for line in extras["demo"] if line.startswith(distribution)]
+        assert [line for line in extras["demo"] if line.startswith(f"{distribution}==")], f"pin {distribution} there"
 
 
 @pytest.mark.slow  # loads every backbone
@@ -133,6 +135,16 @@ def test_towers_are_normalised_and_centred_as_the_entry_says(name, loaded):
         assert (towers.preprocess.mean, towers.preprocess.std) == entry.normalisation
         assert towers.preprocess.size == entry.image_size
     assert all(0 < value < 1 for value in (*towers.preprocess.mean, *towers.preprocess.std))
+    layers = [module for tower in (towers.image, towers.text) for module in tower.modules() if module.training]
+    assert [layer for layer in layers if isinstance(layer, CHANGED_BY_TRAINING)] == [], "eval() is missing"
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if BACKBONES[name].timm_name])
+def test_an_image_tower_gets_images_as_timm_says_that_it_was_trained(name):
+    entry = find_backbone(name)
+    published = timm.get_pretrained_cfg(entry.timm_name)
+    assert entry.normalisation == (published.mean, published.std)
+    assert published.input_size == (3, entry.image_size, entry.image_size)
 
 
 @pytest.mark.slow
