@@ -11,7 +11,7 @@ from components.images import LOCK, Images, read_lock
 EXAMPLE = "registry.example.com/team"  # stands in the manifests where nobody has written another
 
 
-def with_images(text: str, images: Images) -> str:
+def with_locked_images(text: str, images: Images) -> str:
     """``text`` where registry.example.com/team/capnet-NAME:TAG is the locked image NAME; what a user wrote stays."""
     known = asdict(images)
 
@@ -25,7 +25,7 @@ def main() -> None:
     text = sys.stdin.read()
     try:
         if EXAMPLE in text:  # nothing else takes the lock's images
-            text = with_images(text, read_lock(Path(sys.argv[1]) if sys.argv[1:] else LOCK, allow_tags=True))
+            text = with_locked_images(text, read_lock(Path(sys.argv[1]) if sys.argv[1:] else LOCK, allow_tags=True))
     except CapnetError as error:
         sys.exit(f"{error.heading}\n{error}")
     sys.stdout.write(text)

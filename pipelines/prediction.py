@@ -10,7 +10,8 @@ from components.fetch.component import fetch as fetch_task
 from components.merge.component import merge as merge_task
 from components.outcome.component import outcome as outcome_task
 from components.predict.component import predict as predict_task
-from pipelines.options import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Options, Setup
+from pipelines.options import Options
+from pipelines.task_setup import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Setup
 
 NAME = "capnet-prediction"
 ORDER = ("fetch", "champion", "predict", "merge")
@@ -65,7 +66,7 @@ def prediction(options: Options) -> Any:
             merged = merge_task(champion=loaded_champion, parts=dsl.Collected(labelled.outputs["predictions"]))
             for task in (fetched, loaded, merged):
                 setup.configured(task)
-            setup.with_images(setup.retried(fetched))
+            setup.with_data(setup.retried(fetched))
             setup.with_store(setup.retried(loaded))
 
     return capnet_prediction

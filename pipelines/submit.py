@@ -134,7 +134,7 @@ def _arguments(pipeline: str, params: Params, options: dict[str, Any]) -> dict[s
 
 def _cluster(options: dict[str, Any]) -> dict[str, Any]:
     """Run-time parameters about the cluster."""
-    from pipelines.options import CLUSTER
+    from pipelines.task_setup import CLUSTER
 
     texts = {
         "accelerator_count": str(options["accelerator_count"]),

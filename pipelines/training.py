@@ -17,7 +17,8 @@ from components.split.component import split as split_task
 from components.train.component import train as train_task
 from components.train_nodes.component import train_nodes as train_nodes_task
 from components.validate.component import validate as validate_task
-from pipelines.options import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Options, Setup
+from pipelines.options import Options
+from pipelines.task_setup import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Setup
 
 NAME = "capnet-training"
 ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
@@ -85,7 +86,7 @@ def training(options: Options) -> Any:
                     setup.with_curves(setup.heavy(fit))
                 else:
                     fit = train_nodes_task(**fixed, seed=seed, **setup.on_nodes()).set_display_name("train")
-                    setup.waiting(fit)
+                    setup.light(fit)
                 evaluated = evaluate_task(
                     split=rows,
                     model=fit.outputs["model"],
@@ -119,7 +120,7 @@ def training(options: Options) -> Any:
             for task in (fetched, read, drawn, checked, linked, shown, registered):
                 setup.configured(task)
             for task in (fetched, read, checked):
-                setup.with_images(task)
+                setup.with_data(task)
             for task in (fetched, read, registered):
                 setup.retried(task)
             setup.tried_once(checked)

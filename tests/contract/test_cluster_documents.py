@@ -81,7 +81,7 @@ def test_every_server_that_the_pipelines_run_on_hardens_their_pods(repository: P
     """
     release = yaml.safe_load((repository / "tests" / "contract" / "kfp_release.yaml").read_text())
     oldest, _, _ = release["servers"][0].rpartition(".")
-    for path in (PAGE, "pipelines/options.py"):
+    for path in (PAGE, "pipelines/task_setup.py"):
         (named,) = re.findall(r"server(?:s? of KFP)?,?\s+\(?from ([\d.]+\d) on", (repository / path).read_text(), re.I)
         assert named == oldest, path
 

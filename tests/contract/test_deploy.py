@@ -20,7 +20,7 @@ from requests.utils import should_bypass_proxies
 
 from capnet.cluster import names as cluster
 from capnet.cluster import trainjob_spec as spec
-from pipelines import options, submit
+from pipelines import options, submit, task_setup
 from pipelines.prediction import prediction
 from pipelines.training import training
 
@@ -28,9 +28,9 @@ base = deployed.base
 
 
 KEYS = {
-    cluster.S3_SECRET: options.S3_KEYS,
-    cluster.MLFLOW_SECRET: options.MLFLOW_KEYS,
-    cluster.GIT_SECRET: options.GIT_KEYS,
+    cluster.S3_SECRET: task_setup.S3_KEYS,
+    cluster.MLFLOW_SECRET: task_setup.MLFLOW_KEYS,
+    cluster.GIT_SECRET: task_setup.GIT_KEYS,
 }
 CLAIMS = {cluster.STATE_CLAIM: cluster.STATE, cluster.DATA_CLAIM: cluster.DATA}
 
@@ -187,7 +187,7 @@ def test_no_manifest_holds_a_secret(repository: Path) -> None:
 
 def test_locked_images_take_the_place_of_the_example_and_of_nothing_else(repository: Path) -> None:
     from components.images import Images
-    from components.manifests import with_images
+    from components.manifests import with_locked_images
 
     images = Images("mine:5000/capnet-data@sha256:" + "a" * 64, "mine:5000/capnet-train@sha256:" + "b" * 64)
     text = (
@@ -195,7 +195,7 @@ def test_locked_images_take_the_place_of_the_example_and_of_nothing_else(reposit
         " registry.example.com/team/capnet-train:latest\nimage: other.example.com/capnet-data:1\n"
     )
     assert (
-        with_images(text, images)
+        with_locked_images(text, images)
         == f"image: {images.data}\nimage: {images.train}\nimage: other.example.com/capnet-data:1\n"
     )
 

@@ -14,7 +14,8 @@ from capnet.errors import ConfigError
 from capnet.stages import STAGES
 from pipelines import submit
 from pipelines.arguments import stage_arguments
-from pipelines.options import CLUSTER, Options
+from pipelines.options import Options
+from pipelines.task_setup import CLUSTER
 from pipelines.training import ORDER
 
 READ_PICTURES = {"fetch", "ingest", "validate", "train", "evaluate"}
