@@ -129,13 +129,15 @@ def log_model(
             shutil.copyfile(candidate.model / name, model / name)
         if form == PACKED:
             _pack(model)
+        # MLflow calls it what the file's own path ends in: in DVC's cache, which a link leads to, that is a hash
+        shutil.copyfile(candidate.evaluation / "thresholds.json", Path(folder, "thresholds.json"))
         write_json(Path(folder, "reference.json"), reference(candidate))
         mlflow.pyfunc.save_model(
             path=str(target),
             python_model=serving.__file__,
             artifacts={  # as addresses: in a plain path MLflow takes %41 for A
                 "model": model.as_uri(),
-                "thresholds": (candidate.evaluation / "thresholds.json").resolve().as_uri(),
+                "thresholds": Path(folder, "thresholds.json").as_uri(),
                 "reference": Path(folder, "reference.json").as_uri(),
             },
             signature=signature,

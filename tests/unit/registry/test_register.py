@@ -157,6 +157,17 @@ def test_a_folder_with_a_per_cent_sign_in_its_name_is_registered(
     assert (folder / "artifacts" / "thresholds.json").read_bytes() == thresholds
 
 
+def test_thresholds_that_dvc_links_from_its_cache_keep_their_name(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    thresholds, cached = paths["evaluation"] / "thresholds.json", database.with_name("4bce5d15a87c2f2a")
+    thresholds.rename(cached)
+    thresholds.symlink_to(cached)  # as after `dvc config cache.type symlink`
+    register_outputs(paths)
+    folder = local_path(new_client().get_model_version_download_uri("capnet", "1"))
+    assert folder is not None
+    assert (folder / "artifacts" / "thresholds.json").read_bytes() == cached.read_bytes()
+
+
 def _is_pickle(path: Path) -> bool:
     try:
         return sum(1 for _ in pickletools.genops(path.read_bytes())) > 0
