@@ -21,6 +21,7 @@ from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         DataError: with every mistake in tables and images at once.
         CapnetError: the machine could not read some images.
     """
+    from capnet.data.images.image_files import file_states
+
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
@@ -60,13 +63,16 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems += [_leads_out(annotations.rows["path"].iloc[row], annotations.where(row)) for row in sorted(outside)]
     if annotations.rows.empty and not problems:
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
+    is_local, paths = not is_remote(params.data, inputs["data"]), annotations.rows["path"].tolist()
+    states = file_states(root, paths) if is_local and settings.images != "listed" else None
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
     listed = {image for ids in lists.values() for image in ids}
     problems += faults_that_end_ingest(folder, root, rows, faults, listed, params)
-    if not is_remote(params.data, inputs["data"]):  # DVC would record the files of now with these rows
+    if is_local:  # DVC would record the files of now with these rows
         todo = "run it again: `dvc repro`, or `capnet ingest`"
-        changed = folder.changed() + ([] if problems else _changed_images(root, annotations, faults, settings))
+        images = [] if problems or states is None else _changed_images(root, annotations, faults, states, settings)
+        changed = folder.changed() + images
         problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in changed]
     if problems:
         raise DataError(problems=problems)
@@ -150,17 +156,27 @@ def _images(
     return rows, faults
 
 
-def _changed_images(root: Path, annotations: Annotations, faults: Sequence[Fault], settings: Ingest) -> list[str]:
-    """The images that would be left out and are others now: they were being copied."""
+def _changed_images(
+    root: Path, annotations: Annotations, faults: Sequence[Fault], states: np.ndarray, settings: Ingest
+) -> list[str]:
+    """The images that were replaced, or were being copied, after ``states`` was taken, if it makes a difference."""
     from capnet.data.images.decode import NO_MEMORY
-    from capnet.data.images.image_files import inspect_images, require_read
+    from capnet.data.images.image_files import file_states, inspect_images, require_read
 
-    numbers, before = [row for row, *_ in faults], [fault for _, fault, _ in faults]
-    paths = annotations.rows["path"].iloc[numbers].tolist()
+    found = {row: fault for row, fault, _ in faults}
+    replaced = (file_states(root, annotations.rows["path"].tolist()) != states).any(axis=1).nonzero()[0]
+    numbers = sorted({*found, *replaced.tolist()})
+    rows = annotations.rows.iloc[numbers]
+    paths = rows["path"].tolist()
     images = [*inspect_images(root, paths, decode=settings.images == "decode")]
     require_read(images, paths, lambda number: annotations.where(numbers[number]))
-    rows = zip(paths, before, images, strict=True)
-    return [path for path, fault, image in rows if image.fault not in (fault, NO_MEMORY) and fault != NO_MEMORY]
+    changed = []
+    for row, path, sha256, image in zip(numbers, paths, rows["sha256"], images, strict=True):
+        before = found.get(row, "")
+        is_other = image.fault != before or (not before and image.sha256 != sha256)
+        if is_other and NO_MEMORY not in (image.fault, before):
+            changed.append(path)
+    return changed
 
 
 def _leads_out(path: str, where: str) -> Problem:

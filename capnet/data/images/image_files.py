@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from capnet.concurrency import in_threads
 from capnet.data.images.dark import brightest, is_deep
@@ -81,6 +85,24 @@ def inspect_images(root: Path, paths: Sequence[str], decode: bool = True) -> Ite
     inspect = partial(inspect_image, decode=decode)
     read = in_threads((root / path for path in paths), inspect, threads, AHEAD * threads)
     return track(read, "reading images", len(paths))
+
+
+def file_states(root: Path, paths: Sequence[str]) -> np.ndarray:
+    """What changes where a file is replaced.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: of images.
+
+    Returns:
+        int64 [image, 2]: size and time of change of each file; -1 where none is, and for an image in a shard.
+    """
+    states = np.full((len(paths), 2), -1, dtype=np.int64)
+    for number, path in enumerate(paths):
+        with suppress(OSError, ValueError):
+            state = os.stat(root / path)
+            states[number] = state.st_size, state.st_mtime_ns
+    return states
 
 
 def require_read(images: Sequence[ImageFile], paths: Sequence[str], where: Callable[[int], str]) -> None:
