@@ -162,10 +162,12 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
         runtime: the section ``runtime``.
 
     Raises:
-        ContractError: the thresholds were made for other classes or other test-time views, or the folder is damaged.
+        ContractError: the thresholds were made for other classes or other test-time views, the folder is damaged, or a
+            file was replaced meanwhile.
     """
     from capnet.evaluation.tte import Scorer
 
+    before = _files_hash(model, thresholds)
     classes, config = read_classes(model / "classes.json"), read_document(model / "config.json")
     content = read_thresholds(thresholds, classes)
     problems = other_views(content, config, thresholds)
@@ -179,5 +181,12 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
             " exported graph knows only fp32)",
             *(chosen, scorer.machine.precision, scorer.machine.precision, chosen),
         )
+    if _files_hash(model, thresholds) != before:
+        what = "the model or its thresholds were replaced while they were loaded"
+        raise ContractError(what, str(model), "run the same command again")
+    return Served(scorer, classes.names, content, f"{before} {scorer.machine.precision}")
+
+
+def _files_hash(model: Path, thresholds: Path) -> str:
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
-    return Served(scorer, classes.names, content, f"{sha256_files(files)} {scorer.machine.precision}")
+    return sha256_files({name: path for name, path in files.items() if path.is_file()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +13,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from capnet.cli import main
-from capnet.errors import DataError
+from capnet.contracts import read_tensors, write_tensors
+from capnet.errors import ContractError, DataError
+from capnet.evaluation import tte
+from capnet.model.folder import LoadedModel
+from capnet.serving.engine import load_served
 from capnet.serving.image_source import list_images
 
 Make = Callable[..., dict[str, Path]]
@@ -129,3 +134,25 @@ def test_a_folder_that_is_too_deep_is_refused(tmp_path: Path, monkeypatch: pytes
     while not os.path.samefile(".", tmp_path):  # pytest's own removal of old folders would not end it
         os.chdir("..")
         os.rmdir("aaaa")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_replaced_while_it_is_loaded_is_not_taken_for_the_new_one(
+    folder: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted prediction would go on with parts of two models."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    paths = make_outputs()
+    thresholds, load = paths["evaluation"] / "thresholds.json", tte.load_model
+
+    def meanwhile(*arguments: Any) -> LoadedModel:
+        loaded = load(*arguments)
+        tensors, metadata = read_tensors(paths["model"] / "model.safetensors")
+        write_tensors(
+            paths["model"] / "model.safetensors", {name: 2 * item for name, item in tensors.items()}, metadata
+        )
+        return loaded
+
+    monkeypatch.setattr(tte, "load_model", meanwhile)
+    with pytest.raises(ContractError, match="replaced while they were loaded"):
+        load_served(paths["model"], thresholds)
