@@ -180,8 +180,8 @@ def _storing(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, OSError):
-        raise  # explained where the store is opened
+    except (MlflowException, OSError, ContractError):
+        raise  # explained where the store is opened, or already
     except Exception as error:
         message = " ".join(str(error).split())[:400]
         todo = (

@@ -168,10 +168,11 @@ def _new_version(
         try:
             log_figures(client, run_id, logged.model_id, candidate)
             log_data_set(client, run_id, candidate, data_md5, location)
-            advance(note="artifacts")
-            log_artifacts(client, run_id, candidate, report, cards)
-            advance(note="model")
-            sources[FILES] = log_model(client, run_id, logged, candidate, cards, form)
+            with _unchanged(candidate):
+                advance(note="artifacts")
+                log_artifacts(client, run_id, candidate, report, cards)
+                advance(note="model")
+                sources[FILES] = log_model(client, run_id, logged, candidate, cards, form)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")
@@ -189,6 +190,27 @@ def _new_version(
         created = _create_version(client, settings, run_id, logged.model_id, text, tags)
         advance()
     return _lowest(client, settings, created, candidate.content_hash)
+
+
+@contextmanager
+def _unchanged(candidate: Candidate) -> Iterator[None]:
+    """Raise ContractError where the files that the body copies are not, or no longer, those of ``candidate``."""
+    try:
+        yield
+    except (FileNotFoundError, ContractError):
+        if _is_there(candidate):
+            raise
+    if not _is_there(candidate):
+        what = "the model or its evaluation was replaced while it was registered"
+        todo = "let the stage that writes it end, then run `capnet register` again"
+        raise ContractError(what, f"{candidate.model}, {candidate.evaluation}", todo)
+
+
+def _is_there(candidate: Candidate) -> bool:
+    try:
+        return content_hash(candidate.model, candidate.evaluation) == candidate.content_hash
+    except FileNotFoundError:
+        return False
 
 
 def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, expected_hash: str) -> ModelVersion:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from capnet.config import Params
 from capnet.contracts import SCHEMA, write_json
 from capnet.contracts.dvc_file import dvc_output
+from capnet.errors import Problem
 from capnet.registry.candidate import read_candidate
 from capnet.registry.data_card import data_licence
 from capnet.registry.register import register_version
+from capnet.tracking.database import goes_with_the_experiment, sqlite_file
+from capnet.tracking.store import tracking_uri
+
+log = logging.getLogger(__name__)
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -40,4 +46,12 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         "metrics": candidate.headline,
     }
     write_json(outputs["registration"], record)
+    database = sqlite_file(tracking_uri(settings))
+    if database is not None and goes_with_the_experiment(database):
+        what = "this version goes with the experiment's temporary folder, which DVC deletes"
+        todo = (
+            "`capnet register --check` after `dvc exp apply` registers it again; to keep versions of further"
+            " experiments, set MLFLOW_TRACKING_URI=sqlite:///$PWD/mlflow.db first"
+        )
+        log.warning("%s", Problem(what, str(database.resolve()), todo))
     return {"version": float(registered.version), **candidate.headline}

@@ -49,6 +49,11 @@ def goes_with_the_pod(database: Path) -> bool:
     return POD_NAME in os.environ and not database.resolve().is_relative_to(state_folder().resolve())
 
 
+def goes_with_the_experiment(database: Path) -> bool:
+    """Whether the file lies in a folder that DVC makes for an experiment (``--queue``, ``--temp``) and then deletes."""
+    return "/.dvc/tmp/exps/" in database.resolve().as_posix()
+
+
 def of_another_store(folder: Path, database: Path) -> bool:
     """Whether a folder of artifacts is the ``mlruns/`` of another database of the same name, so that this database is a
     copy.
