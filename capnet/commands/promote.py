@@ -135,11 +135,12 @@ def command(
 
 
 def show_move(done: Outcome, again: str = "") -> None:
-    """Print the champion and the one before it, if any; and another that took its place at the same time, if any."""
+    """Print the champion and the one before it, if any; and what took its place at the same time, if anything."""
     before = f", was version {done.before}" if done.before not in ("", done.after) else ""
     click.echo(f"champion of {done.name}: version {done.after}{again}{before}")
     if done.now != done.after:
-        click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
+        moved = f"another promotion moved it to version {done.now}" if done.now else "it or its alias was deleted"
+        click.echo(f"but {moved} at the same time", err=True)
 
 
 def check_names(number: str | None, target: str | None) -> None:

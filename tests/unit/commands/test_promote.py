@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 from unit.stores import clean_environment
 
 from capnet.cli import entry
-from capnet.commands.promote import ask
+from capnet.commands.promote import ask, show_move
+from capnet.promotion.promote import Outcome
 from capnet.promotion.verdict import LIKELY, Rule, Verdict
 
 pytestmark = pytest.mark.slow
@@ -156,6 +157,13 @@ def test_a_rollback_names_no_champion_that_was_none_and_says_who_was_faster(
         "champion of capnet: version 1 again, was version 2\n",
         "but another promotion moved it to version 2 at the same time\n",
     )
+
+
+def test_a_champion_that_is_deleted_at_once_was_not_moved_by_another_promotion(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_move(Outcome("capnet", "", "1", "", None, None))
+    assert capsys.readouterr().err == "but it or its alias was deleted at the same time\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--yes",)])
