@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations
-from capnet.data.sources.root import is_remote, local_root
+from capnet.data.sources.remote import is_label_file
+from capnet.data.sources.root import is_remote, kind_of, local_root, s3_versions
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem
 
@@ -48,6 +50,9 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     """
     from capnet.data.images.image_files import file_states
 
+    is_local = not is_remote(params.data, inputs["data"])
+    by_dvc = "DVC_STAGE" in os.environ and not is_local and kind_of(params.data.root) == "s3"
+    versions = s3_versions(params.data) if by_dvc else {}
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
@@ -63,14 +68,20 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems += [_leads_out(annotations.rows["path"].iloc[row], annotations.where(row)) for row in sorted(outside)]
     if annotations.rows.empty and not problems:
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
-    is_local, paths = not is_remote(params.data, inputs["data"]), annotations.rows["path"].tolist()
+    paths = annotations.rows["path"].tolist()
     states = file_states(root, paths) if is_local and settings.images != "listed" else None
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
     listed = {image for ids in lists.values() for image in ids}
     problems += faults_that_end_ingest(folder, root, rows, faults, listed, params)
-    if is_local:  # DVC would record the files of now with these rows
-        todo = "run it again: `dvc repro`, or `capnet ingest`"
+    # DVC would record the files of now with these rows
+    todo = "run it again: `dvc repro`, or `capnet ingest`"
+    if by_dvc:
+        changed = _changed_objects(
+            folder, [] if settings.images == "listed" else paths, versions, s3_versions(params.data)
+        )
+        problems += [Problem("changed while stage ingest ran", f"{params.data.root}/{name}", todo) for name in changed]
+    if is_local:
         images = [] if problems or states is None else _changed_images(root, annotations, faults, states, settings)
         changed = folder.changed() + images
         problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in changed]
@@ -87,11 +98,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     for name, ids in lists.items():
         if ids:
             write_id_list(manifest, name, ids)
-    for warning in [*likely_mistakes(rows, annotations.classes, params.data.format), *annotations.warnings]:
-        log.warning("%s", warning)
-    is_own_table = params.data.format == "csv" and settings.images != "listed"
-    if is_own_table and not is_remote(params.data, inputs["data"]) and (warning := without_row(root, annotations.rows)):
-        log.warning("%s", warning)
+    _warn_of_likely_mistakes(rows, annotations, params, root if is_local else None)
     blank = sum(not len(labels) for labels in rows["labels"])
     left_out = len(faults) + sum(map(len, annotations.left_out.values()))
     classes = float(len(annotations.classes))
@@ -117,6 +124,15 @@ def _warn_of_unread_tables(folder: DataFolder, settings: Ingest) -> None:
         elif {*COLUMNS} <= header:
             what = "%s is not read: corrections of a review belong into ingest.corrections = %s"
             log.warning(what, name, settings.corrections)
+
+
+def _warn_of_likely_mistakes(rows: pd.DataFrame, annotations: Annotations, params: Params, root: Path | None) -> None:
+    """``rows``: without images left out; ``root``: the data folder, None for copies of a remote."""
+    for warning in [*likely_mistakes(rows, annotations.classes, params.data.format), *annotations.warnings]:
+        log.warning("%s", warning)
+    is_own_table = params.data.format == "csv" and params.ingest.images != "listed"
+    if is_own_table and root is not None and (warning := without_row(root, annotations.rows)):
+        log.warning("%s", warning)
 
 
 def _images(
@@ -177,6 +193,17 @@ def _changed_images(
         if is_other and NO_MEMORY not in (image.fault, before):
             changed.append(path)
     return changed
+
+
+def _changed_objects(
+    folder: DataFolder, images: Sequence[str], before: Mapping[str, str], now: Mapping[str, str]
+) -> list[str]:
+    """The objects of an S3 root that were read and are others now; ``before`` and ``now`` are their versions."""
+    from capnet.data.images.shards import file_of
+
+    used = {file_of(path, before) for path in images}
+    others = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+    return [path for path in others if path in used or (is_label_file(path) and folder.is_asked_for(path))]
 
 
 def _leads_out(path: str, where: str) -> Problem:
