@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +15,12 @@ from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations
-from capnet.data.sources.remote import is_label_file
-from capnet.data.sources.root import is_remote, kind_of, local_root, s3_versions
+from capnet.data.sources.root import local_root
 from capnet.data.splits.id_lists import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem
+from capnet.steps.ingest_changes import DataChanges
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 log = logging.getLogger(__name__)
@@ -48,11 +45,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         DataError: with every mistake in tables and images at once.
         CapnetError: the machine could not read some images.
     """
-    from capnet.data.images.image_files import file_states
-
-    is_local = not is_remote(params.data, inputs["data"])
-    by_dvc = "DVC_STAGE" in os.environ and not is_local and kind_of(params.data.root) == "s3"
-    versions = s3_versions(params.data) if by_dvc else {}
+    changes = DataChanges(params, inputs["data"])
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
     annotations, added = add_images(read_annotations(folder, params), folder, settings)
@@ -68,23 +61,12 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems += [_leads_out(annotations.rows["path"].iloc[row], annotations.where(row)) for row in sorted(outside)]
     if annotations.rows.empty and not problems:
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
-    paths = annotations.rows["path"].tolist()
-    states = file_states(root, paths) if is_local and settings.images != "listed" else None
+    changes.remember_images(root, annotations)
     rows, faults = _images(root, annotations, settings, outside)
     problems += unlisted
     listed = {image for ids in lists.values() for image in ids}
     problems += faults_that_end_ingest(folder, root, rows, faults, listed, params)
-    # DVC would record the files of now with these rows
-    todo = "run it again: `dvc repro`, or `capnet ingest`"
-    if by_dvc:
-        changed = _changed_objects(
-            folder, [] if settings.images == "listed" else paths, versions, s3_versions(params.data)
-        )
-        problems += [Problem("changed while stage ingest ran", f"{params.data.root}/{name}", todo) for name in changed]
-    if is_local:
-        images = [] if problems or states is None else _changed_images(root, annotations, faults, states, settings)
-        changed = folder.changed() + images
-        problems += [Problem("changed while stage ingest ran", f"{folder}/{name}", todo) for name in changed]
+    problems += changes.problems(folder, root, annotations, faults, read_again=not problems)
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
@@ -98,7 +80,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     for name, ids in lists.items():
         if ids:
             write_id_list(manifest, name, ids)
-    _warn_of_likely_mistakes(rows, annotations, params, root if is_local else None)
+    _warn_of_likely_mistakes(rows, annotations, params, root if changes.is_local else None)
     blank = sum(not len(labels) for labels in rows["labels"])
     left_out = len(faults) + sum(map(len, annotations.left_out.values()))
     classes = float(len(annotations.classes))
@@ -170,40 +152,6 @@ def _images(
     if dark.warning:
         log.warning(dark.warning)
     return rows, faults
-
-
-def _changed_images(
-    root: Path, annotations: Annotations, faults: Sequence[Fault], states: np.ndarray, settings: Ingest
-) -> list[str]:
-    """The images that were replaced, or were being copied, after ``states`` was taken, if it makes a difference."""
-    from capnet.data.images.decode import NO_MEMORY
-    from capnet.data.images.image_files import file_states, inspect_images, require_read
-
-    found = {row: fault for row, fault, _ in faults}
-    replaced = (file_states(root, annotations.rows["path"].tolist()) != states).any(axis=1).nonzero()[0]
-    numbers = sorted({*found, *replaced.tolist()})
-    rows = annotations.rows.iloc[numbers]
-    paths = rows["path"].tolist()
-    images = [*inspect_images(root, paths, decode=settings.images == "decode")]
-    require_read(images, paths, lambda number: annotations.where(numbers[number]))
-    changed = []
-    for row, path, sha256, image in zip(numbers, paths, rows["sha256"], images, strict=True):
-        before = found.get(row, "")
-        is_other = image.fault != before or (not before and image.sha256 != sha256)
-        if is_other and NO_MEMORY not in (image.fault, before):
-            changed.append(path)
-    return changed
-
-
-def _changed_objects(
-    folder: DataFolder, images: Sequence[str], before: Mapping[str, str], now: Mapping[str, str]
-) -> list[str]:
-    """The objects of an S3 root that were read and are others now; ``before`` and ``now`` are their versions."""
-    from capnet.data.images.shards import file_of
-
-    used = {file_of(path, before) for path in images}
-    others = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
-    return [path for path in others if path in used or (is_label_file(path) and folder.is_asked_for(path))]
 
 
 def _leads_out(path: str, where: str) -> Problem:
