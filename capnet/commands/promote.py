@@ -94,7 +94,7 @@ def command(
     from capnet.promotion import promote as promotion
     from capnet.promotion.copies import copy
     from capnet.promotion.policy import read_policy
-    from capnet.serving.fetch import rescorer
+    from capnet.serving.rescore import rescorer
     from capnet.tracking.store import store
 
     if rollback + audit + (number is not None or target is not None) > 1:

@@ -18,7 +18,7 @@ from capnet.contracts import BUCKETS
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 
-CUT = 0.5  # a label is given from this sigmoid score on, unless a threshold was chosen
+DEFAULT_THRESHOLD = 0.5  # a label is given from this sigmoid score on, unless a threshold was chosen
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.cuts import Cut, can_promise, choose_cut, expected_f1_cut
-from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
+from capnet.evaluation.metrics import DEFAULT_THRESHOLD, Bools, Floats, count, precision, recall
 
 LEAST = 0.05  # probability of a label that is given for F1
 
@@ -75,7 +75,7 @@ def choose_thresholds(
         groups = None
     calibration = fit_calibration(labels, known, scores, prior)
     objectives = np.array([objective] * n_classes if isinstance(objective, str) else list(objective))
-    threshold = np.full(n_classes, CUT, dtype=np.float32)
+    threshold = np.full(n_classes, DEFAULT_THRESHOLD, dtype=np.float32)
     borrowed, reached = np.ones(n_classes, dtype=bool), np.zeros(n_classes, dtype=bool)
     for kind in dict.fromkeys(objectives.tolist()):
         mine = objectives == kind
@@ -153,7 +153,7 @@ def _units(labels: Bools, groups: NDArray[np.int64] | None) -> int:
 def no_thresholds(n_classes: int) -> Thresholds:
     """0.5 for every class, marked as borrowed: there were no rows to choose on."""
     nothing = np.full(n_classes, np.nan)
-    cuts, marks = np.full(n_classes, CUT, dtype=np.float32), np.ones(n_classes, dtype=bool)
+    cuts, marks = np.full(n_classes, DEFAULT_THRESHOLD, dtype=np.float32), np.ones(n_classes, dtype=bool)
     return Thresholds(
         cuts,
         marks,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from capnet.evaluation.bootstrap import MIN_POSITIVES, draw_weights, draws_at_once, interval, positive_units, unseen
 from capnet.evaluation.metrics import (
-    CUT,
+    DEFAULT_THRESHOLD,
     Bools,
     Floats,
     Rankings,
@@ -42,7 +42,7 @@ class Variant:
 
     def decisions(self) -> dict[str, Bools]:
         """Labels given [image, class] at 0.5 (suffix "") and at the chosen thresholds ("_chosen")."""
-        decisions = {"": self.scores >= np.float32(CUT)}
+        decisions = {"": self.scores >= np.float32(DEFAULT_THRESHOLD)}
         if self.thresholds is not None:
             decisions["_chosen"] = self.scores >= self.thresholds.astype(self.scores.dtype)
         return decisions

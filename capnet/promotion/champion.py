@@ -60,7 +60,7 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
     asks = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith(NEEDS_REASON)]
     if asks:
         return f"a verdict that needs a reason: {'; '.join(asks)}"
-    rivals = [identity(name, number) for number in history.rivals(events, str(version))]
+    rivals = [identity(name, number) for number in history.accepted_rivals(events, str(version))]
     if rivals and tags.get(VERDICT_AGAINST, "") not in rivals:
         return (
             f"no verdict against {rivals[0]}, which it replaced: its own is against"
@@ -69,7 +69,7 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
     return ""
 
 
-def overriding(name: str, version: str | int) -> str:
+def override_advice(name: str, version: str | int) -> str:
     """What a person does who wants this version in spite of the gate."""
     return f"set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(name, version)!r}"
 
@@ -95,7 +95,7 @@ def files_hash(artifacts: Path) -> str:
     return sha256_files({path.relative_to(artifacts).as_posix(): path for path in files})
 
 
-def without_files(version: ModelVersion, where: str) -> ContractError:
+def missing_files_error(version: ModelVersion, where: str) -> ContractError:
     """The error of a version whose files are no longer ``where`` they were."""
     return ContractError(
         f"the store has no files of {identity(version.name, version.version)}: they were deleted",
@@ -110,7 +110,7 @@ def check_files(version: ModelVersion, artifacts: Path) -> None:
     """
     registered = provenance(version).get(FILES)
     if registered and not any(path.is_file() for path in artifacts.rglob("*")):
-        raise without_files(version, str(version.source))
+        raise missing_files_error(version, str(version.source))
     if registered and registered != files_hash(artifacts):
         raise ContractError(
             f"the files that arrived are not those of {identity(version.name, version.version)}: they have another"
@@ -138,7 +138,7 @@ def check_champion(version: ModelVersion, client: MlflowClient) -> None:
             f"{ALIAS} is {identity(version.name, version.version)}, which has {reason}",
             f"models:/{version.name}@{ALIAS}",
             f"run `capnet promote --version {version.version}` (`--force --reason ...` where it must be so), `capnet"
-            f" promote --rollback`, or {overriding(version.name, version.version)}",
+            f" promote --rollback`, or {override_advice(version.name, version.version)}",
         )
 
 

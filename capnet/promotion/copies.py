@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from capnet.promotion.champion import FORM, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity
 from capnet.promotion.page import refresh
-from capnet.promotion.verdict_policy import VERDICT_POLICY
+from capnet.promotion.policy_record import VERDICT_POLICY
 from capnet.promotion.versions import same_content, version_or_none
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from capnet.promotion.non_inferiority import coverage
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import COVERAGE, OTHER_LABELS, Rule, coverage
+from capnet.promotion.verdict import COVERAGE, OTHER_LABELS, Rule
 
 Labels = tuple[frozenset[int], frozenset[int]]  # the classes on a picture, and those that nobody knows about
 BySha = Mapping[str, Labels]
@@ -35,7 +36,7 @@ def covered(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any]], pol
     """
     pictures = sum(now.get(key) == labels for key, labels in before.items())
     tail = {number for number, item in enumerate(classes) if item["bucket"] == "tail"}
-    kept, positives = _positives(before, now, tail)
+    kept, positives = _positives(now, before, tail)
     what = "tail positives that the champion was tested on"
     return [
         *coverage(COVERAGE, pictures, len(before), "test pictures of the champion", policy),
@@ -52,7 +53,7 @@ def fewer_critical(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any
     rules = list[Rule]()
     for number, item in enumerate(classes):
         if item["critical"]:
-            kept, positives = _positives(before, now, {number})
+            kept, positives = _positives(now, before, {number})
             what = "positives that the champion was tested on"
             rules += coverage(f"{COVERAGE} of critical class {item['name']}", kept, positives, what, policy)
     return [rule for rule in rules if rule.outcome != "pass"]
@@ -68,7 +69,7 @@ def relabelled(now: BySha, before: BySha) -> list[str]:
     return [f"{changed} of {len(before)} test pictures of the champion have other labels now"]
 
 
-def _positives(before: BySha, now: BySha, classes: set[int]) -> tuple[int, int]:
+def _positives(now: BySha, before: BySha, classes: set[int]) -> tuple[int, int]:
     """How many positives of these classes still are, and how many there were."""
     kept = sum(len(labels[0] & classes & now.get(key, NONE)[0]) for key, labels in before.items())
     return kept, sum(len(labels[0] & classes) for labels in before.values())

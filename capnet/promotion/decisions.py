@@ -18,34 +18,27 @@ from pydantic import ValidationError
 from capnet.config.results import Threshold
 from capnet.errors import some
 from capnet.evaluation.metrics import Bools, Counts, Floats, class_f1, count, mean_over, precision, recall
+from capnet.promotion.compared_rows import ComparedRows, paired
+from capnet.promotion.non_inferiority import Evidence, judge
 from capnet.promotion.policy import Policy
-from capnet.promotion.rows import Rows, paired
-from capnet.promotion.verdict import (
-    CRITICAL,
-    FEWER_KEPT,
-    FORMER_TAIL,
-    LIKELY,
-    Evidence,
-    Rule,
-    judge,
-)
+from capnet.promotion.verdict import CRITICAL, FEWER_KEPT, FORMER_TAIL, LIKELY, Rule
 
 F1_OF_ALL = "F1 at the thresholds, all classes"
-NOTHING = "nothing"  # the objective where there were no pictures to choose thresholds on
+NOT_CHOSEN = "nothing"  # the objective where there were no pictures to choose thresholds on
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """Thresholds float32 [class], in the unit of scores, and the objective that each was chosen for, or NOTHING."""
+class GateThresholds:
+    """Thresholds float32 [class], in the unit of scores, and the objective that each was chosen for, or NOT_CHOSEN."""
 
     thresholds: NDArray[np.float32]
     objectives: tuple[str, ...]
 
 
-Pair = tuple[Cuts | None, Cuts | None]  # of the candidate and of the champion
+Pair = tuple[GateThresholds | None, GateThresholds | None]  # of the candidate and of the champion
 
 
-def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
+def gate_thresholds(classes: Sequence[Mapping[str, Any]]) -> GateThresholds | None:
     """The thresholds of gate.json's ``classes``; None where it was written before they were kept there.
 
     Raises:
@@ -56,13 +49,13 @@ def cuts_of(classes: Sequence[Mapping[str, Any]]) -> Cuts | None:
         return None
     if kinds != {(float, str)} or not all(0 <= item["threshold"] <= 1 for item in classes):
         raise ValueError("every class needs a threshold from 0 to 1 and its objective, or none has one")
-    for objective in {item["objective"] for item in classes} - {NOTHING}:
+    for objective in {item["objective"] for item in classes} - {NOT_CHOSEN}:
         try:
             Threshold(objective=objective)
         except ValidationError:
             raise ValueError(f"thresholds were chosen for {objective!r}, which is no objective") from None
     thresholds = np.array([item["threshold"] for item in classes], dtype=np.float32)
-    return Cuts(thresholds, tuple(_spelled(item["objective"]) for item in classes))
+    return GateThresholds(thresholds, tuple(_spelled(item["objective"]) for item in classes))
 
 
 def _spelled(objective: str) -> str:
@@ -88,7 +81,7 @@ def other_objectives(cuts: Pair) -> tuple[str, ...]:
 
 
 def worse_decisions(
-    rows: Rows, candidate: Floats, champion: Floats, cuts: Pair, policy: Policy, times: int = 1
+    rows: ComparedRows, candidate: Floats, champion: Floats, cuts: Pair, policy: Policy, times: int = 1
 ) -> list[Rule]:
     """Rules on the labels given at the thresholds where they are worse, each inconclusive; none where they are not.
 
@@ -134,13 +127,13 @@ def worse_decisions(
 def _kept(objective: str, counts: Counts) -> Floats:
     """How much of an objective is reached [class, draw]; NaN without positives."""
     kind, _, share = objective.partition(">=")
-    if not share:  # F1, which also says most where thresholds were chosen for NOTHING
+    if not share:  # F1, which also says most where thresholds were chosen for NOT_CHOSEN
         return class_f1(counts)
     rate = recall(counts) if kind == "recall" else np.where(counts.true > 0, precision(counts), np.nan)
     return np.minimum(rate, float(share))
 
 
-def _masks(rows: Rows, objective: str, chosen: Bools) -> dict[str, Bools]:
+def _masks(rows: ComparedRows, objective: str, chosen: Bools) -> dict[str, Bools]:
     """What is compared of the ``chosen`` classes: bool [class] by the name of its rule."""
     rate = objective if ">=" in objective else "F1"
     means = {"all classes": np.ones(len(rows.names), dtype=bool), "tail": np.array(rows.buckets) == "tail"}

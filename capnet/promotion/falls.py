@@ -6,12 +6,12 @@ import numpy as np
 
 from capnet.errors import counted
 from capnet.evaluation.metrics import Floats, average_precision
-from capnet.promotion.rows import Rows
+from capnet.promotion.compared_rows import ComparedRows
 
 MOST = 5
 
 
-def largest_falls(rows: Rows, candidate: Floats, champion: Floats) -> tuple[str, ...]:
+def largest_falls(rows: ComparedRows, candidate: Floats, champion: Floats) -> tuple[str, ...]:
     """The classes whose average precision fell most, at most MOST, in words.
 
     Args:

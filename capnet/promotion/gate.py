@@ -12,25 +12,16 @@ import pandas as pd
 
 from capnet.contracts import known_labels, unit_codes
 from capnet.errors import some
+from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
 from capnet.promotion.decisions import other_objectives, worse_decisions
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, fewer_units, regrouped
+from capnet.promotion.non_inferiority import minimum, non_inferiority
 from capnet.promotion.policy import Policy
-from capnet.promotion.rows import Rows
 from capnet.promotion.scores import GateScores
-from capnet.promotion.shared import Rescore, class_changes, of_classes, rescored_classes
-from capnet.promotion.verdict import (
-    COVERAGE,
-    CRITICAL,
-    MINIMUM,
-    NO_CLASSES,
-    OTHER_CLASSES,
-    Rule,
-    Verdict,
-    minimum,
-    non_inferiority,
-)
+from capnet.promotion.shared_classes import Rescore, class_changes, rescored_classes, restricted_to
+from capnet.promotion.verdict import COVERAGE, CRITICAL, MINIMUM, NO_CLASSES, OTHER_CLASSES, Rule, Verdict
 
 NO_CHAMPION = "there is no champion to compare with"
 
@@ -59,12 +50,12 @@ def gate_verdict(
         return _first_champion(candidate, policy)
     if champion.names != candidate.names and {*champion.names} == {*candidate.names}:
         rescore = rescored_classes(rescore, champion, candidate.names)
-        champion = of_classes(champion, candidate.names)
-    candidate_grouped, champion_grouped = _grouped(candidate, champion)
-    tested, notes = _tested(candidate_grouped)
+        champion = restricted_to(champion, candidate.names)
+    regrouped_candidate, regrouped_champion = _grouped(candidate, champion)
+    tested, notes = _tested(regrouped_candidate)
     alone = _alone(tested, notes, policy)
-    compare = _compare if champion_grouped.names == tested.names else _compare_shared
-    return compare(alone, tested, champion_grouped, champion, policy, rescore)
+    compare = _compare if regrouped_champion.names == tested.names else _compare_shared
+    return compare(alone, tested, regrouped_champion, champion, policy, rescore)
 
 
 def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
@@ -91,8 +82,8 @@ def _alone(tested: GateScores, notes: Sequence[str], policy: Policy) -> Verdict:
 def _compare_shared(
     alone: Verdict,
     candidate: GateScores,
+    regrouped_champion: GateScores,
     champion: GateScores,
-    registered: GateScores,
     policy: Policy,
     rescore: Rescore | None,
 ) -> Verdict:
@@ -100,21 +91,21 @@ def _compare_shared(
 
     Args:
         alone: the candidate without a champion, by all its classes.
-        candidate, champion, registered, policy, rescore: as in ``_compare``.
+        candidate, regrouped_champion, champion, policy, rescore: as in ``_compare``.
     """
-    changes = class_changes(champion.names, candidate.names)
-    lost = sorted(champion.critical.difference(candidate.names))
+    changes = class_changes(regrouped_champion.names, candidate.names)
+    lost = sorted(regrouped_champion.critical.difference(candidate.names))
     unknown = (f"critical classes of the champion that this version does not know: {some(lost)}",) if lost else ()
-    known = set(champion.names)
+    known = set(regrouped_champion.names)
     names = [name for name in candidate.names if name in known]
     if not names:
-        uncovered = covered({}, labels_of(_tested(registered)[0].test), registered.classes["classes"], policy)
+        uncovered = covered({}, labels_of(_tested(champion)[0].test), champion.classes["classes"], policy)
         note = f"{NO_CLASSES}, so nothing can be compared ({changes})"
         asks = unknown if uncovered else (note, *unknown)
         rules = (*uncovered, *alone.rules)
         return replace(alone, rules=rules, notes=(note, *unknown, *alone.notes), doubtful=True, asks=asks)
-    again = rescored_classes(rescore, champion, names)
-    ours, rival, as_registered = (of_classes(model, names) for model in (candidate, champion, registered))
+    again = rescored_classes(rescore, regrouped_champion, names)
+    ours, rival, as_registered = (restricted_to(model, names) for model in (candidate, regrouped_champion, champion))
     verdict = _compare(alone, ours, rival, as_registered, policy, again)
     reasons = (f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know", *unknown)
     of_all = (COVERAGE, CRITICAL, MINIMUM)
@@ -129,8 +120,8 @@ def _compare_shared(
 def _compare(
     alone: Verdict,
     candidate: GateScores,
+    regrouped_champion: GateScores,
     champion: GateScores,
-    registered: GateScores,
     policy: Policy,
     rescore: Rescore | None,
 ) -> Verdict:
@@ -138,16 +129,16 @@ def _compare(
 
     Args:
         alone: without a champion.
-        candidate, champion: with the groups of both models' tables taken together.
-        registered: the champion with the groups of its own tables only.
+        candidate, regrouped_champion: with the groups of both models' tables taken together.
+        champion: with the groups of its own tables only.
         policy, rescore: as in ``gate_verdict``.
     """
-    ours, left_out, doubts = _left_to_compare(candidate, champion, rescore)
-    now, before = labels_of(ours.test), labels_of(_tested(registered)[0].test)
+    ours, left_out, doubts = _left_to_compare(candidate, regrouped_champion, rescore)
+    now, before = labels_of(ours.test), labels_of(_tested(champion)[0].test)
     notes = [*relabelled(now, before), *alone.notes, *left_out]
-    uncovered = covered(now, before, registered.classes["classes"], policy)
-    missing = fewer_critical(now, before, registered.classes["classes"], policy)
-    rules = [*uncovered, *missing, *fewer_units(ours.test, registered.test, policy), *alone.rules]
+    uncovered = covered(now, before, champion.classes["classes"], policy)
+    missing = fewer_critical(now, before, champion.classes["classes"], policy)
+    rules = [*uncovered, *missing, *fewer_units(ours.test, champion.test, policy), *alone.rules]
     if ours.test.empty:
         nothing = "not comparable: no test picture is left"
         return Verdict(
@@ -156,28 +147,28 @@ def _compare(
             doubtful=True,
             asks=() if uncovered else (nothing,),
         )
-    own, theirs = _scores(ours.test), _champion_scores(ours.test, champion, rescore)
-    cuts = candidate.cuts, champion.cuts
+    own, theirs = _scores(ours.test), _champion_scores(ours.test, regrouped_champion, rescore)
+    thresholds = candidate.thresholds, regrouped_champion.thresholds
     again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
     times = 2 if again.any() and not again.all() else 1
 
-    def compared(rows: Rows, scores: np.ndarray, rival: np.ndarray) -> list[Rule]:
+    def compared(rows: ComparedRows, scores: np.ndarray, rival: np.ndarray) -> list[Rule]:
         rankings = non_inferiority(rows, scores, rival, policy, times)
-        return rankings + worse_decisions(rows, scores, rival, cuts, policy, times)
+        return rankings + worse_decisions(rows, scores, rival, thresholds, policy, times)
 
-    everything = _asked(ours, champion)
+    everything = _rows_for_both(ours, regrouped_champion)
     rules += compared(everything, own, theirs)
     fell = largest_falls(everything, own, theirs)
     if times == 2:
         repeated = replace(ours, test=ours.test[again])
-        former = compared(_asked(repeated, champion), own[again], theirs[again])
+        former = compared(_rows_for_both(repeated, regrouped_champion), own[again], theirs[again])
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
-    dropped = sorted(champion.critical - candidate.critical)
+    dropped = sorted(regrouped_champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    if champion.cuts is None and candidate.cuts is not None:
+    if regrouped_champion.thresholds is None and candidate.thresholds is not None:
         notes.append("the champion has no thresholds among its scores for the gate, so no labels are compared")
-    asks = other_objectives(cuts)
+    asks = other_objectives(thresholds)
     return Verdict(
         rules=tuple(rules),
         notes=(*notes, *doubts),
@@ -245,7 +236,7 @@ def _seen(rows: pd.DataFrame, model: GateScores) -> np.ndarray:
     return (rows["sha256"].isin(model.seen["sha256"]) | rows["group"].isin(groups)).to_numpy(dtype=bool)
 
 
-def _asked(candidate: GateScores, champion: GateScores) -> Rows:
+def _rows_for_both(candidate: GateScores, champion: GateScores) -> ComparedRows:
     """Rows of the candidate, with the champion's tail where it is another one, and the critical classes of both."""
     rows = _rows(candidate)
     rows = replace(rows, critical=rows.critical | np.isin(candidate.names, sorted(champion.critical)))
@@ -263,8 +254,8 @@ def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore 
     return np.array([known[key] for key in rows["sha256"]], dtype=np.float32)
 
 
-def _rows(model: GateScores) -> Rows:
+def _rows(model: GateScores) -> ComparedRows:
     items = model.classes["classes"]
     labels, known = known_labels(model.test, len(items))
     buckets, critical = [item["bucket"] for item in items], np.array([bool(item["critical"]) for item in items])
-    return Rows(labels, known, unit_codes(model.test["group"].tolist()), model.names, buckets, critical)
+    return ComparedRows(labels, known, unit_codes(model.test["group"].tolist()), model.names, buckets, critical)

@@ -10,8 +10,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from capnet.contracts import unit_codes
+from capnet.promotion.non_inferiority import coverage
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import COVERAGE, Rule, coverage
+from capnet.promotion.verdict import COVERAGE, Rule
 
 
 def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:

@@ -178,7 +178,7 @@ def events(client: MlflowClient, name: str) -> list[Event]:
     return read(client.get_registered_model(name).tags)
 
 
-def expected(events: Sequence[Event]) -> str:
+def expected_champion(events: Sequence[Event]) -> str:
     """The champion that the finished events lead to; "" for none."""
     finished = [event for event in events if event.counts]
     return finished[-1].after if finished else ""
@@ -191,7 +191,7 @@ def unfinished(events: Sequence[Event], current: str) -> Event | None:
     Only moves away from the champion that the finished events lead to count: an older move was measured against
     another one.
     """
-    last = expected(events)
+    last = expected_champion(events)
     moves = [event for event in events if (event.before, event.after) == (last, current) and event.kind in GATED]
     begun = [event for event in moves if not event.done]
     return begun[-1] if begun and current != last else None
@@ -202,7 +202,7 @@ def champions(events: Sequence[Event]) -> list[str]:
     return list(dict.fromkeys(event.after for event in reversed(events) if event.counts))
 
 
-def rivals(events: Sequence[Event], version: str) -> list[str]:
+def accepted_rivals(events: Sequence[Event], version: str) -> list[str]:
     """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest
     first; empty: anyone.
 
@@ -225,7 +225,7 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
     return [*earlier, ""] if earlier else []
 
 
-def former(events: Sequence[Event], current: str) -> list[str]:
+def rollback_line(events: Sequence[Event], current: str) -> list[str]:
     """The champions before ``current``, the latest first: where rollbacks lead.
 
     A rollback continues from where the last one led, so that two of them go two steps back. A move that two writers

@@ -14,10 +14,10 @@ from capnet.promotion.champion import identity
 from capnet.promotion.copies import copied_from, refused_at_home
 from capnet.promotion.gate import NO_CHAMPION, gate_verdict
 from capnet.promotion.policy import Policy
+from capnet.promotion.policy_record import loosened, policy_in_words
 from capnet.promotion.scores import FOLDER, GateScores, read_gate
-from capnet.promotion.shared import Rescore
+from capnet.promotion.shared_classes import Rescore
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.verdict_policy import loosened, policy_in_words
 from capnet.promotion.versions import deleted_champions, refuse_moved
 from capnet.tracking.faults import StoreError
 from capnet.tracking.store import may_be_gone

@@ -19,8 +19,8 @@ from capnet.promotion.champion import (
     refusal,
 )
 from capnet.promotion.policy import Policy
+from capnet.promotion.policy_record import VERDICT_POLICY, policy_in_tags, policy_in_words, policy_tag
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.verdict_policy import VERDICT_POLICY, policy_in_tags, policy_in_words, policy_tag
 from capnet.promotion.versions import current_number, version_or_none
 from capnet.tracking.store import insist
 

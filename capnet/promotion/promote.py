@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,9 @@ from capnet.promotion.history import Event
 from capnet.promotion.measure import MakeRescore, has_scores, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import Verdict
-from capnet.promotion.verdict_policy import policy_in_tags, policy_in_words, what_helps
-from capnet.promotion.versions import champion_of, current_number, require_files, rival_of, version_or_none
+from capnet.promotion.policy_record import POLICY_RULE, policy_in_tags, policy_in_words
+from capnet.promotion.verdict import Rule, Verdict
+from capnet.promotion.versions import champion_of, current_number, require_files, version_or_none, version_to_beat
 from capnet.redaction import redact
 from capnet.tracking.store import insist
 
@@ -78,7 +78,7 @@ def promote(
         refresh(client, name, number)  # a page written while another moved the alias here says nothing of that move
         return Outcome(name, before, number, number, None, None)
     require_files(client, version)
-    rival = rival_of(client, name, number)
+    rival = version_to_beat(client, name, number)
     verdict = measure(client, version, rival, policy, make_rescore)
     if OVERRIDE in version.tags:
         client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
@@ -101,7 +101,7 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
     nobody confirms.
     """
     if verdict.colour == "red":
-        problems = [Problem(str(rule), where, what_helps(rule, verdict.fell)) for rule in verdict.broken]
+        problems = [Problem(str(rule), where, _what_helps(rule, verdict.fell)) for rule in verdict.broken]
         todo = "`--force --reason ...` promotes it all the same, on the record"
         images = counted(verdict.rows, "test image")
         what = f"the promotion gate refuses this version, on {images}; figures are in percent, intervals 95 %"
@@ -159,7 +159,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
         return Outcome(name, moved.before, moved.after, current_number(client, name), None, moved)
     since = history.now()
     current, known = current_number(client, name), history.events(client, name)
-    former = (version_or_none(client, name, number) for number in history.former(known, current))
+    former = (version_or_none(client, name, number) for number in history.rollback_line(known, current))
     version = next(filter(None, former), None)  # versions that were deleted are passed over
     if version is None:
         raise GateError(
@@ -199,7 +199,7 @@ def record_outside_move(client: MlflowClient, name: str) -> Event | None:
         The event of a move made elsewhere; None where there was none.
     """
     champion, known = champion_of(client, name), history.events(client, name)
-    current, last = str(champion.version) if champion else "", history.expected(known)
+    current, last = str(champion.version) if champion else "", history.expected_champion(known)
     if current == last:
         return None
     begun = history.unfinished(known, current)
@@ -246,3 +246,15 @@ def audit(client: MlflowClient, name: str) -> Audit:
     if champion:
         refresh(client, name, str(champion.version))
     return Audit(known, new, str(champion.version) if champion else "", refused)
+
+
+def _what_helps(rule: Rule, fell: Sequence[str]) -> str:
+    """What to do about a rule that failed.
+
+    Args:
+        rule: the one that failed.
+        fell: the classes that fell most, in words.
+    """
+    if rule.name == POLICY_RULE:
+        return "promote by the policy that the champion passed"
+    return f"look at what fell most ({'; '.join(fell)}); train again" if fell else "train again"

@@ -24,7 +24,7 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError
-from capnet.promotion.decisions import NOTHING, Cuts, cuts_of
+from capnet.promotion.decisions import NOT_CHOSEN, GateThresholds, gate_thresholds
 
 FOLDER = "gate"  # among the artifacts of a run
 TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
@@ -49,9 +49,9 @@ class GateScores:
         return {item["name"] for item in self.classes["classes"] if item["critical"]}
 
     @property
-    def cuts(self) -> Cuts | None:
+    def thresholds(self) -> GateThresholds | None:
         """The thresholds of its classes; None where it was registered before they were kept here."""
-        return cuts_of(self.classes["classes"])
+        return gate_thresholds(self.classes["classes"])
 
     @property
     def tail(self) -> list[str]:
@@ -88,7 +88,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
             "bucket": item.bucket,
             "critical": item.critical,
             "threshold": float(cut["threshold"]),
-            "objective": str(cut.get("objective", chosen.get("objective", "f1"))) if is_chosen else NOTHING,
+            "objective": str(cut.get("objective", chosen.get("objective", "f1"))) if is_chosen else NOT_CHOSEN,
         }
         for item, cut in zip(classes.items, chosen["classes"], strict=True)
     ]
@@ -118,7 +118,7 @@ def read_gate(folder: Path) -> GateScores:
             kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
             if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
                 raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
-            cuts_of(content["classes"])
+            gate_thresholds(content["classes"])
         known_labels(test, len(names))
         if {len(row) for row in test["scores"]} - {len(names)}:
             raise ContractError(f"scores are not those of {len(names)} classes", str(folder / TEST))

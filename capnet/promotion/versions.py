@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from capnet.errors import ContractError
 from capnet.promotion import history
-from capnet.promotion.champion import ALIAS, identity, refusal, without_files
+from capnet.promotion.champion import ALIAS, identity, missing_files_error, refusal
 from capnet.redaction import redact
 from capnet.tracking.database import of_another_store, sqlite_file
 from capnet.tracking.store import local_path, may_be_gone
@@ -30,7 +30,7 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     return None if number is None else client.get_model_version(name, str(number))
 
 
-def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+def version_to_beat(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
     """Whom a version is measured against: the champion, or the latest champion before it that can be used.
 
     An earlier one is used where there is no champion, where the version is the champion itself, and where readers
@@ -130,7 +130,7 @@ def require_files(client: MlflowClient, version: ModelVersion) -> None:
     location = client.get_model_version_download_uri(version.name, version.version)
     if not has_files(client, version):
         refuse_moved(client, version)
-        raise without_files(version, location)
+        raise missing_files_error(version, location)
     database, (old, new, _) = sqlite_file(client.tracking_uri), _folders(client, location)
     if old is not None and database is not None and of_another_store(old, database):
         log.warning(

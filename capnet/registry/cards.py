@@ -18,7 +18,7 @@ from capnet.evaluation.report.words import VARIANT_NAMES, percent, score, with_i
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict_policy import policy_in_words
+from capnet.promotion.policy_record import policy_in_words
 from capnet.registry.candidate import Candidate
 from capnet.registry.data_card import buckets_in_words, data_card
 from capnet.registry.figures import flat_params

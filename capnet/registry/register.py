@@ -18,7 +18,7 @@ from capnet.promotion.measure import verdict_on
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import record_outside_move
-from capnet.promotion.versions import has_files, rival_of, same_content
+from capnet.promotion.versions import has_files, same_content, version_to_beat
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash
 from capnet.registry.cards import card_links, card_texts, description
@@ -107,7 +107,7 @@ def _inform(
     """
     # the history must know today's champion: readers ask whom a verdict was against
     record_outside_move(client, settings.name)
-    rival = rival_of(client, settings.name, str(version.version))
+    rival = version_to_beat(client, settings.name, str(version.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if verdict.colour == "red":

@@ -21,7 +21,7 @@ from capnet.promotion.champion import (
     VERDICT,
     VERDICT_AGAINST,
     identity,
-    overriding,
+    override_advice,
     provenance,
     refusal,
 )
@@ -151,7 +151,7 @@ def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
         raise GateError(
             f"{identity(version.name, version.version)} has {reason}",
             f"models:/{version.name}/{version.version}",
-            f"run `capnet promote --version {version.version}`, or {overriding(version.name, version.version)}",
+            f"run `capnet promote --version {version.version}`, or {override_advice(version.name, version.version)}",
         )
 
 

@@ -146,7 +146,7 @@ def test_two_promotions_at_once_keep_both_events_and_the_audit_is_clean(
         assert lost.overtaken in ("", champion)
         audit = promotion.audit(client, name)
         assert (audit.champion, audit.new, audit.refused) == (champion, None, "")
-        assert history.expected(events) == champion
+        assert history.expected_champion(events) == champion
         (back,) = workers.together({"do": "promote", "uri": uri, "name": name, "version": "1"})
         assert back["code"] == 0, back
     assert not [event for event in history.events(client, name) if event.kind == "found"]

@@ -192,11 +192,12 @@ def test_equally_good_models_are_never_refused_for_their_thresholds(objective: s
 
 def test_the_gate_keeps_the_thresholds_that_serve(make_outputs: Make) -> None:
     paths = make_outputs(critical=("cat",))
-    cuts = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"), "").cuts
-    assert cuts is not None
+    classes = read_classes(paths["split"] / "classes.json")
+    chosen = gate_scores(paths["split"], paths["evaluation"], classes, "").thresholds
+    assert chosen is not None
     kept = [item["threshold"] for item in read_json(paths["evaluation"] / "thresholds.json")["classes"]]
-    assert cuts.thresholds.tolist() == kept
-    assert set(cuts.objectives) == {Threshold().objective}
+    assert chosen.thresholds.tolist() == kept
+    assert set(chosen.objectives) == {Threshold().objective}
 
 
 def test_a_threshold_that_somebody_wrote_as_a_whole_number_is_one(make_outputs: Make) -> None:
@@ -206,9 +207,9 @@ def test_a_threshold_that_somebody_wrote_as_a_whole_number_is_one(make_outputs: 
     content = read_json(path)
     content["classes"][0]["threshold"] = 1
     write_json(path, content)
-    cuts = gate_scores(paths["split"], paths["evaluation"], classes, "").cuts
-    assert cuts is not None
-    assert cuts.thresholds[0] == 1
+    chosen = gate_scores(paths["split"], paths["evaluation"], classes, "").thresholds
+    assert chosen is not None
+    assert chosen.thresholds[0] == 1
 
 
 def test_thresholds_that_were_not_chosen_keep_no_promise(make_outputs: Make) -> None:

@@ -246,7 +246,7 @@ def event(kind: str, before: str, after: str, number: int, verdict: str = "green
     ],
 )
 def test_whom_a_verdict_on_version_seven_must_be_against(events: list[Event], rivals: list[str]) -> None:
-    assert history.rivals(events, "7") == rivals
+    assert history.accepted_rivals(events, "7") == rivals
 
 
 @pytest.mark.parametrize(
@@ -270,4 +270,4 @@ def test_where_a_rollback_leads(moves: str, former: list[str]) -> None:
         after = move.removeprefix("back:").replace("none", "")
         events.append(event("rolled back" if "back:" in move else "promoted", before, after, number))
         before = after
-    assert history.former(events, before) == former
+    assert history.rollback_line(events, before) == former

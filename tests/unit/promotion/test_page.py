@@ -14,9 +14,10 @@ from capnet.errors import GateError
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import refusal
 from capnet.promotion.history import Event
+from capnet.promotion.non_inferiority import coverage
 from capnet.promotion.page import RULE, body, opening, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import NO_CLASSES, OTHER_CLASSES, Rule, Verdict, coverage
+from capnet.promotion.verdict import NO_CLASSES, OTHER_CLASSES, Rule, Verdict
 
 
 def lines_of(client: MlflowClient, number: str) -> list[str]:

@@ -29,8 +29,8 @@ from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
 from capnet.promotion.policy import MayFall, Minimum, Policy
+from capnet.promotion.policy_record import VERDICT_POLICY, policy_hash, policy_in_words
 from capnet.promotion.scores import GateScores
-from capnet.promotion.verdict_policy import VERDICT_POLICY, policy_hash, policy_in_words
 from capnet.registry import register
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from capnet.promotion.compared_rows import ComparedRows
+from capnet.promotion.non_inferiority import by_interval, coverage, minimum, non_inferiority
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.rows import Rows
-from capnet.promotion.verdict import Rule, Verdict, by_interval, coverage, minimum, non_inferiority
+from capnet.promotion.verdict import Rule, Verdict
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -35,10 +36,12 @@ def score(labels: NDArray[np.bool_], shared: Floats, own: Floats, skill: Floats 
     return (1 / (1 + np.exp(-(labels * skill + np.sqrt(0.8) * shared + np.sqrt(0.2) * own - 3)))).astype(np.float32)
 
 
-def rows(labels: NDArray[np.bool_], critical: tuple[int, ...] = ()) -> Rows:
+def rows(labels: NDArray[np.bool_], critical: tuple[int, ...] = ()) -> ComparedRows:
     n = labels.shape[1]
     names, buckets = [f"class {c}" for c in range(n)], BUCKETS if n == CLASSES else ["head", *["tail"] * (n - 1)]
-    return Rows(labels, np.ones_like(labels), np.arange(len(labels)), names, buckets, np.isin(np.arange(n), critical))
+    return ComparedRows(
+        labels, np.ones_like(labels), np.arange(len(labels)), names, buckets, np.isin(np.arange(n), critical)
+    )
 
 
 def mean_ap(labels: NDArray[np.bool_], scores: Floats, chosen: slice = slice(None)) -> float:

@@ -16,7 +16,7 @@ from unit.stores import Make
 from capnet.config import Runtime
 from capnet.contracts import read_split, write_split
 from capnet.errors import CapnetError, DataError
-from capnet.serving import fetch
+from capnet.serving import rescore
 from capnet.serving.engine import load_served
 
 
@@ -32,21 +32,21 @@ def test_a_champion_scores_the_pictures_of_the_split_and_no_others(
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     table = read_split(paths["split"] / "split.parquet").iloc[:3]
     write_split(paths["split"] / "split.parquet", table.assign(sha256=hashes, path=[path.name for path in files]))
-    monkeypatch.setattr(fetch, "download", lambda asked, folder: version)
+    monkeypatch.setattr(rescore, "download", lambda asked, folder: version)
     champion: Any = None  # nothing but its files is asked for
-    rescore = fetch.rescorer(champion, Runtime(), data, paths["split"])
+    score = rescore.rescorer(champion, Runtime(), data, paths["split"])
     rows = table[["image_id"]].assign(sha256=hashes[::-1])
     served = load_served(version / "model", version / "thresholds.json")
-    np.testing.assert_allclose(rescore(rows), served.scores(files[::-1]), atol=1e-6)
+    np.testing.assert_allclose(score(rows), served.scores(files[::-1]), atol=1e-6)
     files[1].write_bytes(files[0].read_bytes())
     files[2].unlink()
     with pytest.raises(DataError) as caught:
-        rescore(rows)
+        score(rows)
     assert [problem.where for problem in caught.value.problems] == [str(files[2]), str(files[1])]
     assert "another file than ingest saw" in str(caught.value)
     with pytest.raises(DataError, match="1 test images of the candidate are not in this split"):
-        rescore(rows.assign(sha256=["0" * 64, *hashes[:2]]))
+        score(rows.assign(sha256=["0" * 64, *hashes[:2]]))
     files[2].symlink_to("/proc/self/mem")  # reading its start is an input/output error
     with pytest.raises(CapnetError, match="Input/output error") as outage:
-        rescore(rows)
+        score(rows)
     assert outage.value.exit_code == 1

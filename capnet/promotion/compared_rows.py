@@ -14,7 +14,7 @@ from capnet.promotion.policy import Policy
 
 
 @dataclass(frozen=True)
-class Rows:
+class ComparedRows:
     """Test rows that both have scores for: labels and known bool [image, class], units [image] drawn together, by
     class bucket and critical.
     """
@@ -29,13 +29,13 @@ class Rows:
     former_tail: Bools | None = None
 
 
-def draws_of(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
+def draws_of(rows: ComparedRows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
     """How often each row is in each draw of the policy, float32 [image, draw], in blocks for the memory of rankings."""
     return draw_weights(rows.units, policy.draws, draws_at_once(rows.labels, rankings), policy.seed)
 
 
 def paired(
-    rows: Rows,
+    rows: ComparedRows,
     rankings: Sequence[Rankings],
     policy: Policy,
     means: Callable[[Floats], Sequence[Mapping[str, Floats]]],

@@ -31,7 +31,7 @@ def columns_of(model: GateScores, names: Sequence[str]) -> list[int]:
     return [column[name] for name in names]
 
 
-def of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
+def restricted_to(model: GateScores, names: Sequence[str]) -> GateScores:
     """A model's scores and labels as if it had some of its classes alone.
 
     Args:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import NO_INTERVAL, Rule
 
 VERDICT_POLICY = "verdict_policy"  # tag: the policy of the verdict, as JSON with its hash
-NAME = "policy"
+POLICY_RULE = "policy"
 
 
 def policy_hash(policy: Policy) -> str:
@@ -72,16 +72,4 @@ def loosened(policy: Policy, champion: Mapping[str, str]) -> list[Rule]:
     if not less:
         return []
     nothing, note = float("nan"), f"it asks for less than the one that the champion passed: {', '.join(less)}"
-    return [Rule(NAME, "fail", nothing, nothing, nothing, *NO_INTERVAL, 0.0, note)]
-
-
-def what_helps(rule: Rule, fell: Sequence[str]) -> str:
-    """What to do about a rule that failed.
-
-    Args:
-        rule: the one that failed.
-        fell: the classes that fell most, in words.
-    """
-    if rule.name == NAME:
-        return "promote by the policy that the champion passed"
-    return f"look at what fell most ({'; '.join(fell)}); train again" if fell else "train again"
+    return [Rule(POLICY_RULE, "fail", nothing, nothing, nothing, *NO_INTERVAL, 0.0, note)]
