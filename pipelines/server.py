@@ -20,7 +20,7 @@ from capnet.cluster.names import NAMESPACE
 from pipelines.arguments import model_and_images
 from pipelines.errors import RunFailed, ServerError
 from pipelines.run_tasks import bad_end, reasons, states, waiting
-from pipelines.ways import SECONDS, Way, ping, refused
+from pipelines.ways import SECONDS, Way, check_server, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
 EVERY = 10.0  # seconds between two polls of a run
@@ -43,7 +43,7 @@ class Server:
     """A pipeline server that was reached by ``way``."""
 
     def __init__(self, way: Way, seconds: float = SECONDS) -> None:
-        ping(way, seconds)
+        check_server(way, seconds)
         self.way = way
         with self._explained(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # says which servers this client is for

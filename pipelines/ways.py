@@ -110,17 +110,17 @@ def _token(token_file: str, environment: Mapping[str, str]) -> str:
     return token
 
 
-class _Stay(HTTPRedirectHandler):
+class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         """A login page is no answer."""
         return
 
 
-def ping(way: Way, seconds: float = SECONDS) -> None:
+def check_server(way: Way, seconds: float = SECONDS) -> None:
     """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why, also
     for a server that is too old, and for one with profiles where none is named.
     """
-    opener = build_opener(_Stay, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
+    opener = build_opener(_NoRedirects, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
     try:
         request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
     except ValueError as error:

@@ -15,7 +15,7 @@ from capnet.errors import ConfigError
 from pipelines import compiling
 from pipelines.errors import ServerError
 from pipelines.server import Server
-from pipelines.ways import Way, choose, ping, refused
+from pipelines.ways import Way, check_server, choose, refused
 
 server = submit_command.server
 
@@ -130,14 +130,14 @@ def test_what_is_no_whole_answer_is_said(answer: bytes, words: str) -> None:
         thread = threading.Thread(target=give)
         thread.start()
         with pytest.raises(ServerError, match=words):
-            ping(Way("port-forward", f"http://127.0.0.1:{listener.getsockname()[1]}"))
+            check_server(Way("port-forward", f"http://127.0.0.1:{listener.getsockname()[1]}"))
         thread.join()
 
 
 @pytest.mark.parametrize("host", ["http://local host:8080", "http://[::1", "http://127.0.0.1:port"])
 def test_an_address_that_is_none_is_said(host: str) -> None:
     with pytest.raises(ServerError, match=r"this is no address: .*\n.*\n  to do: correct --host"):
-        ping(Way("port-forward", host))
+        check_server(Way("port-forward", host))
 
 
 def test_a_server_that_is_too_old_is_refused_before_anything_is_uploaded(server: SubmitCommand) -> None:
@@ -163,7 +163,7 @@ def test_a_login_page_is_said(server: SubmitCommand) -> None:
 def test_nothing_listens(server: SubmitCommand) -> None:
     start = time.monotonic()
     with pytest.raises(ServerError, match="cannot be reached") as error:
-        ping(Way("port-forward", "http://127.0.0.1:9"))
+        check_server(Way("port-forward", "http://127.0.0.1:9"))
     assert "kubectl -n kubeflow port-forward" in str(error.value)
     assert time.monotonic() - start < 5
 
