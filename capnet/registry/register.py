@@ -78,7 +78,8 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
 def register_version(settings: Register, candidate: Candidate, report: Path, data_md5: str = "") -> ModelVersion:
     """The version of this content, made where the store lacks it; the alias points to it afterwards.
 
-    Raises StoreError; then no version of this call remains, its run is marked FAILED and the alias is where it was.
+    Raises StoreError, or ContractError where the candidate's files are replaced meanwhile; then no version of this call
+    remains, its run is marked FAILED and the alias is where it was.
     """
     policy = read_policy(settings.policy)
     with store(settings, "register the model") as client, bar("register", 5) as advance:
@@ -195,15 +196,17 @@ def _new_version(
 @contextmanager
 def _unchanged(candidate: Candidate) -> Iterator[None]:
     """Raise ContractError where the files that the body copies are not, or no longer, those of ``candidate``."""
+    what = "the model or its evaluation was replaced while it was registered"
+    todo = "let the stage that writes it end, then run `capnet register` again"
+    replaced = ContractError(what, f"{candidate.model}, {candidate.evaluation}", todo)
     try:
         yield
-    except (FileNotFoundError, ContractError):
+    except (FileNotFoundError, ContractError) as error:
         if _is_there(candidate):
             raise
+        raise replaced from error
     if not _is_there(candidate):
-        what = "the model or its evaluation was replaced while it was registered"
-        todo = "let the stage that writes it end, then run `capnet register` again"
-        raise ContractError(what, f"{candidate.model}, {candidate.evaluation}", todo)
+        raise replaced
 
 
 def _is_there(candidate: Candidate) -> bool:

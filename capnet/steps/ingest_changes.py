@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,7 @@ from capnet.config import Params
 from capnet.data.annotations.bad_images import Fault
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import Annotations
-from capnet.data.sources.remote import is_label_file
-from capnet.data.sources.root import is_remote, kind_of, s3_versions
+from capnet.data.sources.root import is_remote
 from capnet.errors import Problem
 
 if TYPE_CHECKING:
@@ -22,28 +20,20 @@ TODO = "run it again: `dvc repro`, or `capnet ingest`"
 
 
 class DataChanges:
-    """Remembers the data as ingest reads it, and says at its end what is another by then.
+    """Remembers the images of a folder before ingest reads them, and says at its end what is another by then.
 
     Attributes:
-        is_local: whether the data is a folder of this machine. Copies of a remote stay as they are; only an S3 bucket
-            from which DVC runs the stage is listed again.
+        is_local: whether the data is a folder of this machine: copies of a remote stay as they are.
     """
 
     def __init__(self, params: Params, location: Path) -> None:
-        """Remember the versions of all objects of such a bucket.
+        """Begin with nothing.
 
         Args:
             params: all settings.
             location: the stage's input ``data``.
-
-        Raises:
-            DataError: the bucket cannot be listed.
-            ConfigError: a package for such a root is not installed.
         """
-        self._data, self._images = params.data, params.ingest.images
-        self.is_local = not is_remote(params.data, location)
-        by_dvc = "DVC_STAGE" in os.environ and not self.is_local and kind_of(params.data.root) == "s3"
-        self._versions = s3_versions(params.data) if by_dvc else None
+        self.is_local, self._images = not is_remote(params.data, location), params.ingest.images
         self._states: np.ndarray | None = None
 
     def remember_images(self, root: Path, annotations: Annotations) -> None:
@@ -66,18 +56,14 @@ class DataChanges:
             read_again: whether images that were replaced, or are left out, are read once more.
 
         Raises:
-            DataError: the bucket cannot be listed.
             CapnetError: the machine could not read some images.
         """
-        if self._versions is not None:
-            where, changed = self._data.root, self._changed_objects(folder, annotations, self._versions)
-        elif self.is_local:
-            where, changed = str(folder), folder.changed()
-            if read_again and self._states is not None:
-                changed += self._changed_images(root, annotations, faults, self._states)
-        else:
+        if not self.is_local:
             return []
-        return [Problem("changed while stage ingest ran", f"{where}/{name}", TODO) for name in changed]
+        changed = folder.changed()
+        if read_again and self._states is not None:
+            changed += self._changed_images(root, annotations, faults, self._states)
+        return [Problem("changed while stage ingest ran", f"{folder}/{name}", TODO) for name in changed]
 
     def _changed_images(
         self, root: Path, annotations: Annotations, faults: Sequence[Fault], states: np.ndarray
@@ -100,13 +86,3 @@ class DataChanges:
             if is_other and NO_MEMORY not in (image.fault, before):
                 changed.append(path)
         return changed
-
-    def _changed_objects(self, folder: DataFolder, annotations: Annotations, before: dict[str, str]) -> list[str]:
-        """The objects of the bucket that were read and are others now; ``before`` has their versions."""
-        from capnet.data.images.shards import file_of
-
-        now = s3_versions(self._data)
-        images: list[str] = [] if self._images == "listed" else annotations.rows["path"].tolist()
-        used = {file_of(path, before) for path in images}
-        others = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
-        return [path for path in others if path in used or (is_label_file(path) and folder.is_asked_for(path))]

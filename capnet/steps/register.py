@@ -30,7 +30,7 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         The version's number, and the headline figures as fractions of 1.
 
     Raises:
-        ContractError: the folders do not belong together.
+        ContractError: the folders do not belong together, or are replaced meanwhile.
         StoreError: the store does not take it.
     """
     root = Path(params.data.root)  # what lies elsewhere, such as the demo, says nothing of these images

@@ -61,10 +61,6 @@ class DataFolder:
         """The files and folders that were handed out and are others now by size, time or names, sorted."""
         return sorted(name for name, state in self._states.items() if self._state(name) != state)
 
-    def is_asked_for(self, name: str) -> bool:
-        """Whether this file, or a folder that it is in, was handed out."""
-        return name in self._states or any(str(parent) in self._states for parent in PurePosixPath(name).parents)
-
     def _state(self, name: str) -> object:
         """Size and time of change of a file, the names in a folder that are not hidden, None where nothing is."""
         path = self._root / name

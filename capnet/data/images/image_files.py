@@ -97,12 +97,16 @@ def file_states(root: Path, paths: Sequence[str]) -> np.ndarray:
     Returns:
         int64 [image, 2]: size and time of change of each file; -1 where none is, and for an image in a shard.
     """
-    states = np.full((len(paths), 2), -1, dtype=np.int64)
-    for number, path in enumerate(paths):
+
+    def state(path: Path) -> tuple[int, int]:
         with suppress(OSError, ValueError):
-            state = os.stat(root / path)
-            states[number] = state.st_size, state.st_mtime_ns
-    return states
+            about = os.stat(path)
+            return about.st_size, about.st_mtime_ns
+        return -1, -1
+
+    threads = min(8, cores())
+    states = in_threads((root / path for path in paths), state, threads, AHEAD * threads)
+    return np.fromiter(states, dtype=np.dtype((np.int64, 2)), count=len(paths))
 
 
 def require_read(images: Sequence[ImageFile], paths: Sequence[str], where: Callable[[int], str]) -> None:

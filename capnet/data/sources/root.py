@@ -96,14 +96,3 @@ def is_remote(settings: Data, location: Path) -> bool:
     return kind_of(settings.root) != "folder" and (
         location == Path(settings.root) or (location / "source.json").is_file()
     )
-
-
-def s3_versions(settings: Data) -> dict[str, str]:
-    """The version of each file of an S3 root, by its path.
-
-    Raises:
-        DataError: it cannot be listed.
-        ConfigError: a package for such a root is not installed.
-    """
-    with open_source(settings) as source:
-        return {path: entry.version for path, entry in source.entries().items()}

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,3 +78,12 @@ def test_a_store_in_the_temporary_folder_of_an_experiment_is_named(
     assert len(warnings) == is_temporary
     assert all(str(folder / "mlflow.db") in text and "dvc exp apply" in text for text in warnings)
     assert os.path.isfile(tmp_path / "registration.json")
+
+
+def test_an_error_is_raised_although_the_files_are_back_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a version without files would be registered."""
+    answers = iter([False, True])
+    monkeypatch.setattr(registration, "_is_there", lambda candidate: next(answers))
+    candidate: Any = SimpleNamespace(model="outputs/model", evaluation="outputs/evaluation")
+    with pytest.raises(ContractError, match="replaced while it was registered"), registration._unchanged(candidate):
+        raise FileNotFoundError("model.safetensors")
