@@ -16,7 +16,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import CRITICAL, FORMER_TAIL, LIKELY, MINIMUM, NO_INTERVAL, Outcome, Rule
 
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
-ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
+ONE_GROUP = "all test pictures are of one group, so chance and a difference look alike"
 
 
 @dataclass(frozen=True)

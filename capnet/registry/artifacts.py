@@ -129,7 +129,7 @@ def log_model(
             shutil.copyfile(candidate.model / name, model / name)
         if form == PACKED:
             _pack(model)
-        # MLflow calls it what the file's own path ends in: in DVC's cache, which a link leads to, that is a hash
+        # MLflow names it after the resolved path, and a link of DVC resolves to a hash in its cache
         shutil.copyfile(candidate.evaluation / "thresholds.json", Path(folder, "thresholds.json"))
         write_json(Path(folder, "reference.json"), reference(candidate))
         mlflow.pyfunc.save_model(
