@@ -69,6 +69,10 @@ def check_folder(folder: Path) -> Iterable[Finding]:
             return
     size = sum(files.values())
     content = f"{counted(len(files), 'file')}, {size / 1e6:.1f} MB in {folder}"
+    if version is None and os.path.lexists(described := f"{folder}.dvc"):
+        todo = f"let this account read it; where its text is broken: git checkout -- {quote(described)}"
+        yield wrong("data", f"{content}, but {described} cannot be read as a file that DVC wrote", described, todo)
+        return
     if version is None:
         yield Finding("data", f"{content}; not under DVC: `dvc add {quote(str(folder))}` remembers exactly these")
         return

@@ -36,6 +36,18 @@ def test_the_working_folder_may_be_the_data_folder(tmp_path: Path, monkeypatch: 
     assert finding.message.startswith("1 file, 0.0 MB in .; not under DVC")
 
 
+@pytest.mark.parametrize("text", ["", "outs: [", "outs:\n- md5: ../../secret\n  path: data\n"])
+def test_a_data_dvc_that_cannot_be_read_is_no_data_outside_dvc(tmp_path: Path, text: str) -> None:
+    (folder := tmp_path / "data").mkdir()
+    (folder / "a.jpg").write_bytes(b"x")
+    (tmp_path / "data.dvc").write_text(text)
+    (finding,) = data.check_folder(folder)
+    assert finding.problem is not None
+    assert finding.problem.where == str(tmp_path / "data.dvc")
+    assert "cannot be read" in finding.problem.what
+    assert "dvc add" not in f"{finding.message} {finding.problem.todo}"
+
+
 @pytest.mark.parametrize("configured", [False, True])
 def test_data_dvc_says_nothing_of_images_that_stay_in_a_bucket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: bool

@@ -139,6 +139,14 @@ def test_towers_are_normalised_and_centred_as_the_entry_says(name, loaded):
     assert [layer for layer in layers if isinstance(layer, CHANGED_BY_TRAINING)] == [], "eval() is missing"
 
 
+@pytest.mark.slow
+def test_backbones_with_other_weights_have_other_hashes(loaded):
+    """Stored features, graphs and registered models are told apart by them."""
+    hashes = [loaded(name).weight_hash for name in OWN]
+    assert len(set(hashes)) == len(hashes)
+    assert all(re.fullmatch("[0-9a-f]{64}", weight_hash) for weight_hash in hashes)
+
+
 @pytest.mark.parametrize("name", [name for name in OWN if BACKBONES[name].timm_name])
 def test_an_image_tower_gets_images_as_timm_says_that_it_was_trained(name):
     entry = find_backbone(name)
