@@ -1,5 +1,5 @@
-"""Both pipelines as a user types them, on this machine, with KFP's SubprocessRunner: equal to `dvc repro`, safe when
-things go wrong.
+"""Both pipelines as a user types them, on this machine, with KFP's SubprocessRunner: equal to the stages one by one
+(which test_reruns.py compares with `dvc repro`), safe when things go wrong.
 """
 
 from __future__ import annotations
@@ -42,12 +42,11 @@ class Run:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """After `dvc repro`, which nobody interrupted."""
+    """After all seven stages, which nobody interrupted."""
     workspace = small_workspace(tmp_path_factory.mktemp("pipelines"))
     workspace.settings(SETTINGS)
     workspace.versioned()
-    result = workspace.run("dvc", "repro")
-    assert result.returncode == 0, result.stdout + result.stderr
+    workspace.stages()
     return workspace
 
 
@@ -99,7 +98,7 @@ def trains(process: psutil.Process, seed: int) -> bool:
 # ---------------------------------------------------------------- training
 
 
-def test_a_run_killed_and_tried_again_gives_the_bytes_of_an_uninterrupted_dvc_repro(
+def test_a_run_killed_and_tried_again_gives_the_bytes_of_uninterrupted_stages(
     workspace: Workspace, trained: Run
 ) -> None:
     assert assert_same_results(of_shell(workspace.root / "outputs"), of_pipeline(trained.folder)) == []
@@ -140,8 +139,8 @@ def test_the_first_seed_is_registered_and_the_report_has_mean_and_deviation(work
     client = MlflowClient(f"sqlite:///{workspace.root}/mlflow.db")
     version = client.get_model_version_by_alias(result["name"], result["alias"])
     assert version.tags["content_hash"] == result["content_hash"]
-    by_dvc = read_json(workspace.root / "outputs" / "registration.json")
-    assert by_dvc == result, "the version of dvc repro is the same model"
+    by_stages = read_json(workspace.root / "outputs" / "registration.json")
+    assert by_stages == result, "the version of the stages is the same model"
     assert [item.version for item in client.search_model_versions(f"name='{result['name']}'")] == [version.version], (
         "registered twice"
     )
