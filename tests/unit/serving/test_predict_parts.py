@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from unit.serving import small_batch
@@ -16,7 +16,7 @@ from unit.serving.small_batch import leave_all_parts
 from capnet.serving import predict as prediction
 from capnet.serving.engine import ScoredBatch, Served
 from capnet.serving.image_source import list_images
-from capnet.serving.parts import KEY
+from capnet.serving.parts import KEY, is_part
 from capnet.serving.predict import predict
 
 pytestmark = pytest.mark.slow
@@ -25,38 +25,51 @@ served = small_batch.served
 folder = small_batch.folder
 
 
-def table(**columns: object) -> bytes:
-    return pd.DataFrame(columns).to_parquet()
+FIRST, SECOND = "the first image", "the second one"
+ONE_TEXT = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), ["x" * 1000])
 
 
-DAMAGED_PARTS = {
+def part(scores: object, path: object = (FIRST, SECOND), **more: object) -> dict[str, object]:
+    """Columns of a part; it is a good one where ``scores`` are."""
+    return {"path": path, "fault": ["", ""], "scores": pa.array(scores, pa.list_(pa.float32())), **more}
+
+
+DAMAGED_PARTS: dict[str, bytes | dict[str, object]] = {
     "no bytes": b"",
     "a beginning": b"PAR1",
-    "other columns": table(a=[1, 2]),
-    "other images": table(path=["x", "y"], fault=["", ""], scores=[[0.1] * 4] * 2),
-    "scores of other classes": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1], [0.1]]),
-    "scores beyond 1": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1] * 4, [0.1] * 3 + [1e30]]),
-    "scores that are none": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1] * 4, [0.1] * 3 + [float("nan")]]),
-    "scores of text": table(path=["{0}", "{1}"], fault=["", ""], scores=[["x"] * 4] * 2),
-    "faults that are numbers": table(path=["{0}", "{1}"], fault=[1, 2], scores=[[0.1] * 4] * 2),
-    "a bomb": table(path=["x" * 1000] * 1_000_000, fault=[""] * 1_000_000, scores=[None] * 1_000_000),
+    "other columns": {"a": [1, 2]},
+    "other images": part([[0.1] * 4] * 2, path=["x", "y"]),
+    "scores of other classes": part([[0.1], [0.1]]),
+    "scores beyond 1": part([[0.1] * 4, [0.1] * 3 + [1e30]]),
+    "scores that are none": part([[0.1] * 4, [0.1] * 3 + [math.nan]]),
+    "scores of text": {**part([]), "scores": [["x"] * 4] * 2},
+    "faults that are numbers": part([[0.1] * 4] * 2, fault=[1, 2]),
+    "a bomb": part([None] * 1_000_000, path=ONE_TEXT, fault=[""] * 1_000_000),
 }
+
+
+def write(content: dict[str, object], file: Path, names: list[str], key: bytes) -> None:
+    if content.get("path") == (FIRST, SECOND):
+        content = {**content, "path": names}
+    columns = pa.table(content)
+    with pq.ParquetWriter(file, columns.schema, store_schema=False) as writer:
+        writer.write_table(columns)
+        writer.add_key_value_metadata({KEY: key})
 
 
 @pytest.mark.parametrize("name", DAMAGED_PARTS)
 def test_a_damaged_part_is_scored_again(served: Served, folder: Path, tmp_path: Path, name: str) -> None:
     source = list_images(str(folder))
     predict(served, "m", source, tmp_path / "whole.csv", images_per_part=2)
-    first, second = source.names[:2]
     leave_all_parts(served, source, tmp_path / "out.csv", images_per_part=2)
-    content, first_part = DAMAGED_PARTS[name], tmp_path / ".out.csv.parts" / "000000000000.parquet"
-    metadata = {KEY: pq.read_metadata(first_part).metadata[KEY]}
-    if b"{0}" in content:
-        frame = pd.read_parquet(io.BytesIO(content))
-        content = frame.assign(path=[first, second]).to_parquet()
-    first_part.write_bytes(content)
-    if len(content) > len(b"PAR1"):
-        pq.write_table(pq.read_table(first_part).replace_schema_metadata(metadata), first_part)
+    content, file = DAMAGED_PARTS[name], tmp_path / ".out.csv.parts" / "000000000000.parquet"
+    key, names = pq.read_metadata(file).metadata[KEY], list(source.names[:2])
+    write(part([[0.1] * 4] * 2), file, names, key)
+    assert is_part(file, key.decode(), names, 4), "else the others are refused for another reason than theirs"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        write(content, file, names, key)
     predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
