@@ -51,9 +51,12 @@ class Follower:
         beat(self.folder)
         try:
             now = self.jobs.poll(self.name, self.nodes.nodes)
-        except (Gone, NotAllowed):
+        except Gone:
             raise
         except ClusterError as error:
+            # an API server that has just started refuses everybody until it has read its roles
+            if isinstance(error, NotAllowed) and not self.reported:
+                raise
             if "silent" not in self.since:
                 log.warning("%s; training does not need it, so this goes on asking", error.problems[0].what)
             if self.lasts("silent", True) > PATIENCE:

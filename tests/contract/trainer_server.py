@@ -77,12 +77,14 @@ class Trainer(Cluster):
     removed: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
     looks: dict[str, int] = field(default_factory=dict)
-    silence: int = 0  # requests that find the API server restarting, or no connection
+    silence: int = 0  # requests that get one of the answers of `away`
+    # no connection, and a server that restarts
+    away: tuple[tuple[int, Any], ...] = ((0, None), (503, "the API server is restarting"))
 
     def more(self, verb: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any] | None:
         if self.silence:
             self.silence -= 1
-            return (503, "the API server is restarting") if self.silence % 2 else (0, None)
+            return self.away[self.silence % len(self.away)]
         if (
             not path.startswith((JOBS, PODS))
             and not path.endswith("/events")
