@@ -87,16 +87,15 @@ def true_conditions(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def trainjob_state(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> TrainJobState:
-    """How a TrainJob that should have so many nodes stands, from the API's objects; without pods that are going."""
+    """How a TrainJob that should have so many nodes stands, from the API's objects; without pods that are going, and
+    without those that failed and have a successor: an evicted pod stays beside the one that Kubernetes makes for it.
+    """
     conditions = true_conditions(job)
-    shown = tuple(
-        sorted(
-            (pod_of(item) for item in pods if "deletionTimestamp" not in item["metadata"]),
-            key=lambda pod: (pod.node, pod.name),
-        )
-    )
+    present = [pod_of(item) for item in pods if "deletionTimestamp" not in item["metadata"]]
+    replaced = {pod.node for pod in present if pod.phase != "Failed"}
+    shown = (pod for pod in present if pod.phase != "Failed" or pod.node not in replaced)
     return TrainJobState(
-        pods=shown,
+        pods=tuple(sorted(shown, key=lambda pod: (pod.node, pod.name))),
         nodes=nodes,
         complete="Complete" in conditions,
         failed=_reason(conditions.get("Failed")),

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from contract import trainjob_task
-from contract.trainer_server import containers
-from contract.trainjob_task import IMAGE, METRICS, NODES, PARAMS, Task, good
+from contract.trainer_server import containers, pod
+from contract.trainjob_task import IMAGE, METRICS, NODES, PARAMS, RUNNING, Task, good
 
 from capnet.cluster import names
 from capnet.cluster.trainjob_run import train_on_nodes
@@ -47,6 +47,27 @@ def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(
         f"TrainJob {name} is removed",
     ]
     assert messages == expected
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_evicted_pod_does_not_hide_its_successor(task: Task, caplog: pytest.LogCaptureFixture, order: int) -> None:
+    """Kubernetes keeps it, as Failed, beside the pod that takes its index; its log is gone."""
+    caplog.set_level(logging.INFO, "capnet")
+
+    def play(job: dict[str, Any], poll: int) -> Any:
+        name = job["metadata"]["name"]
+        evicted, successor = pod(name, 0, "Failed"), pod(name, 0, "Running" if poll > 1 else "Pending", **RUNNING)
+        evicted["status"] |= {"reason": "Evicted", "message": "The node was low on resource: memory."}
+        for item, suffix in zip((evicted, successor), ("a", "z")[::order], strict=True):
+            item["metadata"]["name"] = f"{name}-node-0-0-{suffix}"
+        return good(job, poll) if poll > 3 else ({}, [evicted, successor, pod(name, 1, "Running", **RUNNING)])
+
+    task.cluster.play = play
+    assert task.run() == METRICS
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(line.endswith("1 of 2 nodes running; node 0 pending") for line in messages)
+    assert any(line.endswith(": 2 of 2 nodes running") for line in messages)
+    assert not any("Evicted" in line for line in messages)
 
 
 def test_the_nodes_reach_what_other_tasks_reach_through_a_proxy(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
