@@ -17,3 +17,7 @@ class ServerError(CapnetError):
 
     exit_code = 7
     title = "pipeline server"
+
+
+class NotThere(ServerError):
+    """The pipeline server itself says that there is no such thing."""

@@ -18,7 +18,7 @@ import yaml
 
 from capnet.cluster.names import NAMESPACE
 from pipelines.arguments import model_and_images
-from pipelines.errors import RunFailed, ServerError
+from pipelines.errors import NotThere, RunFailed, ServerError
 from pipelines.run_tasks import bad_end, reasons, states, waiting
 from pipelines.ways import SECONDS, Way, check_server, refused
 
@@ -164,6 +164,11 @@ class Server:
                 with self._explained():
                     run = self._client.get_run(run_id)
                 lost = 0
+            except NotThere:
+                what = "the run was deleted while it was waited for"
+                raise RunFailed(
+                    what, self.address(run_id), "start it again: training goes on at its last checkpoint"
+                ) from None
             except ServerError as error:
                 lost += 1
                 if lost >= LOST:

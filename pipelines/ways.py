@@ -14,7 +14,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 
 from capnet.cluster.names import NEWER_KFP, kfp_is_new_enough, pod_namespace
 from capnet.errors import ConfigError
-from pipelines.errors import ServerError
+from pipelines.errors import NotThere, ServerError
 
 Kind = Literal["auto", "in-cluster", "port-forward", "token"]
 HEALTH = "/apis/v2beta1/healthz"
@@ -49,8 +49,8 @@ class Way:
     def __str__(self) -> str:
         return f"way {self.kind}, {self.host}" + (f", namespace {self.namespace}" if self.namespace else "")
 
-    def fail(self, why: str, todo: str = "") -> ServerError:
-        return ServerError(why, str(self), todo or ADVICE[self.kind])
+    def fail(self, why: str, todo: str = "", kind: type[ServerError] = ServerError) -> ServerError:
+        return kind(why, str(self), todo or ADVICE[self.kind])
 
 
 def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: Mapping[str, str] = os.environ) -> Way:
@@ -161,4 +161,6 @@ def refused(way: Way, status: int, message: str = "") -> ServerError:
     }.get(status, (f"the server answers {status}", "see the log of the deployment ml-pipeline"))
     if "unknown field" in message:
         todo = f"the server is too old: {NEWER_KFP}"
-    return way.fail(why + (f": {message}" if message else ""), todo)
+    # a gateway that finds no server says so in other words, or in none
+    kind = NotThere if status == 404 and "not found" in message else ServerError
+    return way.fail(why + (f": {message}" if message else ""), todo, kind)

@@ -232,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _run(self, name: str) -> dict[str, Any]:
         if name not in self.state.runs:
-            raise Refused(404, "no such run")
+            raise Refused(404, f"Failed to get a run: ResourceNotFoundError: Run {name} not found.")
         if not self.state.story:
             return self.state.runs[name]
         state = self.state.story.pop(0) if len(self.state.story) > 1 else self.state.story[0]

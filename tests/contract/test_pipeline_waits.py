@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from contract.kfp_server import State, serving
 
-from pipelines.errors import ServerError
+from pipelines.errors import RunFailed, ServerError
 from pipelines.server import Server
 from pipelines.ways import Way, choose
 
@@ -63,7 +63,7 @@ def test_a_token_that_was_renewed_is_read_again(
     assert messages == []
 
 
-@pytest.mark.parametrize("status", [401, 500, 502, 503])
+@pytest.mark.parametrize("status", [401, 404, 500, 502, 503])  # 404: of a gateway that has no server
 def test_minutes_without_an_answer_are_borne_and_told(
     status: int, state: State, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +85,28 @@ def test_a_token_that_nobody_renews_ends_the_wait(
     state.token = "second"
     with pytest.raises(ServerError, match="does not know us"):
         server.wait("r", {}, lambda line: None)
+
+
+def test_a_run_that_is_deleted_ends_the_wait_at_once(
+    state: State, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers with a message of its own; a gateway's 404 is borne like any other silence."""
+    server = Server(way("in-cluster", host, tmp_path / "token"))
+    polls = 0
+
+    def sleep(_: float) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 3:
+            state.runs.clear()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    state.story = [RUNNING]
+    messages: list[str] = []
+    with pytest.raises(RunFailed, match="deleted"):
+        server.wait("r", {}, messages.append)
+    assert polls == 3
+    assert messages == []
 
 
 def test_a_pod_that_does_not_start_is_told_once(
