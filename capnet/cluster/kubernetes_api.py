@@ -195,6 +195,13 @@ class Kubernetes:
         return answer
 
 
+def whole(quantity: str) -> int:
+    """How many a quantity of Kubernetes is; it writes a thousand shares of a GPU as 1k."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    return int(parse_quantity(quantity))
+
+
 def refusal(method: str, path: str, host: str, status: int, message: str) -> ClusterError:
     """What a status of the API means for a request."""
     if status in (400, 422) or (status == 403 and any(words in message for words in REFUSALS)):

@@ -47,3 +47,12 @@ def test_who_sees_nothing_in_the_usual_namespace_is_asked_for_a_profile(doctor: 
     output, error = doctor.run()
     assert "if Kubeflow has profiles, name yours: --namespace" in output
     assert "you may not get" in str(error)
+
+
+def test_a_node_that_shares_its_gpu_a_thousand_times_is_counted(doctor: DoctorCommand) -> None:
+    """The API writes whole thousands with a suffix, as of any quantity (k8s.io/apimachinery, pkg/api/resource)."""
+    doctor.cluster.objects["/api/v1/nodes/b"]["status"]["allocatable"][names.ACCELERATOR] = "1k"
+    output, error = doctor.run("--accelerator-count", "1")
+    assert error is None
+    assert "1 of 2 nodes have nvidia.com/gpu" in output
+    assert "the most that one has is 1000" in str(doctor.run("--accelerator-count", "1001")[1])

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from capnet.cluster import names
-from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere, whole
 from capnet.cluster.names import NAMESPACE, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.admission import check_pods
@@ -239,7 +239,7 @@ def check_gpus(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     except NotAllowed:
         yield Finding("gpu", "not checked, because you may not see nodes")
         return
-    accelerators = [int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes]
+    accelerators = [whole(node["status"].get("allocatable", {}).get(resource, "0")) for node in nodes]
     fit = [node for node, has in zip(nodes, accelerators, strict=True) if has >= count and ready(node)]
     if not fit:
         most = max(accelerators, default=0)
