@@ -20,7 +20,7 @@ from capnet.cluster.names import NAMESPACE
 from pipelines.arguments import model_and_images
 from pipelines.errors import NotThere, RunFailed, ServerError
 from pipelines.run_tasks import bad_end, reasons, states, waiting
-from pipelines.ways import SECONDS, Way, check_server, refused
+from pipelines.ways import SECONDS, TRUST, UNTRUSTED, Way, authorities, check_server, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
 EVERY = 10.0  # seconds between two polls of a run
@@ -56,6 +56,8 @@ class Server:
                 host=way.host,
                 existing_token=None if renewed else way.token or None,
                 credentials=renewed,
+                proxy=way.proxy or None,
+                ssl_ca_cert=authorities() or None,
                 namespace=way.namespace or NAMESPACE,
             )
         _limit(self._client._run_api.api_client.rest_client, seconds)
@@ -233,6 +235,8 @@ class Server:
         except ApiException as error:
             raise refused(self.way, int(error.status or 0), _message(error.body)) from None
         except (HTTPError, OSError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):  # kfp.Client does not know the system's authorities
+                raise self.way.fail(UNTRUSTED, TRUST) from None
             why = f"the connection broke: {' '.join(str(error).split())[:300]}"
             if "timed out" in str(error):
                 why = "the server took too long to answer"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException, IncompleteRead, InvalidURL
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import (
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    ProxyHandler,
+    Request,
+    build_opener,
+    getproxies,
+    proxy_bypass,
+)
 
 from capnet.cluster.names import NEWER_KFP, kfp_is_new_enough, pod_namespace
 from capnet.errors import ConfigError
@@ -24,6 +34,8 @@ POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # projected for the aud
 SECONDS = 15.0  # longest wait for one answer
 CORRECT = f"correct --host: the address under which {HEALTH} answers"
 DOCUMENT = "docs/on-kubernetes.md, Three ways in"
+UNTRUSTED = "the server's certificate is not trusted"
+TRUST = "name the file with the certificate of its authority: SSL_CERT_FILE or REQUESTS_CA_BUNDLE"
 ADVICE = {
     "in-cluster": "run it in a pod whose service account may start runs, or name the server with --host",
     "port-forward": "start it: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
@@ -45,6 +57,15 @@ class Way:
     namespace: str = ""
     token: str = field(default="", repr=False)
     token_file: str = field(default="", compare=False)
+
+    @property
+    def proxy(self) -> str:
+        """The proxy that the environment names for the server, which kfp.Client does not look up; "" for none."""
+        address = urlsplit(self.host)
+        proxy = getproxies().get(address.scheme, "")
+        if not proxy or self.kind == "in-cluster" or proxy_bypass(address.netloc):
+            return ""
+        return proxy if "://" in proxy else f"http://{proxy}"
 
     def __str__(self) -> str:
         return f"way {self.kind}, {self.host}" + (f", namespace {self.namespace}" if self.namespace else "")
@@ -110,6 +131,12 @@ def _token(token_file: str, environment: Mapping[str, str]) -> str:
     return token
 
 
+def authorities() -> str:
+    """The file with certificates of authorities that the environment names, or Python's own; "" for none."""
+    named = Path(os.environ.get("REQUESTS_CA_BUNDLE", ""))
+    return str(named) if named.is_file() else ssl.get_default_verify_paths().cafile or ""
+
+
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         """A login page is no answer."""
@@ -120,8 +147,13 @@ def check_server(way: Way, seconds: float = SECONDS) -> None:
     """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why, also
     for a server that is too old, and for one with profiles where none is named.
     """
-    opener = build_opener(_NoRedirects, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
     try:
+        trusted = ssl.create_default_context(cafile=authorities() or None)
+    except OSError as error:
+        raise way.fail(f"the file of certificates cannot be read: {error}", TRUST) from None
+    try:
+        proxies = dict.fromkeys(("http", "https"), way.proxy) if way.proxy else {}
+        opener = build_opener(_NoRedirects, ProxyHandler(proxies), HTTPSHandler(context=trusted))
         request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
     except ValueError as error:
         raise way.fail(f"this is no address: {error}", CORRECT) from None
@@ -135,6 +167,8 @@ def check_server(way: Way, seconds: float = SECONDS) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
             raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise way.fail(f"{UNTRUSTED}: {reason.verify_message}", TRUST) from None
         raise way.fail(f"the server cannot be reached: {reason}") from None
     except (IncompleteRead, OSError) as error:
         raise way.fail(f"the connection broke: {error}", CORRECT) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import email
 import json
+import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -265,14 +267,18 @@ def page(content: dict[str, list[Any]], query: dict[str, str]) -> dict[str, Any]
 
 
 @contextmanager
-def serving(state: State) -> Iterator[str]:
-    """The address of a server with this state."""
+def serving(state: State, certificate: Path | None = None) -> Iterator[str]:
+    """The address of a server with this state, which speaks TLS where it has a certificate."""
     handler = type("Bound", (Handler,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
     finally:
         state.stop.set()
         server.shutdown()

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from mlflow.exceptions import MlflowException
+from self_signed import self_signed
 
 from capnet.config import Register
 from capnet.tracking.faults import StoreError, explain
@@ -56,18 +51,7 @@ def answering(status: int, content: bytes, certificate: Path | None = None) -> I
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A file with a certificate that signs itself, and its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
-    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = tmp_path / "certificate.pem"
-    path.write_bytes(signed.public_bytes(pem) + secret)
-    return path
+    return self_signed(tmp_path)
 
 
 def message(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
