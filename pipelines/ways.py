@@ -11,17 +11,9 @@ from http.client import HTTPException, IncompleteRead, InvalidURL
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    ProxyHandler,
-    Request,
-    build_opener,
-    getproxies,
-    proxy_bypass,
-)
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
+from capnet.cluster.kubernetes_api import usual_proxy
 from capnet.cluster.names import NEWER_KFP, kfp_is_new_enough, pod_namespace
 from capnet.errors import ConfigError
 from pipelines.errors import NotThere, ServerError
@@ -61,11 +53,7 @@ class Way:
     @property
     def proxy(self) -> str:
         """The proxy that the environment names for the server, which kfp.Client does not look up; "" for none."""
-        address = urlsplit(self.host)
-        proxy = getproxies().get(address.scheme, "")
-        if not proxy or self.kind == "in-cluster" or proxy_bypass(address.netloc):
-            return ""
-        return proxy if "://" in proxy else f"http://{proxy}"
+        return "" if self.kind == "in-cluster" else usual_proxy(self.host)
 
     def __str__(self) -> str:
         return f"way {self.kind}, {self.host}" + (f", namespace {self.namespace}" if self.namespace else "")

@@ -33,11 +33,12 @@ def test_a_proxy_of_the_environment_is_used_for_every_request(
 
 def test_a_server_that_needs_no_proxy_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
-    monkeypatch.setenv("no_proxy", "localhost,.svc.cluster.local")
+    monkeypatch.setenv("no_proxy", ".svc.cluster.local")
     assert Way("token", FAR).proxy == "http://proxy.invalid:3128"
     assert Way("in-cluster", "http://ml-pipeline.kubeflow:8888").proxy == ""
     assert Way("token", "http://ml-pipeline.kubeflow.svc.cluster.local:8888").proxy == ""
-    assert Way("port-forward", "http://localhost:8080").proxy == ""
+    for here in ("localhost", "127.0.0.1", "[::1]"):
+        assert Way("port-forward", f"http://{here}:8080").proxy == ""
     assert Way("token", "https://kubeflow.invalid").proxy == ""
 
 
