@@ -76,7 +76,8 @@ def train_on_nodes(
                     Follower(jobs, name, folder, spec).wait()
                     return take(folder, Path(outputs["model"]), spec.state_claim)
                 except Gone:
-                    if not running:
+                    # removed with its pods first, it keeps its name until they have ended
+                    if not running or not jobs.remove(name, OLD_SECONDS):
                         raise
                     running = False  # Kubernetes removed it together with the pod that had started it
                     log.warning(

@@ -143,7 +143,9 @@ def test_what_cannot_be_followed_is_replaced(task: Task, change: str) -> None:
     assert task.left == []
 
 
-def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(task: Task) -> None:
+@pytest.mark.parametrize("change", ["gone", "going"])
+def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(task: Task, change: str) -> None:
+    """In the foreground an object is there, with its name, until all that belongs to it is gone."""
     here = spec.TaskPod.from_environment()
     name = spec.job_name(here, 3)
     left = spec.train_job(name, here.state / "nodes" / name, spec.settings_of(NODES, PARAMS), here, 2)
@@ -151,7 +153,10 @@ def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(task: Task) 
 
     def play(job: dict[str, Any], poll: int) -> Any:
         if not task.cluster.made and poll == 2:
-            del task.cluster.objects[f"{JOBS}/{name}"]
+            if change == "going":
+                job["metadata"]["deletionTimestamp"] = "now"
+            else:
+                del task.cluster.objects[f"{JOBS}/{name}"]
         return good(job, poll) if task.cluster.made else steady(job, poll)
 
     task.cluster.play = play
