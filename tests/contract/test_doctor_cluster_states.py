@@ -29,6 +29,26 @@ def test_a_claim_that_is_being_deleted_is_no_claim_for_a_new_pod(doctor: DoctorC
         assert "ok     claim" not in output
 
 
+def test_where_a_claim_can_be_mounted_is_said(doctor: DoctorCommand) -> None:
+    """A disk of one zone, as drivers of clouds make it, and one of two nodes; the job of deploy/base ran on one."""
+    claim = doctor.cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)
+    claim["spec"]["volumeName"] = "pvc-1"
+    volume = doctor.cluster.objects.setdefault("/api/v1/persistentvolumes/pvc-1", {"spec": {}})
+    assert "run on nodes with" not in doctor.run()[0]
+    zone = {"key": "topology.gke.io/zone", "operator": "In", "values": ["europe-west4-a"]}
+    nodes = [{"key": "kubernetes.io/hostname", "operator": "In", "values": [name]} for name in ("n1", "n2")]
+    for terms, words in (
+        ([[zone]], "topology.gke.io/zone In europe-west4-a"),
+        ([[nodes[0]], [nodes[1]]], "kubernetes.io/hostname In n1 or kubernetes.io/hostname In n2"),
+    ):
+        selected = [{"matchExpressions": expressions} for expressions in terms]
+        volume["spec"] = {"nodeAffinity": {"required": {"nodeSelectorTerms": selected}}}
+        assert (
+            f"bound, 50Gi; ReadWriteOnce: pods that use it at the same time share a node; pods that use it run on"
+            f" nodes with {words}" in " ".join(doctor.run()[0].split())
+        )
+
+
 def test_in_another_namespace_no_overlay_for_kubeflow_is_named(doctor: DoctorCommand) -> None:
     for nodes in ("1", "2"):
         _, error = doctor.run("--namespace", "birds", "--nodes", nodes)

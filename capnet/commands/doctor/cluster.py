@@ -23,6 +23,7 @@ from capnet.commands.doctor.platform import (
     check_pull_secret,
     check_retries,
     store_secret,
+    volume_nodes,
 )
 from capnet.data.sources.root import kind_of
 from capnet.errors import Problem
@@ -191,6 +192,8 @@ def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         if "ReadWriteMany" not in modes:
             note = f"; {', '.join(modes)}: pods that use it at the same time share a node"
         if phase == "Bound":
+            if nodes := volume_nodes(api, claim):
+                note += f"; pods that use it run on nodes with {nodes}"
             yield Finding(about, f"bound, {claim['status'].get('capacity', {}).get('storage', 'size unknown')}{note}")
         elif phase == "Pending" and waits(api, claim):
             yield Finding(about, f"waits for its first pod, as its storage class asks{note}")

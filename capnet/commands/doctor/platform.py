@@ -4,7 +4,7 @@ opens the registry and KFP's own store, what answers names, which network plugin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -122,6 +122,24 @@ def store_secret(api: Kubernetes, needs: Needs) -> str:
     ]
     credentials = mapping(mapping(fitting[0] if fitting else provider.get("default")).get("credentials"))
     return "" if credentials.get("fromEnv") else str(mapping(credentials.get("secretRef")).get("secretName") or "")
+
+
+def volume_nodes(api: Kubernetes, claim: Mapping[str, Any]) -> str:
+    """Labels of the nodes that can mount a bound claim's volume: those of one zone, with a local disk a single one. ""
+    for any node, and where the volume cannot be seen.
+    """
+    try:
+        spec = api.get(f"/api/v1/persistentvolumes/{claim['spec'].get('volumeName')}")["spec"]
+    except ClusterError:
+        return ""
+    terms = mapping(mapping(spec.get("nodeAffinity")).get("required")).get("nodeSelectorTerms") or ()
+    return " or ".join(
+        ", ".join(
+            " ".join((one["key"], one["operator"], *(one.get("values") or ()))) for one in term["matchExpressions"]
+        )
+        for term in terms
+        if term.get("matchExpressions")
+    )
 
 
 def check_pull_secret(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
