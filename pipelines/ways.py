@@ -13,8 +13,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
-from capnet.cluster.kubernetes_api import usual_proxy
 from capnet.cluster.names import NEWER_KFP, kfp_is_new_enough, pod_namespace
+from capnet.cluster.proxies import usual_proxy
 from capnet.errors import ConfigError
 from pipelines.errors import NotThere, ServerError
 

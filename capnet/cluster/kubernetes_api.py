@@ -9,9 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from capnet.cluster.proxies import kubectl_proxy
 from capnet.errors import CapnetError
 
 SECONDS = 4.0  # longest wait for one answer
@@ -62,7 +61,7 @@ class Kubernetes:
         try:
             if files:
                 config.load_kube_config(config_file=os.pathsep.join(files), client_configuration=configuration)
-                configuration.proxy = proxy(os.pathsep.join(files), str(configuration.host)) or None
+                configuration.proxy = kubectl_proxy(os.pathsep.join(files), str(configuration.host)) or None
             elif inside:
                 config.load_incluster_config(client_configuration=configuration)
             else:
@@ -196,36 +195,6 @@ class Kubernetes:
         if kind == "object" and not isinstance(answer, dict):  # the page of a proxy
             raise stranger
         return answer
-
-
-def proxy(files: str, host: str) -> str:
-    """The proxy by which kubectl reaches a cluster, which the client does not look up; "" for none.
-
-    Args:
-        files: of kubectl's configuration, as in KUBECONFIG; `proxy-url` of the cluster comes before the environment.
-        host: address of the cluster.
-    """
-    from kubernetes.config.kube_config import KubeConfigMerger
-
-    settings = KubeConfigMerger(files).config
-    cluster = settings["contexts"].get_with_name(settings["current-context"])["context"]["cluster"]
-    named = settings["clusters"].get_with_name(cluster)["cluster"].safe_get("proxy-url")
-    return with_scheme(str(named)) if named else usual_proxy(host)
-
-
-def usual_proxy(address: str) -> str:
-    """The proxy that the environment names for an address; "" for none. This machine is reached without one, as by
-    kubectl.
-    """
-    parts = urlsplit(address)
-    found, name = getproxies().get(parts.scheme, ""), parts.hostname or ""
-    if not found or name in ("localhost", "::1") or name.startswith("127.") or proxy_bypass(parts.netloc):
-        return ""
-    return with_scheme(found)
-
-
-def with_scheme(proxy: str) -> str:
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def whole(quantity: str) -> int:

@@ -57,6 +57,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
         ),
         "pipelines": (
             "capnet.cluster.names",
+            "capnet.cluster.proxies",
             "capnet.commands.options",
             "capnet.config",
             "capnet.contracts",
