@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capnet.cluster.proxies import kubectl_proxy
+from capnet.cluster.proxies import usual_proxy, with_scheme
 from capnet.errors import CapnetError
 
 SECONDS = 4.0  # longest wait for one answer
@@ -61,7 +61,7 @@ class Kubernetes:
         try:
             if files:
                 config.load_kube_config(config_file=os.pathsep.join(files), client_configuration=configuration)
-                configuration.proxy = kubectl_proxy(os.pathsep.join(files), str(configuration.host)) or None
+                configuration.proxy = proxy(os.pathsep.join(files), str(configuration.host)) or None
             elif inside:
                 config.load_incluster_config(client_configuration=configuration)
             else:
@@ -195,6 +195,21 @@ class Kubernetes:
         if kind == "object" and not isinstance(answer, dict):  # the page of a proxy
             raise stranger
         return answer
+
+
+def proxy(files: str, host: str) -> str:
+    """The proxy by which kubectl reaches a cluster, which the client does not look up; "" for none.
+
+    Args:
+        files: of kubectl's configuration, as in KUBECONFIG; `proxy-url` of the cluster comes before the environment.
+        host: address of the cluster.
+    """
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    settings = KubeConfigMerger(files).config
+    cluster = settings["contexts"].get_with_name(settings["current-context"])["context"]["cluster"]
+    named = settings["clusters"].get_with_name(cluster)["cluster"].safe_get("proxy-url")
+    return with_scheme(str(named)) if named else usual_proxy(host)
 
 
 def whole(quantity: str) -> int:
