@@ -16,6 +16,7 @@ from capnet.evaluation.calibration import (
     Calibration,
     brier,
     calibrate,
+    cross_calibrate,
     cross_entropy,
     fit_calibration,
     logits,
@@ -162,3 +163,18 @@ def test_loss_and_slope_come_from_one_exponential() -> None:
     entropy, wrong = cross_entropy(margin)
     np.testing.assert_allclose(entropy, np.logaddexp(0.0, -margin), rtol=1e-14)
     np.testing.assert_allclose(wrong, expit(-margin), rtol=1e-14)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_image_and_no_group_decides_its_own_probabilities(grouped: bool) -> None:
+    labels, scores = _simulated(60, np.array([0.5, -0.5]), 0.5)
+    groups = np.arange(60) // 3 * 7 if grouped else None
+    known = np.ones_like(labels)
+    calibration = fit_calibration(labels, known, scores, 1.0)
+    before = cross_calibrate(calibration, labels, known, scores, 1.0, groups)
+    for image in (0, 17, 40):
+        own = groups == groups[image] if groups is not None else np.arange(60) == image
+        others = np.where(own[:, None], ~labels, labels)
+        after = cross_calibrate(calibration, others, known, scores, 1.0, groups)
+        np.testing.assert_array_equal(after[own], before[own])
+        assert (after != before).any(axis=1).mean() > 0.5, "but those of most others"
