@@ -16,7 +16,7 @@ from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
 from capnet.promotion.decisions import other_objectives, worse_decisions
 from capnet.promotion.falls import largest_falls
-from capnet.promotion.groups import common_groups, fewer_units, regrouped
+from capnet.promotion.groups import common_groups, fewer_units, regrouped, split_up
 from capnet.promotion.non_inferiority import minimum, non_inferiority
 from capnet.promotion.policy import Policy
 from capnet.promotion.scores import GateScores
@@ -37,7 +37,8 @@ def gate_verdict(
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
     and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
     own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are compared by the
-    classes that both know; the order of classes does not count.
+    classes that both know; the order of classes does not count. A person decides where the candidate takes groups of
+    the champion apart, because nothing would hold them together for the version after it.
 
     Args:
         candidate: what may become champion.
@@ -55,7 +56,9 @@ def gate_verdict(
     tested, notes = _tested(regrouped_candidate)
     alone = _alone(tested, notes, policy)
     compare = _compare if regrouped_champion.names == tested.names else _compare_shared
-    return compare(alone, tested, regrouped_champion, champion, policy, rescore)
+    verdict = compare(alone, tested, regrouped_champion, champion, policy, rescore)
+    apart = split_up([candidate.test, candidate.seen], [champion.test, champion.seen], policy)
+    return replace(verdict, notes=(*verdict.notes, *apart), doubtful=verdict.doubtful or bool(apart))
 
 
 def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from capnet.contracts import unit_codes
+from capnet.errors import counted
 from capnet.promotion.non_inferiority import coverage
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, Rule
@@ -59,3 +60,30 @@ def fewer_units(compared: pd.DataFrame, tested: pd.DataFrame, policy: Policy) ->
     what = "groups that the champion's test pictures were in"
     rules = coverage(f"{COVERAGE} of groups", len(now), len(before), what, policy)
     return [rule for rule in rules if rule.outcome != "pass"]
+
+
+def split_up(now: Sequence[pd.DataFrame], before: Sequence[pd.DataFrame], policy: Policy) -> list[str]:
+    """Does a candidate take groups of the champion apart? Its own verdict is made as if it had not, but once it is the
+    champion, later versions are measured with what its tables say.
+
+    Args:
+        now: the candidate's tables, with its own groups (columns sha256, group).
+        before: those of the champion, with its own groups.
+        policy: its coverage is the least share of groups that must stay together.
+
+    Returns:
+        A doubt in words where fewer do, none otherwise.
+    """
+    ours = pd.concat([table[["sha256", "group"]] for table in now]).drop_duplicates("sha256")
+    own = regrouped(ours, common_groups(now))
+    part = dict(zip(own["sha256"], unit_codes(own["group"].tolist()), strict=True))
+    rows = pd.concat([table[["sha256", "group"]] for table in before])
+    rows = rows[(rows["group"] != "") & rows["sha256"].isin(part.keys())]
+    parts = rows["sha256"].map(part).groupby(rows["group"]).nunique()
+    apart = int((parts > 1).sum())
+    if not apart or 1 - apart / len(parts) >= policy.coverage:
+        return []
+    return [
+        f"{apart} of {counted(len(parts), 'group')} of the champion are taken apart: once this version is the champion,"
+        " what they hold counts as independent"
+    ]

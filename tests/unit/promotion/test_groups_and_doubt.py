@@ -86,6 +86,36 @@ def test_a_candidate_that_dissolves_groups_is_measured_as_if_it_had_not() -> Non
     assert widths[0] > 1.5 * widths[1], "which is what dissolving them would have given"
 
 
+def test_a_candidate_that_dissolves_groups_needs_a_person_or_the_next_one_is_measured_without_them() -> None:
+    world = Bursts(0, 600, 20, (2.5, 2.5))
+    champion, alone = world.scores(world.theirs), [""] * 600
+    assert gate_verdict(champion, champion, POLICY).colour == "green"
+    same = gate_verdict(world.scores(world.theirs, alone), champion, POLICY)
+    assert (same.colour, same.needs_reason) == ("inconclusive", False)
+    assert same.notes == (
+        "30 of 30 groups of the champion are taken apart: once this version is the champion, what they hold counts as"
+        " independent",
+    )
+    for names in ([f"other {n}" for n in world.burst], [f"g{n // 3}" for n in world.burst]):  # renamed, merged
+        assert "taken apart" not in str(gate_verdict(world.scores(world.theirs, names), champion, POLICY).notes)
+    some = [f"g{n}" if n != 7 else "" for n in world.burst]
+    assert "1 of 30 groups" in str(gate_verdict(world.scores(world.theirs, some), champion, POLICY).notes)
+    assert gate_verdict(world.scores(world.theirs, some), champion, Policy(draws=200, coverage=0.9)).colour == "green"
+
+
+@pytest.mark.parametrize("trained", [10, 599])
+def test_groups_that_training_pictures_hold_together_are_not_taken_apart_either(trained: int) -> None:
+    world = Bursts(0, 600, 20, (2.5, 2.5))
+    rows = pd.DataFrame({"sha256": [f"train {n}" for n in range(600)], "group": [f"t{n}" for n in world.burst]})
+    champion = world.scores(world.theirs, seen=rows)
+    assert gate_verdict(world.scores(world.theirs, seen=rows), champion, POLICY).colour == "green"
+    fewer = rows.assign(group=["" if n < trained else group for n, group in enumerate(rows["group"])])
+    verdict = gate_verdict(world.scores(world.theirs, seen=fewer), champion, POLICY)
+    assert verdict.colour == "inconclusive"
+    gone = rows[trained:]  # pictures that the candidate does not have are no groups that it takes apart
+    assert gate_verdict(world.scores(world.theirs, seen=gone), champion, POLICY).colour == "green"
+
+
 def test_pictures_of_a_group_that_it_was_trained_on_are_no_test_whatever_it_calls_them() -> None:
     world = Bursts(1, 600, 20, (2.5, 2.5))
     champion = world.scores(world.theirs)
