@@ -88,13 +88,17 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, Proble
     rows, numbers = annotations.rows, {name: c for c, name in enumerate(annotations.classes.names)}
     position = {name: row for row, name in enumerate(rows["path"])} if corrections else {}
     of_row: dict[int, dict[int, str]] = {}
-    composed = {unicodedata.normalize("NFC", name) for name in position if not name.isascii()}
+    composed, composed_classes = (
+        {unicodedata.normalize("NFC", name) for name in names if not name.isascii()} for names in (position, numbers)
+    )
     for key, label in corrections.items():
         image, name = key
         if image not in position or name not in numbers:
             what, todo = f"class {name!r}", "correct the name, or remove the row"
             if image in position:
                 todo += " (a new class is listed in the annotations first: for a table of your own in classes.csv)"
+                if unicodedata.normalize("NFC", name) in composed_classes:
+                    todo = "write its accents in the Unicode form of the annotations: copy the name from there"
             else:
                 what = f"image {image!r}"
                 todo += " (an image without any annotation: capnet label)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -265,6 +266,9 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
         return _alone(settings)
     if token.casefold() in NOTHING:
         return f"leave the cell empty where no class is there, or add it to {listed_in} if it is one"
+    composed = unicodedata.normalize("NFC", token)
+    if composed in (unicodedata.normalize("NFC", name) for name in names if not name.isascii()):
+        return f"write its accents in the Unicode form of {listed_in}: copy the name from there"
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.65)
     separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")

@@ -86,6 +86,13 @@ def test_a_path_in_another_unicode_form_is_named_so(tmp_path: Path) -> None:
     assert "write its accents in the Unicode form of the annotations" in problem
 
 
+def test_a_class_in_another_unicode_form_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,labels\na.jpg,B\u00e4r\n")
+    annotations = reader.read(DataFolder(tmp_path), Ingest())
+    _, (problem,) = corrected(annotations, tmp_path, "path,class,label\na.jpg,Ba\u0308r,no\n")
+    assert "write its accents in the Unicode form of the annotations: copy the name from there" in problem
+
+
 def test_a_link_that_leads_nowhere_is_no_missing_table(annotations: Annotations, tmp_path: Path) -> None:
     """As those that DVC makes into a cache that was emptied."""
     (tmp_path / "corrections.csv").symlink_to("nowhere")

@@ -18,6 +18,12 @@ def test_a_label_that_says_that_nothing_is_there_is_no_class_to_add(tmp_path: Pa
     assert problem.todo == "leave the cell empty where no class is there, or add it to classes.csv if it is one"
 
 
+def test_a_label_in_another_unicode_form_is_no_other_class(tmp_path: Path) -> None:
+    table = "path,labels\na.jpg,cha\u0302t\nb.jpg,hat\n"
+    (problem,) = problems_of(write(tmp_path, table, "name\nhat\nch\u00e2t\n"))
+    assert problem.todo == "write its accents in the Unicode form of classes.csv: copy the name from there"
+
+
 LISTS = [
     "['dog', 'cat']",
     "['dog']",
