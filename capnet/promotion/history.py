@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PREFIX = "promotion."
 GATED = ("promoted", "forced", "rolled back")  # kinds of events that went through the gate
+ACCEPTED = ("green", "inconclusive")  # verdicts with which readers take a version that was set elsewhere
 LONGEST = 1500  # characters of a reason or of the failed rules: the value of such a tag may have 5,000
 
 
@@ -49,6 +50,11 @@ class Event:
     def counts(self) -> bool:
         """True where the alias was moved and stayed there until the next event."""
         return bool(self.done) and not self.overtaken
+
+    @property
+    def accepted(self) -> bool:
+        """True where the move counts and readers took the version then, whatever its tags say by now."""
+        return self.counts and (self.kind in GATED or self.verdict in ACCEPTED)
 
     def lines(self) -> list[str]:
         """The event in words: when, which versions, the verdict and by whom; then its details, one a line."""
@@ -202,6 +208,14 @@ def champions(events: Sequence[Event]) -> list[str]:
     return list(dict.fromkeys(event.after for event in reversed(events) if event.counts))
 
 
+def passed_policy(events: Sequence[Event], version: str) -> str:
+    """The policy, in words, by which a version was last accepted as champion; "" where the history does not say. A
+    rollback asks for nothing.
+    """
+    by = [event.policy for event in events if event.accepted and event.after == version and event.kind != "rolled back"]
+    return by[-1] if by else ""
+
+
 def accepted_rivals(events: Sequence[Event], version: str) -> list[str]:
     """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest
     first; empty: anyone.
@@ -220,7 +234,7 @@ def accepted_rivals(events: Sequence[Event], version: str) -> list[str]:
         if not event.after:
             continue
         earlier.append(event.after)
-        if event.kind in GATED or event.verdict in ("green", "inconclusive"):
+        if event.accepted:
             return earlier
     return [*earlier, ""] if earlier else []
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-PROMOTED = ("promoted", "forced")  # kinds of events with a verdict of their own
 MakeRescore = Callable[["ModelVersion"], Rescore | None]
 
 
@@ -88,7 +87,8 @@ def verdict_on(
         verdict = replace(verdict, notes=notes, asks=(why,), doubtful=True)
     else:
         verdict = gate_verdict(candidate, theirs, policy, rescore)
-    return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
+    passed = history.passed_policy(history.events(client, champion.name), str(champion.version))
+    return replace(verdict, rules=(*loosened(policy, champion.tags, passed), *verdict.rules))
 
 
 def measure(
@@ -113,11 +113,11 @@ def measure(
 
 
 def _other_policy(client: MlflowClient, version: ModelVersion, policy: Policy) -> list[str]:
-    """Why a reason is needed where ``version`` was promoted last and lost its alias, and ``policy`` is not the one that
+    """Why a reason is needed where ``version`` was accepted last and lost its alias, and ``policy`` is not the one that
     it passed then: later versions are compared with the policy of the champion.
     """
-    promoted = [event for event in history.events(client, version.name) if event.counts and event.kind in PROMOTED]
-    if not promoted or promoted[-1].after != str(version.version):
+    accepted = [event for event in history.events(client, version.name) if event.accepted]
+    if not accepted or accepted[-1].after != str(version.version):
         return []
-    passed = promoted[-1].policy
+    passed = history.passed_policy(accepted, str(version.version))
     return [] if passed in ("", policy_in_words(policy)) else [f"as champion it passed another policy: {passed}"]

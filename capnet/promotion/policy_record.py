@@ -45,7 +45,7 @@ def policy_in_tags(tags: Mapping[str, str]) -> Policy | None:
         return None
 
 
-def loosened(policy: Policy, champion: Mapping[str, str]) -> list[Rule]:
+def loosened(policy: Policy, champion: Mapping[str, str], passed: str = "") -> list[Rule]:
     """One rule that fails where ``policy`` asks for less than the one that the champion passed; else none.
 
     Fewer draws are less. So is another seed: whoever may try seeds until one passes chooses the outcome of what is
@@ -54,8 +54,14 @@ def loosened(policy: Policy, champion: Mapping[str, str]) -> list[Rule]:
     Args:
         policy: what the candidate is asked for.
         champion: tags of the champion. Where they name no policy, it was the usual one.
+        passed: the policy of the champion as the history has it; "" where it has none. Its tags have that of the last
+            request, which may have been refused.
     """
     known = policy_in_tags(champion)
+    if known is not None and passed:
+        known = next((item for item in (known, policy, Policy()) if policy_in_words(item) == passed), None)
+        if known is None:
+            return [_failed(f"it is not the one that the champion passed: {passed}")]
     before = known or Policy()
     pairs = {
         "minimum.mAP": (before.minimum.mAP, policy.minimum.mAP),
@@ -69,7 +75,9 @@ def loosened(policy: Policy, champion: Mapping[str, str]) -> list[Rule]:
     less = [f"{name} {abs(now):g} instead of {abs(then):g}" for name, (then, now) in pairs.items() if now < then]
     if known is not None and policy.seed != before.seed:
         less.append(f"seed {policy.seed} instead of {before.seed}")
-    if not less:
-        return []
-    nothing, note = float("nan"), f"it asks for less than the one that the champion passed: {', '.join(less)}"
-    return [Rule(POLICY_RULE, "fail", nothing, nothing, nothing, *NO_INTERVAL, 0.0, note)]
+    return [_failed(f"it asks for less than the one that the champion passed: {', '.join(less)}")] if less else []
+
+
+def _failed(note: str) -> Rule:
+    nothing = float("nan")
+    return Rule(POLICY_RULE, "fail", nothing, nothing, nothing, *NO_INTERVAL, 0.0, note)

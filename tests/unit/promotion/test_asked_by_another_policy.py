@@ -1,0 +1,49 @@
+"""A request by another policy is refused, and what it leaves among the tags of a former champion helps nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+from unit.promotion.promoting import champion_scores, submit
+from unit.promotion.worse_tables import BAD, worse
+
+from capnet.errors import GateError
+from capnet.promotion import promote as promotion
+from capnet.promotion.policy import MayFall, Policy
+
+POLICY = Policy(draws=200)
+LAX = Policy(draws=200, coverage=0.0, may_fall=MayFall(mAP=1.0, tail=1.0, critical=1.0))
+
+
+def promote(client: MlflowClient, number: str, policy: Policy = POLICY) -> Any:
+    return promotion.promote(client, client.get_model_version("capnet", number), policy, lambda verdict: True)
+
+
+def submit_bad(client: MlflowClient, folder: Path) -> str:
+    scores = worse(champion_scores(client))
+    scores = type(scores)({**scores.classes, "content_hash": BAD}, scores.test, scores.seen)
+    return submit(client, scores, folder)
+
+
+def test_the_policy_of_a_champion_is_the_one_that_it_passed(client: MlflowClient, tmp_path: Path) -> None:
+    promote(client, "1")
+    bad = submit_bad(client, tmp_path / "gate")
+    client.delete_registered_model_alias("capnet", "champion")  # a click
+    with pytest.raises(GateError, match="as champion it passed another policy"):
+        promote(client, "1", LAX)
+    with pytest.raises(GateError, match=r"it is not the one that the champion passed: policy .* tail by 3"):
+        promote(client, bad, LAX)
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, bad)
+    assert promote(client, "3").now == "3", "by the same policy nothing is in the way"
+
+
+def test_a_champion_that_was_only_clicked_has_a_policy_too(client: MlflowClient) -> None:
+    client.set_registered_model_alias("capnet", "champion", "1")  # green from registration
+    promotion.audit(client, "capnet")
+    client.delete_registered_model_alias("capnet", "champion")
+    with pytest.raises(GateError, match="as champion it passed another policy"):
+        promote(client, "1", LAX)
