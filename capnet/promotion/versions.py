@@ -35,6 +35,8 @@ def version_to_beat(client: MlflowClient, name: str, number: str) -> ModelVersio
 
     An earlier one is used where there is no champion, where the version is the champion itself, and where readers
     refuse the champion. So nobody gets past the gate by setting the alias on a bad model first, or by taking it away.
+    An earlier one counts where it was accepted when it became champion: a request that was refused since then is no
+    way to another rival.
 
     Args:
         client, name: the registry, and the registered model.
@@ -45,9 +47,10 @@ def version_to_beat(client: MlflowClient, name: str, number: str) -> ModelVersio
         champion have been deleted.
     """
     known, latest = history.events(client, name), None
-    for rival in dict.fromkeys([current_number(client, name), *history.champions(known)]):
+    earlier = [(event.after, event.accepted) for event in reversed(known) if event.counts]
+    for rival, is_accepted in dict.fromkeys([(current_number(client, name), False), *earlier]):
         version = version_or_none(client, name, rival) if rival not in ("", number) else None
-        if version is not None and not refusal(name, rival, version.tags, known):
+        if version is not None and (is_accepted or not refusal(name, rival, version.tags, known)):
             return version
         latest = latest or version
     return latest

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
-from unit.promotion.promoting import champion_scores, submit
+from unit.promotion.promoting import champion_scores, click, submit
 from unit.promotion.worse_tables import BAD, worse
 
 from capnet.errors import GateError
 from capnet.promotion import promote as promotion
 from capnet.promotion.policy import MayFall, Policy
+from capnet.promotion.versions import version_to_beat
 
 POLICY = Policy(draws=200)
 LAX = Policy(draws=200, coverage=0.0, may_fall=MayFall(mAP=1.0, tail=1.0, critical=1.0))
@@ -26,6 +27,11 @@ def submit_bad(client: MlflowClient, folder: Path) -> str:
     scores = worse(champion_scores(client))
     scores = type(scores)({**scores.classes, "content_hash": BAD}, scores.test, scores.seen)
     return submit(client, scores, folder)
+
+
+def rival_of(client: MlflowClient, number: str) -> str:
+    version = version_to_beat(client, "capnet", number)
+    return str(version.version) if version else ""
 
 
 def test_the_policy_of_a_champion_is_the_one_that_it_passed(client: MlflowClient, tmp_path: Path) -> None:
@@ -47,3 +53,24 @@ def test_a_champion_that_was_only_clicked_has_a_policy_too(client: MlflowClient)
     client.delete_registered_model_alias("capnet", "champion")
     with pytest.raises(GateError, match="as champion it passed another policy"):
         promote(client, "1", LAX)
+
+
+@pytest.mark.parametrize("gap", ["no alias", "on a bad model"])
+def test_a_refused_request_does_not_make_an_older_champion_the_rival(
+    client: MlflowClient, gap: str, tmp_path: Path
+) -> None:
+    promote(client, "1")
+    promote(client, "3")
+    bad = submit_bad(client, tmp_path / "gate")
+    if gap == "no alias":
+        client.delete_registered_model_alias("capnet", "champion")
+    else:
+        click(client, bad)
+    with pytest.raises(GateError, match="fail: policy"):
+        promote(client, "3", LAX)
+    assert rival_of(client, "2") == "3", "it was champion last, whatever was asked since"
+    with pytest.raises(GateError, match="fail: policy"):
+        promote(client, "1", LAX)
+    assert rival_of(client, "2") == "3"
+    assert rival_of(client, "3") == "1", "not the bad one"
+    assert promote(client, "3").now == "3"
