@@ -9,10 +9,7 @@ STAMP := $(VENV)/.installed
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 UNIT_TESTS := $(filter-out %/__pycache__/,$(wildcard tests/unit/*/)) $(wildcard tests/unit/test_*.py)
 LONG_UNIT_TESTS := tests/unit/steps/ tests/unit/training/ tests/unit/serving/
-# to fork takes longer from a process that has grown, so tests that fork for every case come before those that train
-FORKING_TESTS := tests/faults tests/unit/data/
-LOCAL_TESTS := tests/e2e $(FORKING_TESTS) $(LONG_UNIT_TESTS) tests/contract
-LOCAL_TESTS += $(filter-out $(FORKING_TESTS) $(LONG_UNIT_TESTS),$(UNIT_TESTS))
+LOCAL_TESTS := tests/e2e $(LONG_UNIT_TESTS) tests/contract tests/faults $(filter-out $(LONG_UNIT_TESTS),$(UNIT_TESTS))
 LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first
