@@ -1,4 +1,4 @@
-"""Which proxy leads to a server: the clients of Kubernetes and of Kubeflow Pipelines do not look it up."""
+"""The proxy of a server as the environment names it: the clients of Kubernetes and Kubeflow Pipelines look none up."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_towers_are_normalised_and_centred_as_the_entry_says(name, loaded):
 
 @pytest.mark.slow
 def test_backbones_with_other_weights_have_other_hashes(loaded):
-    """Stored features, graphs and registered models are told apart by them."""
+    """Stored features, graphs and registered models are identified by them."""
     hashes = [loaded(name).weight_hash for name in OWN]
     assert len(set(hashes)) == len(hashes)
     assert all(re.fullmatch("[0-9a-f]{64}", weight_hash) for weight_hash in hashes)
