@@ -21,6 +21,7 @@ from capnet.promotion.non_inferiority import minimum, non_inferiority
 from capnet.promotion.policy import Policy
 from capnet.promotion.scores import GateScores
 from capnet.promotion.shared_classes import Rescore, class_changes, rescored_classes, restricted_to
+from capnet.promotion.tails import moved_classes
 from capnet.promotion.verdict import COVERAGE, CRITICAL, MINIMUM, NO_CLASSES, OTHER_CLASSES, Rule, Verdict
 
 NO_CHAMPION = "there is no champion to compare with"
@@ -38,7 +39,8 @@ def gate_verdict(
     and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
     own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are compared by the
     classes that both know; the order of classes does not count. A person decides where the candidate takes groups of
-    the champion apart, because nothing would hold them together for the version after it.
+    the champion apart or moves classes into the tail or out of it, because that is what the version after it is
+    measured with.
 
     Args:
         candidate: what may become champion.
@@ -57,8 +59,9 @@ def gate_verdict(
     alone = _alone(tested, notes, policy)
     compare = _compare if regrouped_champion.names == tested.names else _compare_shared
     verdict = compare(alone, tested, regrouped_champion, champion, policy, rescore)
-    apart = split_up([candidate.test, candidate.seen], [champion.test, champion.seen], policy)
-    return replace(verdict, notes=(*verdict.notes, *apart), doubtful=verdict.doubtful or bool(apart))
+    doubts = split_up([candidate.test, candidate.seen], [champion.test, champion.seen], policy)
+    doubts += moved_classes(candidate, champion, policy)
+    return replace(verdict, notes=(*verdict.notes, *doubts), doubtful=verdict.doubtful or bool(doubts))
 
 
 def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:

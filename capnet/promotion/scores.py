@@ -86,6 +86,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
         {
             "name": item.name,
             "bucket": item.bucket,
+            "train_count": item.train_count,
             "critical": item.critical,
             "threshold": float(cut["threshold"]),
             "objective": str(cut.get("objective", chosen.get("objective", "f1"))) if is_chosen else NOT_CHOSEN,
@@ -118,6 +119,8 @@ def read_gate(folder: Path) -> GateScores:
             kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
             if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
                 raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
+            if any(type(item.get("train_count", 0)) is not int for item in content["classes"]):
+                raise ValueError("train_count of a class is no whole number")
             gate_thresholds(content["classes"])
         known_labels(test, len(names))
         if {len(row) for row in test["scores"]} - {len(names)}:

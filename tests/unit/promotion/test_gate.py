@@ -191,6 +191,10 @@ def test_rows_that_no_registration_writes_are_refused(
             ]
             for objective in ("recall>=abc", "precision>=nan", "recall>=", "")
         ),
+        *(
+            [{"name": f"{n}", "bucket": "head", "critical": False, "train_count": count} for n in range(4)]
+            for count in ("3", 2.5, True, None)
+        ),
     ],
 )
 def test_a_list_of_classes_that_no_registration_writes_is_refused(
