@@ -109,6 +109,7 @@ def sets(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
                 "backbone.name=lit-efflite0-minilm",
                 "backbone.pretrained=wheels",
                 "backbone.centre=true",
+                "backbone.stages=true",  # one set of features for all; only the class head of own takes those of stages
                 "runtime.threads=1",
                 "train.views=1",
             ]
