@@ -255,8 +255,8 @@ def _container(address: str, deployment: Deployment) -> dict[str, Any]:
         "args": [f"--model={MODELS}", "--host=0.0.0.0", f"--port={PORT}"],
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
+        # no startupProbe: Knative Serving takes one from 1.15 on; without a livenessProbe no slow start needs one
         "readinessProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 3},
-        "startupProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 60},
         "resources": resources,
         "securityContext": {
             "runAsNonRoot": True,

@@ -6,6 +6,11 @@ validateExactlyOneImplementation), predictor_custom.go (validateCustomProtocol),
 defaults that are filled in before: inference_service_defaults.go (setResourceRequirementDefaults) with the values of
 config/configmap/inferenceservice.yaml; and the label that the Standard mode adds, pkg/constants/constants.go
 (GetRawServiceLabel).
+
+Where KServe makes a Service of Knative, Knative's webhook refuses fields as well. The rules are those of
+knative/serving v1.13.1, which kserve/kserve v0.13.0 and v0.14.0 install (hack/quick_install.sh):
+pkg/apis/serving/fieldmask.go (ContainerMask, ProbeMask, SecurityContextMask, CapabilitiesMask). v1.15.0 is the first
+that takes a startupProbe.
 """
 
 from __future__ import annotations
@@ -25,10 +30,36 @@ FORMATS = (
 )
 RESOURCES = {"cpu": "1", "memory": "2Gi"}  # of config/configmap/inferenceservice.yaml, for requests and limits
 AUTOSCALERS = ("hpa", "keda", "external", "none")  # constants.go: AutoscalerAllowedClassList
+# fieldmask.go
+KNATIVE = {
+    *("name", "args", "command", "env", "workingDir", "envFrom", "image", "imagePullPolicy", "livenessProbe", "ports"),
+    *("readinessProbe", "resources", "securityContext", "terminationMessagePath", "terminationMessagePolicy"),
+    "volumeMounts",
+}
+KNATIVE_PROBE = {
+    *("httpGet", "tcpSocket", "exec", "grpc", "initialDelaySeconds", "timeoutSeconds", "periodSeconds"),
+    *("successThreshold", "failureThreshold"),
+}
+KNATIVE_SECURITY = {
+    *("capabilities", "readOnlyRootFilesystem", "runAsUser", "runAsGroup", "runAsNonRoot"),
+    *("allowPrivilegeEscalation", "seccompProfile"),
+}
 
 
 def problems(item: dict[str, Any]) -> list[str]:
     return list(_problems(defaulted(item)))
+
+
+def knative_problems(item: dict[str, Any]) -> list[str]:
+    """Fields of its containers that Knative Serving refuses."""
+    found: set[str] = set()
+    for container in item["spec"]["predictor"]["containers"]:
+        found |= container.keys() - KNATIVE
+        for probe in ("readinessProbe", "livenessProbe"):
+            found |= container.get(probe, {}).keys() - KNATIVE_PROBE
+        security = container.get("securityContext", {})
+        found |= (security.keys() - KNATIVE_SECURITY) | (security.get("capabilities", {}).keys() - {"drop"})
+    return [f"must not set the field(s): {name}" for name in sorted(found)]
 
 
 def defaulted(item: dict[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,15 @@ def test_objects_of_deploy_are_taken(repository: Path) -> None:
     assert seen >= {"Job", "Deployment", "Pod", "PersistentVolumeClaim", "RoleBinding", "NetworkPolicy", "Role"}
     example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
     assert kserve_rules.problems(example) == []
+    assert kserve_rules.knative_problems(example) == []
     assert list(pod_security_rules.restricted({"spec": example["spec"]["predictor"]})) == []
+    (container,) = example["spec"]["predictor"]["containers"]
+    container["startupProbe"] = container["lifecycle"] = {}
+    container["readinessProbe"]["terminationGracePeriodSeconds"] = 1
+    container["securityContext"]["privileged"] = False
+    container["securityContext"]["capabilities"]["add"] = ["CHOWN"]
+    words = ("add", "lifecycle", "privileged", "startupProbe", "terminationGracePeriodSeconds")
+    assert kserve_rules.knative_problems(example) == [f"must not set the field(s): {word}" for word in words]
 
 
 def test_the_table_of_resources_is_what_the_pipelines_ask_for() -> None:

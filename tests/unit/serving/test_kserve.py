@@ -116,7 +116,7 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     )
     limits = {"cpu": "3", "memory": "4Gi", "nvidia.com/gpu": "1"}
     assert more["spec"]["predictor"]["containers"][0]["resources"]["limits"] == limits
-    assert kserve_rules.problems(more) == []
+    assert kserve_rules.problems(more) == kserve_rules.knative_problems(more) == []
     assert (more["metadata"]["namespace"], more["metadata"]["name"], more["spec"]["predictor"]["minReplicas"]) == (
         "wildlife",
         "traps",
