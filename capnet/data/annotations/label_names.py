@@ -6,7 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
@@ -249,6 +249,14 @@ def misspelt(labels: LabelLists, names: list[str], settings: Ingest) -> list[str
     ]
 
 
+def accents_advice(name: str, names: Iterable[str], listed_in: str) -> str:
+    """What to do where one of ``names`` differs from ``name`` in nothing but its Unicode form; "" where none does."""
+    composed = unicodedata.normalize("NFC", name)
+    if composed not in (unicodedata.normalize("NFC", other) for other in names if not other.isascii()):
+        return ""
+    return f"write its accents in the Unicode form of {listed_in}: copy the name from there"
+
+
 def _alone(settings: Ingest) -> str:
     return f"write the names alone, with {settings.separator!r} between them"
 
@@ -266,9 +274,8 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
         return _alone(settings)
     if token.casefold() in NOTHING:
         return f"leave the cell empty where no class is there, or add it to {listed_in} if it is one"
-    composed = unicodedata.normalize("NFC", token)
-    if composed in (unicodedata.normalize("NFC", name) for name in names if not name.isascii()):
-        return f"write its accents in the Unicode form of {listed_in}: copy the name from there"
+    if advice := accents_advice(token, names, listed_in):
+        return advice
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.65)
     separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")

@@ -14,13 +14,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.class_list import read_classes_csv
-from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of, misspelt
+from capnet.data.annotations.label_names import EMPTY_CELLS, accents_advice, classes_of, codes_of, misspelt
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.plain_files import EXPORTS
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
@@ -87,7 +88,8 @@ def read_table(
     names = list(dict.fromkeys(listed.names)) if listed else []  # one that stands twice is a problem already
     table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",), name)
     wide = "labels" not in table.header
-    missing = _missing_labels(table, listed, settings) if table.header and wide else []
+    listed_in = listed_in or settings.classes
+    missing = _missing_labels(table, listed, listed_in) if table.header and wide else []
     if not table.header or table.problems or missing or (listed is not None and not len(listed)):
         raise DataError(problems=[*table.problems, *missing, *problems])
     if wide:
@@ -110,7 +112,7 @@ def read_table(
         what = f"labels are numbers, which count rows of {settings.classes}, and its column {numbers!r} has others"
         todo = f"sort {settings.classes} by it, from 0 and without gaps, or write names in column labels"
         problems.append(Problem(what, str(path), todo))
-    codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings, listed_in or settings.classes)
+    codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings, listed_in)
     if listed is None:
         warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)
     warnings += cells.warnings()
@@ -279,15 +281,18 @@ def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None
         raise DataError(problems=[Problem(what.format(name), settings.classes, todo) for name in taken])
 
 
-def _missing_labels(table: Table, listed: Classes | None, settings: Ingest) -> list[Problem]:
+def _missing_labels(table: Table, listed: Classes | None, listed_in: str) -> list[Problem]:
     """What is missing where a table has no column ``labels``: that, or the columns of classes."""
     header, where, columns = table.columns, table.where(1), {*table.header}
-    if listed is None or columns.isdisjoint(listed.names):
+    names = [name for name in listed.names if name not in columns] if listed else []
+    accents = [accents_advice(name, table.header, listed_in) for name in names[:SHOWN]]  # slow: only for what is shown
+    if listed is None or (columns.isdisjoint(listed.names) and not any(accents)):
         close = similar_columns("labels", table.header)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
-        todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
+        classes = f"list the classes in {listed_in} (column name)" if listed is None else f"name them as in {listed_in}"
+        todo += f"; or, with one column a class, {classes}"
         todo += "" if "path" in columns else f"; {EXPORTS}"
         return [Problem(f"column 'labels' is missing: {header}", where, todo)]
-    missing = [name for name in listed.names if name not in columns]
-    todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
-    return [Problem(f"class {name!r} has no column: {header}", where, todo) for name in missing]
+    todo = f"add the column, correct the name in {listed_in}, or take the class out of it"
+    advice = zip_longest(names, accents)
+    return [Problem(f"class {name!r} has no column: {header}", where, other or todo) for name, other in advice]

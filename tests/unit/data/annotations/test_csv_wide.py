@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from unit.data.annotations.csv_tables import accept, problems_of, wide, write
 
 from capnet.config import Ingest
+from capnet.contracts import make_classes
+from capnet.data.annotations.readers.csv import read_table
+from capnet.errors import DataError
 
 
 def test_a_table_of_another_tool_is_sent_to_the_lines_that_convert_it(tmp_path: Path) -> None:
@@ -52,6 +56,26 @@ def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) 
     assert "one column a class" in problem.todo  # without classes.csv nobody knows which columns are classes
     (problem,) = problems_of(wide(tmp_path / "twice", "path,fox,deer,bird,fox\na.jpg,1,0,0,1\n"))
     assert problem.what == "column 'fox' appears twice"
+
+
+def test_a_column_with_the_accents_of_its_class_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
+    composed, decomposed = "f\u00e9lin", "fe\u0301lin"
+    tables = (f"path,{decomposed}\na.jpg,1\n", f"path,{decomposed},fox\na.jpg,1,0\n")
+    for number, (table, others) in enumerate(zip(tables, ("", "fox\n"), strict=True)):
+        (problem,) = problems_of(wide(tmp_path / str(number), table, f"name\n{composed}\n{others}"))
+        assert problem.what.startswith(f"class {composed!r} has no column")
+        assert problem.todo == "write its accents in the Unicode form of classes.csv: copy the name from there"
+
+
+def test_advice_about_columns_names_what_has_the_classes(tmp_path: Path) -> None:
+    """Of images that are labelled later there may be no classes.csv at all."""
+    for columns in ("fox", "Fox"):
+        table = write(tmp_path, f"path,{columns}\na.jpg,1\n") / "labels.csv"
+        with pytest.raises(DataError) as raised:
+            read_table(table, make_classes(["fox", "deer"]), Ingest(), listed_in="the annotations")
+        (problem,) = raised.value.problems
+        assert "the annotations" in problem.todo
+        assert "classes.csv" not in problem.todo
 
 
 def test_a_class_that_is_listed_twice_is_named(tmp_path: Path) -> None:
