@@ -13,11 +13,11 @@ from scipy.sparse import csr_array
 from capnet.config import Split
 from capnet.contracts import SPLITS, sampling_units
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
-from capnet.data.splits.reference import NOTHING, TEST, Reference, grouped_with, kept
+from capnet.data.splits.reference import FREE, NOTHING, TEST, Reference, grouped_with, kept, leaving_test
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem, counted
 
-FREE, LEFT = "", "left"  # no split yet; out of train and test, at most a validation row
+LEFT = "left"  # out of train and test, at most a validation row
 ABSENT = 0.05  # share of the reference's test images that may be deleted without a warning
 GIVE_TEST = "write 'test' into the column split of labels.csv, or name test images, as in ingest.coco.test"
 
@@ -81,7 +81,7 @@ def assign_splits(
         followed = _follow_groups(split, groups)
     test_source = "given" if (split == "test").any() else "share"
     test_source = "published" if listed_test else test_source
-    test_kept, warnings = 0, _leaving_test(split, frame, test_source, reference)
+    test_kept, warnings = 0, leaving_test(frame, split, groups, test_source, reference)
     if test_source == "share":
         test_kept = _take_test(split, frame, labels, groups, settings, reference, warnings)
     in_list = set(listed_test)
@@ -127,21 +127,6 @@ def assign_splits(
         draw=draw,
         warnings=warnings,
     )
-
-
-def _leaving_test(split: np.ndarray, frame: pd.DataFrame, test_source: str, reference: Reference) -> list[str]:
-    """A warning that counts the test images of the reference that leave test; none where they all stay."""
-    was_test = frame["image_id"].map(reference.images).to_numpy(dtype=object) == TEST
-    staying = ("test", FREE) if test_source == "share" else ("test",)
-    leaving = int((was_test & ~np.isin(split, staying)).sum())
-    why = {
-        "share": "column split names another split for them, or for an image of their group. Empty those cells to keep"
-        " the test set",
-        "given": "where column split gives test images, these are all. To keep the earlier ones, give them the split"
-        " 'test', too",
-        "published": "a published list names all test images",
-    }[test_source]
-    return [f"{leaving} of {int(was_test.sum())} test images of split.reference leave test: {why}"] if leaving else []
 
 
 def _take_test(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.contracts import csv_text, hashed_groups
-from capnet.errors import ConfigError
+from capnet.errors import ConfigError, some
 from capnet.inline import MOST_TABLE, text_and_path
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEADER = ("image_id", "split", "group")
 OLD_HEADER = HEADER[:2]  # of files from before groups were remembered
 MOST_IMAGES = 2_000_000  # they take 700 MB
+FREE = ""  # no split yet
 TRAIN, TEST = "train", "test"  # train: also validation rows, which are drawn anew each time, and those left over
 
 
@@ -135,3 +136,30 @@ def kept(
     test |= grouped_with(groups, replaced & (former == TEST))
     train |= grouped_with(groups, replaced & (former == TRAIN))
     return free & test, free & ~test & ~train
+
+
+def leaving_test(
+    frame: pd.DataFrame, split: np.ndarray, groups: np.ndarray, test_source: str, reference: Reference
+) -> list[str]:
+    """A warning that counts the test images of the reference that leave test; none where they all stay.
+
+    Args:
+        frame: columns image_id and given_split of all rows.
+        split: split [row] that a row was given, or its group.
+        groups: int [row].
+        test_source: where test rows come from: given, published or share.
+        reference: of an earlier split.
+    """
+    was_test = frame["image_id"].map(reference.images).to_numpy(dtype=object) == TEST
+    leaving = was_test & ~np.isin(split, (TEST, FREE) if test_source == "share" else (TEST,))
+    if not leaving.any():
+        return []
+    cause = frame["given_split"].notna().to_numpy() & grouped_with(groups, leaving)
+    why = {
+        "share": "column split names another split for them, or for an image of their group or a copy:"
+        f" {some(frame['image_id'][cause].tolist())}. Empty those cells to keep the test set",
+        "given": "where column split gives test images, these are all. To keep the earlier ones, give them the split"
+        " 'test', too",
+        "published": "a published list names all test images",
+    }[test_source]
+    return [f"{leaving.sum()} of {was_test.sum()} test images of split.reference leave test: {why}"]

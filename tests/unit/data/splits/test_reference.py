@@ -167,6 +167,8 @@ def test_an_image_given_as_train_that_takes_its_group_out_of_test_is_named() -> 
     frame["given_split"] = np.where(group & ~group.duplicated(), "train", None)
     (warning,) = assign_splits(frame, labels, Split(), reference=saved(frame, before)).warnings
     assert warning.startswith(f"{group.sum()} of {len(before.test)} test images of split.reference leave test")
+    (given,) = frame["image_id"][frame["given_split"].notna()]
+    assert f"a copy: {given}. Empty" in warning, "its cell is the one to empty"
 
 
 def test_given_test_rows_are_all_there_is() -> None:
