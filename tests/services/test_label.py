@@ -16,7 +16,7 @@ from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 
 LEAVES = 'dispatchEvent(new Event("beforeunload", {cancelable: true}))'  # without a question
-CLASSES = ["fox", "owl, grey", 'q"uo</script>te', "deer"]
+CLASSES = ["fox", "owl, grey", 'q"uo</script>te', "deer", "f\u00e9lin"]
 
 
 def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
@@ -46,6 +46,7 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
         window.wait("3 of 4 looked at, 1 with a class that is not in the list")
         assert window.ask('document.querySelector("footer button").disabled')
         window.ask(write % " Deer")
+        window.ask(write % "fe\u0301lin")
         window.wait("3 of 4 looked at")
         assert not window.ask(LEAVES)
         window.click("footer button", "Save")
@@ -68,7 +69,7 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
     assert list(zip(table["path"], *named, strict=True)) == [
         (paths[0], ["fox", "owl, grey"], []),
         (paths[1], [], [CLASSES[2]]),
-        (paths[2], ["fox", "deer"], []),
+        (paths[2], ["fox", "deer", "f\u00e9lin"], []),
     ]
     assert table["given_split"].tolist() == ["train"] * 3
     assert table["group"].tolist() == ["site, 4"] * 3
