@@ -131,10 +131,9 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
         lines += group_notes(metrics)
     lines += promises(metrics)
     if metrics.get("left_out"):
-        lines.append(f"Without test positives, so in no mean: {some(metrics['left_out'], SHOWN)}.")
+        lines.append(f"Without test positives or test negatives, so in no mean: {some(metrics['left_out'], SHOWN)}.")
     for name, about in metrics.get("slice_info", {}).items():
         if name not in metrics.get("slices", {}):
-            lines.append(
-                f"Slice {name}: no positive on its {counted(about['test_rows'], 'test picture')}, so no figures."
-            )
+            images = counted(about["test_rows"], "test picture")
+            lines.append(f"Slice {name}: no class has a positive and a negative on its {images}, so no figures.")
     return lines

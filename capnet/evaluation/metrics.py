@@ -55,7 +55,7 @@ def rank(labels: Bools, scores: Floats, known: Bools) -> Rankings:
     Args:
         labels: [image, class].
         scores: [image, class]; only their order within a class counts.
-        known: [image, class]; other entries are left out.
+        known: [image, class]; other entries are left out. A class without a known negative is not ranked.
 
     Returns:
         What ``weighted_average_precision`` needs.
@@ -67,6 +67,8 @@ def rank(labels: Bools, scores: Floats, known: Bools) -> Rankings:
     rows, columns, hits = [], [], []
     for c in range(n_classes):
         chosen = np.flatnonzero(known[:, c])
+        if labels[chosen, c].all():  # every order of positives alone is perfect: it says nothing
+            chosen = chosen[:0]
         order, last = falling(scores[chosen, c])
         order = chosen[order]
         hit = labels[order, c]
@@ -120,7 +122,7 @@ def average_precision(labels: Bools, scores: Floats, known: Bools) -> Floats:
         labels, scores, known: as in ``rank``.
 
     Returns:
-        float64 [class]; NaN for a class without known positives.
+        float64 [class]; NaN for a class without known positives or without known negatives.
     """
     return weighted_average_precision(rank(labels, scores, known), np.ones((len(labels), 1)))[:, 0]
 

@@ -14,7 +14,7 @@ from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, precision, recall
 from capnet.evaluation.rates import decision_rates, smallest_size
-from capnet.evaluation.split_rows import SplitRows
+from capnet.evaluation.split_rows import SplitRows, measurable
 from capnet.evaluation.thresholds import Thresholds
 from capnet.evaluation.variants import Comparison, Variant, compare_variants
 
@@ -67,7 +67,7 @@ def evaluation_document(
         thresholds, classes, draws: as in ``compare_on_test_rows``.
 
     Returns:
-        JSON content; figures are fractions of 1. A slice without a positive has ``slice_info`` only.
+        JSON content; figures are fractions of 1. A slice in which no class is measurable has ``slice_info`` only.
     """
     units = len(np.unique(sampling_units(test.rows)))
     grouped = len(np.unique(unit_codes(test.rows["group"]))) < len(test.rows)
@@ -75,7 +75,7 @@ def evaluation_document(
         "schema": SCHEMA,
         **whole.values,
         "differences": whole.differences,
-        "left_out": _without_positives(test.labels, classes),
+        "left_out": _not_measured(test.labels, test.known, classes),
         "test_rows": len(test.rows),
         "bootstrap": {
             "draws": draws,
@@ -90,17 +90,17 @@ def evaluation_document(
         content["slice_info"][name] = {
             "test_rows": int(chosen.sum()),
             "units": len(np.unique(sampling_units(test.rows[chosen]))),
-            "left_out": _without_positives(test.labels[chosen], classes),
+            "left_out": _not_measured(test.labels[chosen], test.known[chosen], classes),
         }
-        if test.labels[chosen].any():
+        if measurable(test.labels[chosen], test.known[chosen]).any():
             part = compare_on_test_rows(test, thresholds, classes, draws, chosen)
             content["slices"][name] = part.values
             content["slice_info"][name]["differences"] = part.differences
     return content
 
 
-def _without_positives(labels: Bools, classes: Classes) -> list[str]:
-    return [classes.names[c] for c in np.flatnonzero(~labels.any(axis=0))]
+def _not_measured(labels: Bools, known: Bools, classes: Classes) -> list[str]:
+    return [classes.names[c] for c in np.flatnonzero(~measurable(labels, known))]
 
 
 def calibration_document(test: SplitRows, thresholds: Thresholds, classes: Classes) -> dict[str, Any]:

@@ -139,11 +139,16 @@ def concatenated(splits: Sequence[SplitRows]) -> SplitRows:
     return SplitRows("+".join(split.name for split in splits), rows, labels, known, {})
 
 
+def measurable(labels: Bools, known: Bools) -> Bools:
+    """Which classes have both a known positive and a known negative, bool [class]: only these can be ranked."""
+    return np.asarray((labels & known).any(axis=0) & (~labels & known).any(axis=0))
+
+
 def require_positives(test: SplitRows) -> None:
     """Without a single positive there is nothing to measure.
 
     Raises:
-        DataError: there are no test rows, none has a known label, or all that are known are negatives.
+        DataError: there are no test rows, none has a known label, or all labels of each class that are known are alike.
     """
     if test.rows.empty:
         raise DataError(
@@ -154,8 +159,9 @@ def require_positives(test: SplitRows) -> None:
         raise DataError(
             what, "split.parquet", "give the test pictures their labels, or draw another test set (split.seed)"
         )
-    if not test.labels.any():
-        what = f"no class has a positive among the {len(test.rows)} test pictures, so no measure exists"
+    if not measurable(test.labels, test.known).any():
+        both = "a positive and a negative" if test.labels.any() else "a positive"
+        what = f"no class has {both} among the {len(test.rows)} test pictures, so no measure exists"
         todo = (
             "give pictures that show a class the split 'test' too (column split), or draw another test set (split.seed)"
             " if this one was drawn"

@@ -11,6 +11,7 @@ import numpy as np
 from capnet.errors import counted
 from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, interval, positive_units, unseen
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.evaluation.split_rows import measurable
 from capnet.promotion.compared_rows import ComparedRows, draws_of, paired
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import CRITICAL, FORMER_TAIL, LIKELY, MINIMUM, NO_INTERVAL, Outcome, Rule
@@ -36,7 +37,7 @@ class Evidence:
     @classmethod
     def of(cls, rows: ComparedRows, mask: Bools, questions: int, same: bool = False) -> Evidence:
         """Of the classes in ``mask``, bool [class]."""
-        pictures = (rows.labels & rows.known)[:, mask]
+        pictures = (rows.labels & rows.known)[:, mask & measurable(rows.labels, rows.known)]
         positives = int(positive_units(pictures, rows.units).sum())
         units = len(np.unique(rows.units))
         return cls(int(pictures.sum()), positives, units, units < len(rows.units), questions, same)
@@ -149,7 +150,7 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
 
     difference, positives = value - against, evidence.positives
     if not np.isfinite(difference):
-        return rule("inconclusive", *NO_INTERVAL, "no positive test picture")
+        return rule("inconclusive", *NO_INTERVAL, "no positive or no negative test picture")
     low, high = NO_INTERVAL if evidence.units < 2 else interval(draws, difference, (-1.0, 1.0))
     if evidence.same and evidence.pictures >= MIN_POSITIVES:
         return rule("pass", difference, difference)

@@ -192,7 +192,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         if number(row.get("train_count")) == 0 and name not in refitted:
             reasons.append("never learned: no positive training picture")
         if ap is None or name in left_out:
-            reasons.append("not measured: no positive test picture")
+            reasons.append("not measured: no positive or no negative test picture")
         elif ap < mean / 2:
             reasons.append(f"below half of the mean of {percent(mean)} %")
         if ap is not None and positives is not None and positives < MIN_POSITIVES:

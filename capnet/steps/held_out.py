@@ -18,6 +18,7 @@ from capnet.errors import DataError
 from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe
 from capnet.evaluation.blend import Blend, choose_blend
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
+from capnet.evaluation.split_rows import measurable
 from capnet.model.adapters import trains_blocks
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import combine, served_scores
@@ -34,19 +35,20 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
 
     Returns:
         Gives ``val_mAP`` of the served scores, and ``val_head`` and so on for each bucket with positives; None without
-        validation rows. Raises DataError where no class has a positive.
+        validation rows. Raises DataError where no class has a positive and a negative.
     """
     if val.empty:
         return None
     labels = trainer.labels(val)
-    if not labels.targets.any():
+    if not measurable(labels.targets.numpy(), labels.known.numpy()).any():
         todo = "set split.validation.source: none, or give more validation rows"
         if (val["given_split"] == "val").any():  # these stay, whatever the settings say
             todo = (
                 "give rows with a positive the split 'val' (column split), or leave that column empty instead of 'val'"
                 " and set split.validation.source: none"
             )
-        raise DataError("no class has a positive validation row", "split.parquet", todo)
+        more = " and a negative one" if labels.targets.any() else ""
+        raise DataError(f"no class has a positive validation row{more}", "split.parquet", todo)
     masks = bucket_masks(trainer.classes.buckets)
 
     def validate(model: CapNet) -> dict[str, float]:

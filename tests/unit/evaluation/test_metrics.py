@@ -88,7 +88,7 @@ def test_ap_at_the_edges() -> None:
     ap = average_precision(labels, scores, np.ones_like(labels))
     assert ap[0] == pytest.approx(0.5)  # all scores equal: the share of positives
     assert np.isnan(ap[1])  # no positive
-    assert ap[2] == pytest.approx(1.0)  # nothing but positives
+    assert np.isnan(ap[2])  # nothing but positives: scikit-learn says 1, whatever the scores
     assert ap[3] == pytest.approx(1 / 3)
     nobody = average_precision(labels, scores, np.zeros_like(labels))
     assert np.isnan(nobody).all()
@@ -100,6 +100,15 @@ def test_a_draw_without_positives_is_nan_and_not_zero() -> None:
     ap = weighted_average_precision(rank(labels, np.array([[0.9], [0.5], [0.1]]), np.ones_like(labels)), weights)
     assert np.isnan(ap[0, 0])
     assert ap[0, 1] == 1.0
+
+
+def test_a_class_without_a_known_negative_has_no_average_precision() -> None:
+    """Every order of its positives is perfect, so 1 would only flatter the means."""
+    labels = np.array([[True, True], [True, True], [False, False]])
+    known = np.array([[True, True], [True, True], [False, True]])
+    ap = average_precision(labels, np.full(labels.shape, 0.5), known)
+    assert np.isnan(ap[0])
+    assert ap[1] == pytest.approx(2 / 3)
 
 
 def test_unknown_entries_have_no_effect() -> None:

@@ -46,6 +46,16 @@ def test_classes_have_scikit_learns_figures_by_falling_train_count() -> None:
         assert row["precision_low"] < row["precision"] < row["precision_high"]
 
 
+def test_a_class_that_is_unknown_wherever_it_is_not_a_positive_is_in_no_mean() -> None:
+    known = MADE.known & (MADE.labels | (np.arange(4) != 3))
+    test = SplitRows("test", ROWS, MADE.labels, known, TEST.scores)
+    whole = compare_on_test_rows(test, {"capnet": CHOSEN}, CLASSES, 20)
+    assert evaluation_document(test, whole, {"capnet": CHOSEN}, CLASSES, 20)["left_out"] == ["c3"]
+    ap = [average_precision_score(MADE.labels[row, c], MADE.scores[row, c]) for c, row in enumerate(known.T) if c != 3]
+    assert whole.values["capnet"]["mAP"] == pytest.approx(np.mean(ap))
+    assert per_class(test, whole, CHOSEN, CLASSES).set_index("class")["ap"].isna()["c3"]
+
+
 def test_a_slice_has_the_figures_of_its_own_rows() -> None:
     night = np.arange(120) % 3 == 1
     assert {name: chosen.tolist() for name, chosen in slices(ROWS).items()} == {

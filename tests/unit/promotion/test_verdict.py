@@ -147,6 +147,16 @@ def test_better_in_the_mean_but_worse_in_the_tail_fails_by_the_tail_alone() -> N
     assert "may be 3.0 lower" in str(result["tail"])
 
 
+def test_a_critical_class_that_is_unknown_wherever_it_is_not_a_positive_is_left_to_a_person() -> None:
+    """Both models rank its positives perfectly, as any model does."""
+    labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
+    compared = rows(labels, critical=(0,))
+    compared = replace(compared, known=labels | (np.arange(CLASSES) != 0))
+    scores = (score(labels, shared, own, skill) for own, skill in ((one, 0.0), (other, 5.0)))
+    rule = next(rule for rule in non_inferiority(compared, *scores, POLICY) if "critical" in rule.name)
+    assert (rule.outcome, rule.note) == ("inconclusive", "no positive or no negative test picture")
+
+
 def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
     labels[:, 39] = False
@@ -161,7 +171,7 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     }
     assert {rule.outcome for rule in result.values()} == {"inconclusive"}
     assert result["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
-    assert result["critical class class 38"].note == "no positive test picture"
+    assert result["critical class class 38"].note == "no positive or no negative test picture"
     same = non_inferiority(
         rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
     )

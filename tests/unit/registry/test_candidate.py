@@ -207,7 +207,7 @@ def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Mak
         " logits)" in text
     )
     assert "threshold of their own, most often for want of positives, so a pooled one is used: `épée`." in text
-    assert "no positive test picture): `épée`." in text
+    assert "no positive or no negative test picture): `épée`." in text
 
 
 def test_description_says_the_size_of_the_views_where_it_is_not_the_backbones_own(make_outputs: Make) -> None:

@@ -15,7 +15,7 @@ def test_each_weakness_has_its_reason(make_outputs: Callable[..., dict[str, Path
     few = "9 positive test pictures: the figure is uncertain"
     own = "no threshold of its own, most often for want of positives"
     assert weak_classes(candidate) == [
-        ("épée", None, ["not measured: no positive test picture", own]),
+        ("épée", None, ["not measured: no positive or no negative test picture", own]),
         ("traffic light", 0.25, [few]),
         ("cat", 0.375, [few]),
         ("Hund/Welpe", 0.5, [few]),
@@ -44,7 +44,7 @@ def test_each_weakness_has_its_reason(make_outputs: Callable[..., dict[str, Path
     marked = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
     reasons = [
         "never learned: no positive training picture",
-        "not measured: no positive test picture",
+        "not measured: no positive or no negative test picture",
         "no threshold of its own, most often for want of positives",
         "recall>=0.9 is not reached",
     ]

@@ -27,10 +27,12 @@ made = small_training.made
 tiny_backbone = small_training.tiny_backbone
 
 
-def test_validation_rows_without_a_positive_are_refused_before_an_epoch_is_trained(made, tiny_backbone, monkeypatch):
+@pytest.mark.parametrize("of_val", [[], [*range(len(NAMES))]])
+def test_validation_rows_of_one_kind_are_refused_before_an_epoch(of_val, made, tiny_backbone, monkeypatch):
     folder, frame = made
+    frame["unknown"] = [[] for _ in range(len(frame))]
     frame["labels"] = [
-        [] if part == "val" else labels for part, labels in zip(frame["split"], frame["labels"], strict=True)
+        of_val if part == "val" else labels for part, labels in zip(frame["split"], frame["labels"], strict=True)
     ]
     write_inputs(folder, frame)
     steps = []

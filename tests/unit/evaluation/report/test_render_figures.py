@@ -207,7 +207,7 @@ def test_a_refit_names_a_probe_and_a_blend_only_where_there_are_such(tmp_path: P
 
 
 def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
-    assert f"Left out of the means: no test pictures 1 class {run.names[38]}" in page.text
+    assert f"Left out of the means: no positive or no negative test pictures 1 class {run.names[38]}" in page.text
     assert page.rows("classes")[run.names[38]][2] == "-"
 
 
