@@ -219,6 +219,13 @@ def test_the_classes_that_fell_most_are_named_with_both_figures() -> None:
         for c, (before, after) in ((c, 100 * precision[:, c]) for c in order[:5])
     )
     assert world.verdict(range(1)).fell == ()
+    world.ours = world.theirs.copy()
+    scores, positives = world.ours[:, 0], np.flatnonzero(world.labels[:, 0])
+    last = positives[scores[positives].argmin()]
+    scores[last] = np.nextafter(scores[scores < scores[last]].max(), np.float32(0))  # one rank down
+    before, after = (100 * average_precision_score(world.labels[:, 0], of[:, 0]) for of in (world.theirs, world.ours))
+    assert 0 < before - after < 0.05
+    assert world.verdict(range(400)).fell == (), "a fall that the figures do not show"
 
 
 def test_the_limit_is_the_policys_and_0_asks_for_nothing() -> None:
