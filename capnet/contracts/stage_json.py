@@ -19,7 +19,7 @@ class Slice(TypedDict, total=False):
 
     test_rows: Count
     units: Count
-    left_out: list[str]  # classes without a positive
+    left_out: list[str]  # classes without a positive or without a negative
     differences: Variants
 
 
@@ -42,7 +42,7 @@ class Evaluation(TypedDict, total=False):
     differences: Variants
     slices: dict[str, Variants]
     slice_info: dict[str, Slice]
-    left_out: list[str]  # classes without a positive
+    left_out: list[str]  # classes without a positive or without a negative
     threshold: ChosenThresholds
     decisions: dict[str, Means]
     test_rows: Count

@@ -56,7 +56,7 @@ class Comparison:
 
     values: dict[str, dict[str, float]]
     differences: dict[str, dict[str, float]]
-    ap: dict[str, Floats]  # [class] per variant, NaN without positives
+    ap: dict[str, Floats]  # [class] per variant, NaN without positives or negatives
     ap_low: Floats  # [class] of the first variant, NaN below MIN_POSITIVES
     ap_high: Floats
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from capnet.contracts import known_labels, unit_codes
 from capnet.errors import some
+from capnet.evaluation.split_rows import measurable
 from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
 from capnet.promotion.decisions import other_objectives, worse_decisions
@@ -71,10 +72,9 @@ def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
     if not alone.rows:
         return replace(alone, notes=(*notes, "no test picture is left"))
     rows = _rows(tested)
-    shown = (rows.labels & rows.known).any(axis=0)
-    unshown = [rows.names[int(c)] for c in np.flatnonzero(rows.critical & ~shown)]
-    if unshown:
-        notes.append(f"critical classes without a positive test picture: {some(unshown)}")
+    unmeasured = [rows.names[int(c)] for c in np.flatnonzero(rows.critical & ~measurable(rows.labels, rows.known))]
+    if unmeasured:
+        notes.append(f"critical classes without a positive or without a negative test picture: {some(unmeasured)}")
     return replace(alone, notes=(*notes, NO_CHAMPION))
 
 

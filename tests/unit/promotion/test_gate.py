@@ -76,13 +76,18 @@ def test_without_a_champion_only_the_minimum_counts(make_outputs: Make) -> None:
     assert (verdict.colour, [rule.name for rule in verdict.broken]) == ("red", ["minimum mAP"])
 
 
-def test_the_first_champion_s_critical_classes_that_no_test_picture_shows_are_named(make_outputs: Make) -> None:
+@pytest.mark.parametrize("shown", [False, True])
+def test_the_first_champion_s_critical_classes_that_no_test_picture_shows_or_all_do_are_named(
+    make_outputs: Make, shown: bool
+) -> None:
     scores = _scores(make_outputs())
     items = [{**item, "critical": item["name"] in ("épée", "cat")} for item in scores.classes["classes"]]
     number = scores.names.index("épée")
-    labels = [[label for label in row if label != number] for row in scores.test["labels"]]
+    labels = [sorted({*map(int, row)} - {number} | ({number} if shown else set())) for row in scores.test["labels"]]
+    unknown = [[label for label in row if label != number] for row in scores.test["unknown"]]
+    scores = replace(scores, test=scores.test.assign(unknown=unknown))
     scores = replace(scores, classes={**scores.classes, "classes": items}, test=scores.test.assign(labels=labels))
-    note = "critical classes without a positive test picture: épée"
+    note = "critical classes without a positive or without a negative test picture: épée"
     verdict = gate_verdict(scores, None, POLICY)
     assert (verdict.colour, verdict.notes[:-1]) == ("green", (note,))
     compared = gate_verdict(scores, scores, POLICY)
