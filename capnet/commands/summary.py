@@ -131,7 +131,8 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
         lines += group_notes(metrics)
     lines += promises(metrics)
     if metrics.get("left_out"):
-        lines.append(f"Without test positives or test negatives, so in no mean: {some(metrics['left_out'], SHOWN)}.")
+        named = some(metrics["left_out"], SHOWN)
+        lines.append(f"Without test positives or test negatives, so without average precision: {named}.")
     for name, about in metrics.get("slice_info", {}).items():
         if name not in metrics.get("slices", {}):
             images = counted(about["test_rows"], "test picture")

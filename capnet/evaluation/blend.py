@@ -51,10 +51,10 @@ def preferred_weights(alone: Mapping[str, float]) -> Weights:
     """What is served unless held-out rows say otherwise: weights in proportion to min(1, exp((v - v_probe) / LEEWAY)).
 
     Args:
-        alone: mAP v of each preferred member on held-out rows; NaN where there was no positive.
+        alone: mAP v of each preferred member on held-out rows; NaN where no class could be ranked.
 
     Returns:
-        Their weights; equal ones without the probe, or without a positive.
+        Their weights; equal ones without the probe, or where no class could be ranked.
     """
     behind = {name: min(0.0, value - alone.get("linear_probe", value)) for name, value in alone.items()}
     shares = {name: float(np.exp(np.nan_to_num(gap) / LEEWAY)) for name, gap in behind.items()}
@@ -105,7 +105,7 @@ def choose_blend(
         score: what a blend with these weights serves, [image, class], where that ranks images otherwise than ``mix``.
 
     Returns:
-        The chosen blend; the preferred one where no class has a known positive.
+        The chosen blend; the preferred one where no class has a known positive and a known negative.
     """
     ones = np.ones((len(labels), 1))
     parts = [np.arange(len(labels))] if folds is None else [np.flatnonzero(folds == fold) for fold in np.unique(folds)]

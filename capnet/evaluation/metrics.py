@@ -67,7 +67,7 @@ def rank(labels: Bools, scores: Floats, known: Bools) -> Rankings:
     rows, columns, hits = [], [], []
     for c in range(n_classes):
         chosen = np.flatnonzero(known[:, c])
-        if labels[chosen, c].all():  # every order of positives alone is perfect: it says nothing
+        if labels[chosen, c].all():  # every order of positives alone is perfect: it says nothing, see ``measurable``
             chosen = chosen[:0]
         order, last = falling(scores[chosen, c])
         order = chosen[order]
@@ -98,7 +98,7 @@ def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
         weights: [image, draw].
 
     Returns:
-        [class, draw] in the weights' type; NaN where a class has no positive weight.
+        [class, draw] in the weights' type; NaN where a class has no positive weight, 1 where it has no negative one.
     """
     seen, hits = rankings.above @ weights, rankings.positive @ weights  # [segment, draw]
     n_classes = len(rankings.starts) - 1
@@ -191,6 +191,11 @@ def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
     part = values if chosen is None else values[chosen]
     exists = ~np.isnan(part)
     return _divide(np.where(exists, part, 0).sum(axis=0), exists.sum(axis=0).astype(part.dtype))
+
+
+def measurable(labels: Bools, known: Bools) -> Bools:
+    """Which classes have both a known positive and a known negative, bool [class]: only these can be ranked."""
+    return np.asarray((labels & known).any(axis=0) & (~labels & known).any(axis=0))
 
 
 def bucket_masks(buckets: list[str]) -> dict[str, Bools]:

@@ -12,9 +12,9 @@ from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, sampling_units
 from capnet.evaluation.bootstrap import SEED
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
-from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, precision, recall
+from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, measurable, precision, recall
 from capnet.evaluation.rates import decision_rates, smallest_size
-from capnet.evaluation.split_rows import SplitRows, measurable
+from capnet.evaluation.split_rows import SplitRows
 from capnet.evaluation.thresholds import Thresholds
 from capnet.evaluation.variants import Comparison, Variant, compare_variants
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from capnet.contracts import Classes, known_labels, read_predictions
 from capnet.errors import ContractError, DataError, Problem
-from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.metrics import Bools, Floats, measurable
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,8 @@ def concatenated(splits: Sequence[SplitRows]) -> SplitRows:
     return SplitRows("+".join(split.name for split in splits), rows, labels, known, {})
 
 
-def measurable(labels: Bools, known: Bools) -> Bools:
-    """Which classes have both a known positive and a known negative, bool [class]: only these can be ranked."""
-    return np.asarray((labels & known).any(axis=0) & (~labels & known).any(axis=0))
-
-
 def require_positives(test: SplitRows) -> None:
-    """Without a single positive there is nothing to measure.
+    """Without a class that can be ranked there is nothing to measure.
 
     Raises:
         DataError: there are no test rows, none has a known label, or all labels of each class that are known are alike.
@@ -162,8 +157,9 @@ def require_positives(test: SplitRows) -> None:
     if not measurable(test.labels, test.known).any():
         both = "a positive and a negative" if test.labels.any() else "a positive"
         what = f"no class has {both} among the {len(test.rows)} test pictures, so no measure exists"
+        which = "that are known not to show a class" if test.labels.any() else "that show a class"
         todo = (
-            "give pictures that show a class the split 'test' too (column split), or draw another test set (split.seed)"
+            f"give pictures {which} the split 'test' too (column split), or draw another test set (split.seed)"
             " if this one was drawn"
         )
         raise DataError(what, "split.parquet", todo)

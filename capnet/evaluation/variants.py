@@ -19,6 +19,7 @@ from capnet.evaluation.metrics import (
     bucket_masks,
     count,
     means,
+    measurable,
     rank,
     weighted_average_precision,
 )
@@ -71,7 +72,8 @@ def compare_variants(
 ) -> Comparison:
     """Measure all variants on the same draws.
 
-    A class without positives (in the data or in one draw) is left out of that mean, a mean without classes is left out.
+    A class without positives (in the data or in one draw), or without negatives in the data, is left out of that mean,
+    a mean without classes is left out.
     Where all images are of one group there are no intervals.
 
     Args:
@@ -101,7 +103,8 @@ def compare_variants(
     single = len(np.unique(units)) < 2
     positives = positive_units(labels & known, units)
     with_interval = np.flatnonzero((positives >= MIN_POSITIVES) & (not single))
-    resting = {name: len(np.unique(units[(labels & known & mask).any(axis=1)])) for name, mask in masks.items()}
+    ranked = labels & known & measurable(labels, known)
+    resting = {name: len(np.unique(units[(ranked & mask).any(axis=1)])) for name, mask in masks.items()}
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []
     block = draws_at_once(labels, rankings.values())

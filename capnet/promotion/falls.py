@@ -20,9 +20,11 @@ def largest_falls(rows: ComparedRows, candidate: Floats, champion: Floats) -> tu
     """
     theirs, ours = (100 * average_precision(rows.labels, scores, rows.known) for scores in (champion, candidate))
     positives = (rows.labels & rows.known).sum(axis=0)
-    # falls that figures of one digit show; NaN, without positives, is none
-    fell = [c for c in np.argsort(ours - theirs, kind="stable") if ours[c].round(1) < theirs[c].round(1)]
+    # NaN, without positives or negatives, is no fall
+    fell = [c for c in np.argsort(ours - theirs, kind="stable") if ours[c] < theirs[c]]
+    figures = [(c, f"{theirs[c]:.1f}", f"{ours[c]:.1f}") for c in fell]
     return tuple(
-        f"{rows.names[c]} {theirs[c]:.1f} to {ours[c]:.1f}, {counted(int(positives[c]), 'test picture')}"
-        for c in fell[:MOST]
+        f"{rows.names[c]} {before} to {now}, {counted(int(positives[c]), 'test picture')}"
+        for c, before, now in figures[:MOST]
+        if before != now
     )

@@ -12,7 +12,7 @@ import pandas as pd
 
 from capnet.contracts import known_labels, unit_codes
 from capnet.errors import some
-from capnet.evaluation.split_rows import measurable
+from capnet.evaluation.metrics import measurable
 from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
 from capnet.promotion.decisions import other_objectives, worse_decisions

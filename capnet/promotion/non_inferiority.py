@@ -10,8 +10,16 @@ import numpy as np
 
 from capnet.errors import counted
 from capnet.evaluation.bootstrap import MIN_POSITIVES, UNSEEN, interval, positive_units, unseen
-from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
-from capnet.evaluation.split_rows import measurable
+from capnet.evaluation.metrics import (
+    Bools,
+    Floats,
+    Rankings,
+    bucket_masks,
+    mean_over,
+    measurable,
+    rank,
+    weighted_average_precision,
+)
 from capnet.promotion.compared_rows import ComparedRows, draws_of, paired
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import CRITICAL, FORMER_TAIL, LIKELY, MINIMUM, NO_INTERVAL, Outcome, Rule
@@ -37,7 +45,7 @@ class Evidence:
     @classmethod
     def of(cls, rows: ComparedRows, mask: Bools, questions: int, same: bool = False) -> Evidence:
         """Of the classes in ``mask``, bool [class]."""
-        pictures = (rows.labels & rows.known)[:, mask & measurable(rows.labels, rows.known)]
+        pictures = (rows.labels & rows.known)[:, mask]
         positives = int(positive_units(pictures, rows.units).sum())
         units = len(np.unique(rows.units))
         return cls(int(pictures.sum()), positives, units, units < len(rows.units), questions, same)
@@ -93,7 +101,7 @@ def minimum(rows: ComparedRows, scores: Floats, policy: Policy) -> list[Rule]:
     draws = np.concatenate(
         [mean_over(weighted_average_precision(ranking, weights)) for weights in draws_of(rows, [ranking], policy)]
     )
-    evidence = Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1)
+    evidence = Evidence.of(rows, measurable(rows.labels, rows.known), 1)
     return [judge(MINIMUM, point, required, draws - required, 0.0, evidence)]
 
 
@@ -123,12 +131,13 @@ def non_inferiority(
     fall, questions = policy.may_fall, times * len(masks)
     margins = {"mAP": fall.mAP, "tail": fall.tail, FORMER_TAIL: fall.tail}
     same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
+    ranked = measurable(rows.labels, rows.known)
     return [
         judge(
             name,
             *compared[name],
             fall.critical if name.startswith(CRITICAL) else margins[name],
-            Evidence.of(rows, mask, questions, same),
+            Evidence.of(rows, mask & ranked, questions, same),
         )
         for name, mask in masks.items()
     ]
@@ -150,7 +159,7 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
 
     difference, positives = value - against, evidence.positives
     if not np.isfinite(difference):
-        return rule("inconclusive", *NO_INTERVAL, "no positive or no negative test picture")
+        return rule("inconclusive", *NO_INTERVAL, "positive or negative test pictures are missing")
     low, high = NO_INTERVAL if evidence.units < 2 else interval(draws, difference, (-1.0, 1.0))
     if evidence.same and evidence.pictures >= MIN_POSITIVES:
         return rule("pass", difference, difference)

@@ -119,8 +119,9 @@ def read_gate(folder: Path) -> GateScores:
             kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
             if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
                 raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
-            if any(type(item.get("train_count", 0)) is not int for item in content["classes"]):
-                raise ValueError("train_count of a class is no whole number")
+            counts = [item.get("train_count", 0) for item in content["classes"]]
+            if any(type(count) is not int or count < 0 for count in counts):
+                raise ValueError("train_count of a class is no number of images")
             gate_thresholds(content["classes"])
         known_labels(test, len(names))
         if {len(row) for row in test["scores"]} - {len(names)}:

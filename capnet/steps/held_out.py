@@ -17,8 +17,7 @@ from capnet.data.images.stored_features import Features, last_stage
 from capnet.errors import DataError
 from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe
 from capnet.evaluation.blend import Blend, choose_blend
-from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
-from capnet.evaluation.split_rows import measurable
+from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over, measurable
 from capnet.model.adapters import trains_blocks
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import combine, served_scores
@@ -34,20 +33,21 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
         plain: their features [row, view, pooled] in the tower without adapters.
 
     Returns:
-        Gives ``val_mAP`` of the served scores, and ``val_head`` and so on for each bucket with positives; None without
+        Gives ``val_mAP`` of the served scores, and ``val_head`` and so on for each bucket that has a mean; None without
         validation rows. Raises DataError where no class has a positive and a negative.
     """
     if val.empty:
         return None
     labels = trainer.labels(val)
     if not measurable(labels.targets.numpy(), labels.known.numpy()).any():
+        kind = "negative" if labels.targets.any() else "positive"
         todo = "set split.validation.source: none, or give more validation rows"
         if (val["given_split"] == "val").any():  # these stay, whatever the settings say
             todo = (
-                "give rows with a positive the split 'val' (column split), or leave that column empty instead of 'val'"
+                f"give rows with a {kind} the split 'val' (column split), or leave that column empty instead of 'val'"
                 " and set split.validation.source: none"
             )
-        more = " and a negative one" if labels.targets.any() else ""
+        more = " and a negative one" if kind == "negative" else ""
         raise DataError(f"no class has a positive validation row{more}", "split.parquet", todo)
     masks = bucket_masks(trainer.classes.buckets)
 

@@ -47,7 +47,7 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     """
     import pandas as pd
 
-    from capnet.data.annotations.label_lists import known_positives
+    from capnet.data.annotations.label_lists import class_counts, known_positives
     from capnet.data.splits.assign import assign_splits
     from capnet.data.splits.published import check_benchmark
     from capnet.data.splits.reference import read_split_reference
@@ -63,6 +63,9 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SPLITS})
     warnings = [*assignment.warnings, *_beyond_list(len(assignment.test), len(published[1]))]
     warnings += [*check_positives(classes, counts, labels.sum(axis=0), assignment, settings)]
+    for name in ("val", "test"):
+        unknown = class_counts(frame["unknown"].iloc[rows[name]], len(classes))
+        warnings += without_negatives(name, classes, counts[name], len(rows[name]) - counts[name] - unknown)
     for warning in warnings:
         log.warning("%s", warning)
 
@@ -147,6 +150,13 @@ def check_positives(
     if problems:
         raise DataError(problems=problems)
     return warnings
+
+
+def without_negatives(name: str, classes: Classes, positives: np.ndarray, negatives: np.ndarray) -> list[str]:
+    """A warning of the classes of split ``name`` that have known positives and no known negative, int [class] each."""
+    alike = [classes.names[c] for c in range(len(classes)) if positives[c] and not negatives[c]]
+    what = f"no known negative in {name}, so without average precision: {some(alike, NAMED)}"
+    return [what] if alike else []
 
 
 def _what_helps(name: str, assignment: Assignment, settings: Split, enough: bool, in_val: bool) -> str:

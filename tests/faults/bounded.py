@@ -62,12 +62,18 @@ def bounded(call: Callable[[], object], megabytes: int = 3 * GIGABYTE // 2, seco
     """Run ``call`` in a process of its own, in this folder and environment; killed after ``seconds``, and refused more
     than ``megabytes`` beyond what it begins with. What a test replaced in a module is not replaced there.
     """
+    request = cloudpickle.dumps((call, megabytes, seconds, os.getcwd(), dict(os.environ)))
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    cloudpickle.dump((call, megabytes, seconds, os.getcwd(), dict(os.environ)), server.stdin)
-    server.stdin.flush()
-    return pickle.load(server.stdout)
+    try:
+        server.stdin.write(request)
+        server.stdin.flush()
+        return pickle.load(server.stdout)
+    except BaseException:  # its next answer would be of this call
+        server.kill()
+        _server.cache_clear()
+        raise
 
 
 @cache
@@ -99,8 +105,10 @@ def _forked(
     child = os.fork()
     if child == 0:
         os.close(end)
-        os.dup2(2, 1)  # the answers' pipe is not for what is printed
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the pipes of requests and answers are not the call's
+        os.dup2(2, 1)
         os.chdir(folder)
+        os.environ.clear()
         os.environ.update(environment)
         _run(call, begin, megabytes)
     os.close(begin)

@@ -154,10 +154,12 @@ def leaving_test(
     leaving = was_test & ~np.isin(split, (TEST, FREE) if test_source == "share" else (TEST,))
     if not leaving.any():
         return []
-    cause = frame["given_split"].notna().to_numpy() & grouped_with(groups, leaving)
+    cause = frame["image_id"][frame["given_split"].notna().to_numpy() & grouped_with(groups, leaving)].tolist()
     why = {
         "share": "column split names another split for them, or for an image of their group or a copy:"
-        f" {some(frame['image_id'][cause].tolist())}. Empty those cells to keep the test set",
+        f" {some(cause)}. Empty those cells to keep the test set"
+        if cause
+        else "the list of training images names them, or an image of their group or a copy",
         "given": "where column split gives test images, these are all. To keep the earlier ones, give them the split"
         " 'test', too",
         "published": "a published list names all test images",

@@ -81,7 +81,7 @@ def slices(inputs: Inputs) -> Part:
                 "name": name,
                 "pictures": _pictures(about, is_grouped(inputs.metrics)),
                 "classes": len(inputs.classes) - len(about.get("left_out", ())),
-                "means": means or {"": "no class, for want of positives"},
+                "means": means or {"": "no class with a positive and a negative"},
                 "figures": figures,
                 "gains": about.get("differences", {}).get("capnet-zero_shot", {}),
             }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from capnet.contracts import BUCKETS
 from capnet.evaluation.curves import pr_curve
-from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.metrics import Bools, Floats, measurable
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.charts import MARKER_BUCKETS, Series, share_axis
 from capnet.evaluation.report.inputs import Inputs
@@ -34,14 +34,13 @@ def mean_precision(labels: Bools, known: Bools, scores: Floats, members: Bools) 
         members: bool [class], the classes of the mean.
 
     Returns:
-        float64 [recall]; empty where no class has positives.
+        float64 [recall]; empty where no class has positives and negatives.
     """
     curves = []
-    for column in np.flatnonzero(members):
+    for column in np.flatnonzero(members & measurable(labels, known)):
         rows = known[:, column]
-        if labels[rows, column].any():
-            recall, precision = pr_curve(labels[rows, column], scores[rows, column])
-            curves.append(precision[np.searchsorted(recall, RECALLS - 1e-9)])
+        recall, precision = pr_curve(labels[rows, column], scores[rows, column])
+        curves.append(precision[np.searchsorted(recall, RECALLS - 1e-9)])
     return np.mean(curves, axis=0) if curves else np.empty(0)
 
 

@@ -156,7 +156,7 @@ def test_names_are_shown_as_they_are_written(evaluation: Path) -> None:
     lines = _summary(evaluation).splitlines()
     assert "Slice :dog: [b]slice\\x1b[2J: ? test pictures" in [line.strip() for line in lines]
     assert [name for name in names if not any(line.split("  ")[1] == name for line in lines if "  " in line)] == []
-    assert "Without test positives or test negatives, so in no mean: :cat: [red]left." in lines
+    assert "Without test positives or test negatives, so without average precision: :cat: [red]left." in lines
 
 
 def test_of_many_classes_without_test_positives_some_are_named_and_the_rest_counted(evaluation: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_test_set_of_a_few_pictures_passes_nothing(rows: int) -> None:
     assert "pass" not in {outcome for name, outcome in outcomes(verdict).items() if "coverage" not in name}
     if rows == 1:
         assert verdict.colour == "inconclusive"
-        assert "no positive or no negative test picture" in str(verdict.rules[-1])
+        assert "positive or negative test pictures are missing" in str(verdict.rules[-1])
 
 
 def test_a_model_is_not_better_than_itself_on_one_picture_either() -> None:

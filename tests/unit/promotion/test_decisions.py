@@ -98,6 +98,22 @@ def test_what_is_kept_less_is_measured_as_by_scikit_learn(
             assert (rule.low, rule.high) == pytest.approx(ends, abs=1e-4)
 
 
+@pytest.mark.parametrize("falls", [True, False])
+def test_a_recall_needs_no_picture_that_does_not_show_the_class(falls: bool) -> None:
+    """Class 6 is unknown on all pictures that do not show it: it has no average precision, and its recall falls."""
+    scores = WORLD.scores(WORLD.theirs)
+    scores = replace(scores, test=scores.test.assign(unknown=[[] if row[6] else [6] for row in WORLD.labels]))
+    cuts = [*USUAL[:6], 0.9 if falls else 0.3, 0.3]
+    verdict = gate_verdict(_with(scores, cuts, "recall>=0.9", 6), _with(scores, USUAL, "recall>=0.9", 6), POLICY)
+    rules = {rule.name: rule for rule in verdict.rules}
+    assert rules["critical class class 6"].note == "positive or negative test pictures are missing"
+    name = "critical class class 6, recall>=0.9 at its threshold"
+    assert (name in rules, verdict.needs_reason) == (falls, falls)
+    if falls:
+        expected = [recall_score(WORLD.labels[:, 6], WORLD.theirs[:, 6] >= np.float32(cut)) for cut in (0.9, 0.3)]
+        assert (rules[name].value, rules[name].against) == pytest.approx([min(rate, 0.9) for rate in expected])
+
+
 @pytest.mark.parametrize(("objective", "share"), [("recall>=0.9", 0.0), ("precision>=0.4", 0.9)])
 def test_an_objective_that_is_reached_at_any_price_is_asked_about(objective: str, share: float) -> None:
     """Every label on every picture reaches a recall, the labels of one positive in ten a precision."""

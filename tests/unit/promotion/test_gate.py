@@ -93,7 +93,7 @@ def test_the_first_champion_s_critical_classes_that_no_test_picture_shows_or_all
     compared = gate_verdict(scores, scores, POLICY)
     assert note not in compared.notes, "a rule says it"
     notes = {rule.name: rule.note for rule in compared.rules}
-    assert notes["critical class épée"] == "no positive or no negative test picture"
+    assert notes["critical class épée"] == "positive or negative test pictures are missing"
 
 
 def test_rows_that_the_champion_has_seen_are_left_out_with_their_groups(make_outputs: Make) -> None:

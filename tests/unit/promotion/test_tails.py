@@ -60,7 +60,15 @@ def test_other_limits_need_a_person_because_later_versions_are_asked_about_that_
     assert verdict.colour == "inconclusive"
     assert f"out of it: {moved}. Once" in str(verdict.notes)
     assert gate_verdict(champion, champion, Policy(draws=200)).colour == "green"
-    assert moved_classes(candidate, champion, Policy(coverage=0.3)) == []
+    assert moved_classes(candidate, champion, Policy(coverage=0.0)) == []
+
+
+def test_the_share_is_of_the_classes_of_both_tails_and_not_of_all() -> None:
+    names = [f"class {number}" for number in range(60)]
+    counts = [500] * 56 + [19, 19, 8, 3]
+    candidate, champion = scores(counts, (100, 5), names), scores(counts, LIMITS, names)
+    assert "moves 3 classes" in str(moved_classes(candidate, champion, Policy(coverage=0.5)))
+    assert moved_classes(candidate, champion, Policy(coverage=0.25)) == []
 
 
 def test_limits_of_the_head_do_not_matter() -> None:

@@ -154,7 +154,7 @@ def test_a_critical_class_that_is_unknown_wherever_it_is_not_a_positive_is_left_
     compared = replace(compared, known=labels | (np.arange(CLASSES) != 0))
     scores = (score(labels, shared, own, skill) for own, skill in ((one, 0.0), (other, 5.0)))
     rule = next(rule for rule in non_inferiority(compared, *scores, POLICY) if "critical" in rule.name)
-    assert (rule.outcome, rule.note) == ("inconclusive", "no positive or no negative test picture")
+    assert (rule.outcome, rule.note) == ("inconclusive", "positive or negative test pictures are missing")
 
 
 def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
@@ -171,7 +171,7 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     }
     assert {rule.outcome for rule in result.values()} == {"inconclusive"}
     assert result["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
-    assert result["critical class class 38"].note == "no positive or no negative test picture"
+    assert result["critical class class 38"].note == "positive or negative test pictures are missing"
     same = non_inferiority(
         rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
     )

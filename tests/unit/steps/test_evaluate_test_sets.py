@@ -159,6 +159,20 @@ def test_a_test_side_without_a_positive_is_refused(unknown: Iterable[int], what:
     assert todo in caught.value.problems[0].todo
 
 
+def test_a_test_side_on_which_no_class_can_be_ranked_is_refused() -> None:
+    """Class 0 is on every picture, and the others are unknown."""
+    case = make_case()
+    in_test = case.table["split"] == "test"
+    for name, content in (("labels", [0]), ("unknown", range(1, 6))):
+        case.table[name] = [
+            np.array(list(content), dtype=int) if test else old
+            for test, old in zip(in_test, case.table[name], strict=True)
+        ]
+    with pytest.raises(DataError, match="no class has a positive and a negative among the 80 test pictures") as caught:
+        case.evaluate()
+    assert "that are known not to show a class" in caught.value.problems[0].todo
+
+
 def test_no_test_rows_are_refused() -> None:
     case = make_case(sizes=(60, 40, 0))
     with pytest.raises(DataError, match="there are no test rows"):

@@ -137,6 +137,8 @@ def test_given_and_published_sides_only_warn(tmp_path: Path, caplog: pytest.LogC
         "no known positive in val, so left out of its means: class 1, class 2",
         "fewer than 2 known positives in the given test rows: class 2: 0",
         "no known positive in test, so left out of its means: class 2",
+        "no known negative in val, so without average precision: class 0",
+        "no known negative in test, so without average precision: class 0, class 1",
     ]
     assert [record.getMessage() for record in caplog.records] == decisions["warnings"]
     with pytest.raises(DataError, match="fewer than 21 known positives in train"):  # train is never only warned about

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from faults.bounded import Outcome, bounded
+from faults.bounded import bounded
 from unit.data.native import jpeg, write_json
 
 from capnet.config import Data, Ingest, Params, Split
@@ -264,27 +261,11 @@ def test_settings_that_make_more_labels_than_memory_holds_are_refused(
         read(tmp_path, settings(**more))
 
 
-def most_labels(folder: Path) -> Outcome:
-    """What reading 18 million labels takes; what is large is imported before."""
+@pytest.mark.slow
+def test_the_most_labels_that_settings_may_make_fit_in_memory(tmp_path: Path) -> None:
     frames = [{"id": n, "file_name": f"{n}.jpg"} for n in range(600)]
     categories = [{"id": n, "name": f"class {n}"} for n in range(30_000)]
-    write(folder, frames, [{"image_id": n, "category_id": n % 2} for n in range(600)], categories[:2])
-    read(folder, settings(unsure=["class 0"]))
-    write(folder, frames, [{"image_id": n, "category_id": n % 2} for n in range(600)], categories)
-    return bounded(lambda: read(folder, settings(unsure=["class 0", "class 1"])))
-
-
-@pytest.mark.slow
-def test_the_most_labels_that_settings_may_make_fit_in_memory(tmp_path: Path, repository: Path) -> None:
-    """Measured in a new process: what a process has allocated and freed before, as in other tests, adds to its peak."""
-    code = (
-        "import pathlib, sys; from unit.data.annotations.test_camera_traps import most_labels;"
-        " outcome = most_labels(pathlib.Path(sys.argv[1])); print(outcome.kind, outcome.megabytes)"
-    )
-    environment = os.environ | {"PYTHONPATH": f"{repository / 'tests'}{os.pathsep}{repository}"}
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    kind, megabytes = result.stdout.split()
-    assert kind == "done"
-    assert int(megabytes) < 350, "18 million labels took 700 MB"  # 50 million are the most
+    write(tmp_path, frames, [{"image_id": n, "category_id": n % 2} for n in range(600)], categories)
+    outcome = bounded(lambda: read(tmp_path, settings(unsure=["class 0", "class 1"])))
+    assert outcome.kind == "done", outcome
+    assert outcome.megabytes < 350, "18 million labels took 700 MB"  # 50 million are the most

@@ -207,7 +207,7 @@ def test_a_refit_names_a_probe_and_a_blend_only_where_there_are_such(tmp_path: P
 
 
 def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
-    assert f"Left out of the means: no positive or no negative test pictures 1 class {run.names[38]}" in page.text
+    assert f"Without average precision: no positive or no negative test picture 1 class {run.names[38]}" in page.text
     assert page.rows("classes")[run.names[38]][2] == "-"
 
 
@@ -250,7 +250,7 @@ def test_a_slice_without_a_positive_is_listed_with_the_reason(tmp_path: Path) ->
     page = Page(html_of(made))
     assert page.problems == []
     cells = page.rows("slices")["empty plains"]
-    assert cells == ["empty plains", "7", "0", "no class, for want of positives", *["-"] * 5]
+    assert cells == ["empty plains", "7", "0", "no class with a positive and a negative", *["-"] * 5]
     assert "where a slice is not of one group" not in page.text
     metrics["bootstrap"] = {"draws": 1000, "seed": 0, "unit": "group", "units": 30}
     metrics["slice_info"]["empty plains"]["units"] = 4
@@ -270,11 +270,11 @@ def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -
 
 def test_curve_does_not_see_unknown_entries() -> None:
     labels = np.array([[True], [False], [False], [True]])
-    scores = np.array([[0.9], [0.8], [0.7], [0.6]], dtype=np.float32)
-    known = np.array([[True], [False], [False], [True]])
-    members = np.array([True])
-    assert mean_precision(labels, known, scores, members).mean() == 1.0
+    scores, members = np.array([[0.9], [0.8], [0.7], [0.6]], dtype=np.float32), np.array([True])
+    known = np.array([[True], [False], [True], [True]])
+    assert mean_precision(labels, known, scores, members)[-1] == pytest.approx(2 / 3)
     assert mean_precision(labels, np.ones_like(labels), scores, members)[-1] == 0.5
+    assert not len(mean_precision(labels, labels, scores, members)), "positives alone are no curve"
 
 
 def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
