@@ -93,7 +93,7 @@ def test_published_needs_a_list_of_this_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listed", [2, 10])
 def test_given_test_rows_that_the_list_lacks_are_counted(tmp_path: Path, listed: int) -> None:
     """As with two files of COCO and a list of some images of the second."""
-    source = manifest(tmp_path / "manifest", [[0]] * 30, 1, splits=["train"] * 20 + ["test"] * 10)
+    source = manifest(tmp_path / "manifest", [[0], []] * 15, 1, splits=["train"] * 20 + ["test"] * 10)
     ids = [f"p{number:06d}" for number in range(30)]
     write_id_list(source, "train", ids[:20])
     write_id_list(source, "test", ids[20 : 20 + listed])
