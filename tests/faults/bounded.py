@@ -1,7 +1,7 @@
 """A call in a process of its own, with its time and its memory measured: what it returned, refused or died of.
 
 The process is a fork of one that has imported little: to fork a process of pytest, which has imported everything and
-keeps what tests made, takes thirty times as long.
+keeps what tests made, takes twenty times as long.
 """
 
 from __future__ import annotations
