@@ -2,12 +2,15 @@
 have had.
 
 Every candidate is a weighted mean of logits. One is preferred, because held-out rows are few and a choice among many
-blends would follow their noise: the mean of all trained members and the probe, in which a trained member weighs as much
-as the probe, or less, the further it is behind it on these rows. A hurried user would have the linear probe or
-zero-shot: if one of these ranks the held-out rows better than that mean, by however little, or if a trained part alone
-does so by more than chance, the best of a few steps from that mean towards that member is served. The last step is the
-member alone. So on these rows the served score is never below the linear probe and zero-shot, and never shown to be
-below a trained part.
+blends would follow their noise: the mean of all trained members, the probe and zero-shot (as between zero-shot and
+fine-tuned models in WiSE-FT, Wortsman et al., CVPR 2022), in which a member weighs as much as the probe, or less, the
+further it is behind it on these rows. A hurried user would have the linear probe or zero-shot: if one of these ranks
+the held-out rows better than that mean, by however little, or if a trained part alone does so by more than chance, the
+best of a few steps from that mean towards that member is served. The last step is the member alone. So on these rows
+the served score is never below the linear probe and zero-shot, and never shown to be below a trained part.
+
+Out of fold, a class whose positives all lie in one fold has no say: the models that score them saw no positive of it,
+while what is served has seen all.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from capnet.evaluation.metrics import Bools, Floats, mean_over, rank, weighted_a
 
 Weights = dict[str, float]
 DRAWS = 300
-PREFERRED = ("capnet", "class_head", "linear_probe")
+PREFERRED = ("capnet", "class_head", "linear_probe", "zero_shot")
 STEPS = (0.25, 0.5, 0.75, 1.0)  # towards a member that is better alone
 LEEWAY = 0.1  # mAP: a member so far behind the probe weighs 1/e of what the probe does
 
@@ -100,15 +103,18 @@ def choose_blend(
             there are none, and no trained part is shown to lead by more than chance.
         chosen_on: what these images are, for config.json and the report.
         preferred: members of the preferred blend; those that do not exist are left out.
-        folds: int [image]: images with scores of one model. They are ranked among themselves, because scores of two
-            models may differ by an offset; average precision is the mean over folds. None: all are of one model.
+        folds: int [image]: images with scores of one model, trained on all others. They are ranked among themselves,
+            because scores of two models may differ by an offset; average precision is the mean over folds, and classes
+            count whose known positives lie in two folds or more. None: all are of one model.
         score: what a blend with these weights serves, [image, class], where that ranks images otherwise than ``mix``.
 
     Returns:
-        The chosen blend; the preferred one where no class has a known positive and a known negative.
+        The chosen blend; the preferred one where no class that counts has a known positive and a known negative.
     """
     ones = np.ones((len(labels), 1))
     parts = [np.arange(len(labels))] if folds is None else [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    in_parts = np.sum([(labels[part] & known[part]).any(axis=0) for part in parts], axis=0)
+    counts = in_parts >= min(2, len(parts))  # bool [class]
 
     def measured(rankings: Sequence[Any], weight: Floats) -> Floats:
         by_fold = [weighted_average_precision(one, weight[part]) for one, part in zip(rankings, parts, strict=True)]
@@ -123,7 +129,7 @@ def choose_blend(
         if weights not in tried:
             scores = mix(members, weights) if score is None else score(weights)
             tried.append(weights)
-            rankings.append([rank(labels[part], scores[part], known[part]) for part in parts])
+            rankings.append([rank(labels[part], scores[part], known[part] & counts) for part in parts])
             values.append(float(measured(rankings[-1], ones)[0]))
         return tried.index(weights)
 

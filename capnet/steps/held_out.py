@@ -16,7 +16,7 @@ from capnet.contracts import sampling_units
 from capnet.data.images.stored_features import Features, last_stage
 from capnet.errors import DataError
 from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe
-from capnet.evaluation.blend import Blend, choose_blend
+from capnet.evaluation.blend import PREFERRED, Blend, choose_blend
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over, measurable
 from capnet.model.adapters import trains_blocks
 from capnet.model.capnet import CapNet
@@ -131,10 +131,10 @@ class HeldOut:
         """
         labels = trainer.labels(self.rows)
         means = {name: logits.double().mean(dim=1).numpy() for name, logits in self.logits.items()}
-        # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
+        # a tower with adapters gives these members' features in one pass; the others would take a second one
         preferred: tuple[str, ...] = ("capnet", "class_head")
         if not trains_blocks(trainer.towers.image, trainer.params.train.adapter):
-            preferred += ("linear_probe",)
+            preferred = PREFERRED
         units = sampling_units(self.rows)
         where = "val" if self.folds is None else "out_of_fold"
         targets, known, average = labels.targets.numpy(), labels.known.numpy(), trainer.params.tte.average
