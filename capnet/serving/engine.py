@@ -70,7 +70,8 @@ class Served:
         Args:
             names: paths below ``root``.
             root: a folder.
-            total: number of images, by which workers are started or not.
+            total: number of images, with those that an interrupted call has scored: workers are started, and fp32 is
+                rounded, by it.
 
         Yields:
             Batches; an image that cannot be used has a fault and no row in their scores.

@@ -123,7 +123,7 @@ def predict(
         images = list(chain.from_iterable(every[number] for number in missing))
         with bar("predict", len(source.names)) as advance:
             advance(len(source.names) - len(images))
-            rows = _rows(served.stream(images, source.root, len(images)), source.faults, advance, dark)
+            rows = _rows(served.stream(images, source.root, len(source.names)), source.faults, advance, dark)
             for number in missing:
                 write_part(paths[number], keys[number], [next(rows) for _ in every[number]])
         if dark.warning:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from unit.serving import small_batch
 from unit.serving.small_batch import leave_all_parts
 
@@ -115,3 +116,27 @@ def test_only_parts_that_changed_are_scored_again(
     assert any("of the interrupted call to score again" in line for line in caplog.messages) == (again > 0)
     predict(served, "m", source, tmp_path / "whole.csv", images_per_part=2)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_what_is_left_is_scored_as_among_all_images(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last few images of a killed call got other bits than in a whole one: of few images one thread did not make
+    each pass alone.
+    """
+    tower, source = served.scorer.loaded.model.towers.image, list_images(str(folder))
+    monkeypatch.setattr(type(tower), "is_convolutional", True)
+    monkeypatch.setattr(served.scorer, "threads", 2)
+    threads, pooled = list[int](), served.scorer.loaded.model.pooled
+
+    def watched(images: torch.Tensor, **how: bool) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return pooled(images, **how)
+
+    monkeypatch.setattr(served.scorer.loaded.model, "pooled", watched)
+    torch.set_num_threads(2)
+    leave_all_parts(served, source, tmp_path / "out.csv", images_per_part=2)
+    (tmp_path / ".out.csv.parts" / "000000000006.parquet").unlink()
+    whole, threads[:] = set(threads), []
+    predict(served, "m", source, tmp_path / "out.csv", images_per_part=2)
+    assert whole == set(threads) == {1}
