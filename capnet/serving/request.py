@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from threading import Semaphore
 from time import monotonic
@@ -177,10 +177,11 @@ def _fault(content: bytes, path: Path, limits: Limits, left: int) -> tuple[str, 
 
 def _values(column: pd.Series, most: int) -> Iterator[Any]:
     """One value an image, up to one more than ``most``: MLflow makes one row of a request's {"inputs": {"image":
-    [...]}}, with the list in its cell.
+    [...]}}, with the list in its cell. A list in one of several rows is no image: the numbers of those after it would
+    be others in the answer.
     """
-    cells = (value if isinstance(value, list | tuple | np.ndarray) else (value,) for value in column)
-    return islice(chain.from_iterable(cells), most + 1)
+    cells = column.iloc[0] if len(column) == 1 and isinstance(column.iloc[0], list | tuple | np.ndarray) else column
+    return islice(cells, most + 1)
 
 
 def _content(value: Any) -> bytes | None:
@@ -227,4 +228,7 @@ def _file(name: Any, limits: Limits, left: int) -> bytes | None:
 
 
 def _shown(value: Any) -> str:
-    return f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else repr(str(value)[:60])
+    """A value for the answer and the log: nothing of an image, which may also be within a list."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes"
+    return f"a {type(value).__name__}" if isinstance(value, list | tuple | dict | np.ndarray) else repr(str(value)[:60])

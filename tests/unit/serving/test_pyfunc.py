@@ -180,6 +180,14 @@ def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
         request_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path, Clock(Limits()))
 
 
+@pytest.mark.parametrize("copies", [0, 2])
+def test_a_list_in_one_of_several_rows_is_refused(tmp_path: Path, copies: int) -> None:
+    """Later rows had other numbers in the answer than in the request."""
+    grey = input_example()["image"][0]
+    with pytest.raises(DataError, match=r": a list\s+where: row 1\s"):
+        request_files(pd.DataFrame({"image": [grey, [grey] * copies, grey]}), tmp_path, Clock(Limits()))
+
+
 def test_content_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(buffer, format="PNG")
