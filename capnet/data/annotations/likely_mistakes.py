@@ -12,7 +12,7 @@ from unicodedata import normalize
 from capnet.contracts import Classes
 from capnet.data.annotations.label_lists import class_counts
 from capnet.data.annotations.label_names import NOTHING
-from capnet.data.annotations.unread_columns import TOGETHER
+from capnet.data.annotations.unread_columns import SITE, TOGETHER
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import SHOWN, counted
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # what people call an image on which nobody knows what there is
 UNSURE = {"unidentified", "unidentifiable", "unknown", "unsure", "uncertain", "undetermined", "indeterminate"}
-GROUP_FOLDER = re.compile(rf"(?:^|/)((?:{'|'.join(TOGETHER)})[ _-]?\d+)/", re.IGNORECASE)
+GROUP_FOLDER = re.compile(rf"(?:^|/)((?:{'|'.join((SITE, *TOGETHER))})[ _-]?\d+)/", re.IGNORECASE)
 
 
 def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> Iterator[str]:

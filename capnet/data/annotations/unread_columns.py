@@ -12,6 +12,7 @@ STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "
 STATE_WORDS = {"", *STATES}
 # in names of columns and folders that often are groups
 TOGETHER = ("patient", "subject", "lesion", "slide", "camera", "station", "deployment", "location")
+SITE = "site"  # only at the beginning: where on a body a lesion is, says nothing about the patient
 ATTRIBUTES = ("sex", "gender", " age", "_age", "patientage")  # endings of columns that many patients share
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
@@ -54,7 +55,7 @@ class UnreadColumns:
             " get into two splits, and the figures flatter"
             for name in self.column
             if not self.has_group
-            and any(word in name.casefold() for word in TOGETHER)
+            and (name.casefold().startswith(SITE) or any(word in name.casefold() for word in TOGETHER))
             and not name.casefold().endswith(ATTRIBUTES)
         ]
         warnings += [

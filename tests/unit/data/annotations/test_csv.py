@@ -10,7 +10,7 @@ from unit.data.annotations.csv_tables import accept, problems_of, read, write
 from capnet.config import Ingest
 
 
-@pytest.mark.parametrize("name", ["patient_id", "PatientID", "Subject", "Camera", "lesion_id"])
+@pytest.mark.parametrize("name", ["patient_id", "PatientID", "Subject", "Camera", "lesion_id", "site", "SiteName"])
 def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path: Path, name: str) -> None:
     (warning,) = accept(write(tmp_path, f"path,labels,{name},photographer\na.jpg,dog,7,me\n")).warnings
     assert warning == (
@@ -22,7 +22,7 @@ def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path:
     assert not accept(write(tmp_path, f"path,{name}\na.jpg,1\n")).warnings, "a class"
 
 
-@pytest.mark.parametrize("name", ["Patient Age", "Patient Gender", "PatientSex", "patient_age"])
+@pytest.mark.parametrize("name", ["Patient Age", "Patient Gender", "PatientSex", "patient_age", "anatom_site"])
 def test_an_attribute_of_patients_is_no_group(tmp_path: Path, name: str) -> None:
     assert not accept(write(tmp_path, f"path,labels,{name}\na.jpg,dog,F\n")).warnings
 

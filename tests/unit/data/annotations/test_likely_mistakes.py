@@ -42,6 +42,7 @@ def test_a_class_that_says_that_nobody_knows_is_named(data_format: str) -> None:
     [
         (["train/patient00001/study1/a.jpg", "train/patient00002/study1/a.jpg"], None, True),
         (["Camera 1/a.jpg", "Camera 2/a.jpg"], None, True),
+        (["images/Site 004/a.jpg", "images/Site 009/a.jpg"], None, True),
         (["patient1/a.jpg", "patient2/a.jpg"], "1", False),
         (["patient1/a.jpg", "patient1/b.jpg"], None, False),
         (["patients/a1.jpg", "inpatient2/b1.jpg"], None, False),
