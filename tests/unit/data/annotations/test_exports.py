@@ -164,6 +164,13 @@ def vindr(root: Path) -> None:
     put(root, "image_labels_train.csv", "\n".join(rows))
 
 
+def timelapse(root: Path) -> None:
+    answers = {"001": ["Cat", "traffic light", "cat"], "002": ["Dog", "Unknown"], "003": ["Blank"], "d": [""]}
+    rows = [f"S,{name}.JPG,Site 1\\2024,{answer}\n" for name, names in answers.items() for answer in names]
+    put(root, "TimelapseData.csv", "RootFolder,File,RelativePath,Species\n" + "".join(rows))
+    put(root, "images/Site 1/2024/001.jpg", "")
+
+
 def labelme(root: Path) -> None:
     for name, labels in LABELS.items():
         shapes = [{"label": label, "points": [[1, 2], [3, 4]], "shape_type": "rectangle"} for label in labels[:1]]
@@ -197,6 +204,7 @@ EXPORTS = {
     "Open Images": open_images,
     "ChestX-ray14": chestxray14,
     "VinDr-CXR": vindr,
+    "Timelapse": timelapse,
 }
 
 
@@ -223,6 +231,7 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
     assert names == CLASSES
     assert {image: sorted(names[c] for c in row["labels"]) for image, row in rows.items()} == LABELS
     unknown = UNKNOWN if name in ("Open Images", "VinDr-CXR") else {}
+    unknown = {"002": ["cat", "traffic light"]} if name == "Timelapse" else unknown
     assert {image: [names[c] for c in row["unknown"]] for image, row in rows.items() if row["unknown"]} == unknown
     if name in ("YOLO", "COCO", "Datumaro", "Roboflow"):
         assert {image: row["given_split"] for image, row in rows.items()} == {
@@ -232,6 +241,9 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
         }
     if name == "Pascal VOC":
         assert [row["path"] for row in rows.values()] == ["images/001.JPG", "images/002.png", "images/003.jpg"]
+    if name == "Timelapse":
+        assert rows["001"]["path"] == "images/Site 1/2024/001.jpg"
+        assert {row["group"] for row in rows.values()} == {"Site 1"}
     if name == "ChestX-ray14":
         assert {row["group"] for row in rows.values()} == {"17"}
         assert [row["image_id"] for row in rows.values()] == [f"{name}.jpg" for name in LABELS]
