@@ -14,6 +14,7 @@ STATE_WORDS = {"", *STATES}
 TOGETHER = ("patient", "subject", "lesion", "slide", "camera", "station", "deployment", "location")
 SITE = "site"  # only at the beginning: where on a body a lesion is, says nothing about the patient
 ATTRIBUTES = ("sex", "gender", " age", "_age", "patientage")  # endings of columns that many patients share
+UNSURE = {"unsure", "uncertain", "doubtful", "not sure", "not_sure"}  # what people call the column unknown
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
 
@@ -30,6 +31,7 @@ class UnreadColumns:
             classes: those of the columns that hold a class; none where the labels have one column.
         """
         self.has_group, has_split = "group" in header, "split" in header
+        self.has_unknown = "unknown" in header
         self.column = {name: number for number, name in enumerate(header) if name not in {*read, *classes}}
         self.states: dict[str, set[str]] = {name: set() for name in self.column if classes}
         self.splits: dict[str, set[str]] = {name: set() for name in self.column if not has_split}
@@ -45,7 +47,7 @@ class UnreadColumns:
                     del columns[name]
 
     def warnings(self, listed_in: str) -> list[str]:
-        """A warning of each column that may be a group or a split, and of those that may be classes.
+        """A warning of each column that may be a group, unknown labels or a split, and of those that may be classes.
 
         Args:
             listed_in: the file of classes.
@@ -57,6 +59,12 @@ class UnreadColumns:
             if not self.has_group
             and (name.casefold().startswith(SITE) or any(word in name.casefold() for word in TOGETHER))
             and not name.casefold().endswith(ATTRIBUTES)
+        ]
+        warnings += [
+            f"column {name!r} is not read. If it holds labels that are uncertain, call it 'unknown': else they count as"
+            " absent"
+            for name in self.column
+            if name.casefold() in UNSURE and not self.has_unknown
         ]
         warnings += [
             f"column {name!r} is not read. If it says which split an image is in, call it 'split', with train, val and"

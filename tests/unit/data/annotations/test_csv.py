@@ -27,6 +27,15 @@ def test_an_attribute_of_patients_is_no_group(tmp_path: Path, name: str) -> None
     assert not accept(write(tmp_path, f"path,labels,{name}\na.jpg,dog,F\n")).warnings
 
 
+def test_a_column_that_reads_like_unknown_labels_is_named_where_there_is_none(tmp_path: Path) -> None:
+    (warning,) = accept(write(tmp_path, "path,labels,Unsure\na.jpg,dog,cat\n")).warnings
+    assert warning == (
+        "column 'Unsure' is not read. If it holds labels that are uncertain, call it 'unknown': else they count as"
+        " absent"
+    )
+    assert not accept(write(tmp_path, "path,labels,Unsure,unknown\na.jpg,dog,cat,cat\n")).warnings
+
+
 def test_columns_without_a_name_at_the_end_as_spreadsheets_write_them(tmp_path: Path) -> None:
     rows = accept(write(tmp_path, "path,labels,group,,\na.jpg,dog,7,,\nb.jpg,,8,,\n")).rows
     assert (rows["path"].tolist(), rows["group"].tolist()) == (["a.jpg", "b.jpg"], ["7", "8"])
