@@ -132,9 +132,8 @@ class HeldOut:
         labels = trainer.labels(self.rows)
         means = {name: logits.double().mean(dim=1).numpy() for name, logits in self.logits.items()}
         # a tower with adapters gives these members' features in one pass; the others would take a second one
-        preferred: tuple[str, ...] = ("capnet", "class_head")
-        if not trains_blocks(trainer.towers.image, trainer.params.train.adapter):
-            preferred = PREFERRED
+        adapted = trains_blocks(trainer.towers.image, trainer.params.train.adapter)
+        preferred = ("capnet", "class_head") if adapted else PREFERRED
         units = sampling_units(self.rows)
         where = "val" if self.folds is None else "out_of_fold"
         targets, known, average = labels.targets.numpy(), labels.known.numpy(), trainer.params.tte.average

@@ -12,15 +12,13 @@ from unicodedata import normalize
 from capnet.contracts import Classes
 from capnet.data.annotations.label_lists import class_counts
 from capnet.data.annotations.label_names import NOTHING
-from capnet.data.annotations.unread_columns import SITE, TOGETHER
+from capnet.data.annotations.unread_columns import SITE, TOGETHER, UNSURE
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import SHOWN, counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# what people call an image on which nobody knows what there is
-UNSURE = {"unidentified", "unidentifiable", "unknown", "unsure", "uncertain", "undetermined", "indeterminate"}
 GROUP_FOLDER = re.compile(rf"(?:^|/)((?:{'|'.join((SITE, *TOGETHER))})[ _-]?\d+)/", re.IGNORECASE)
 
 
@@ -46,7 +44,7 @@ def _no_classes(classes: Classes, data_format: str) -> Iterator[str]:
             traps = data_format == "camera_traps"
             todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
-        elif item.name.casefold() in UNSURE:
+        elif item.name.casefold() in {"unknown", *UNSURE}:
             what = "is learned like any other, and where it is, classes without a label count as absent"
             todo = "name in column unknown what the image may show"
             if data_format == "camera_traps":

@@ -14,7 +14,9 @@ STATE_WORDS = {"", *STATES}
 TOGETHER = ("patient", "subject", "lesion", "slide", "camera", "station", "deployment", "location")
 SITE = "site"  # only at the beginning: where on a body a lesion is, says nothing about the patient
 ATTRIBUTES = ("sex", "gender", " age", "_age", "patientage")  # endings of columns that many patients share
-UNSURE = {"unsure", "uncertain", "doubtful", "not sure", "not_sure"}  # what people call the column unknown
+# what people call labels that nobody is sure of, as a column or as a class
+UNSURE = {"unidentified", "unidentifiable", "unsure", "uncertain", "undetermined", "indeterminate", "doubtful"}
+UNSURE |= {"not sure", "not_sure"}
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
 

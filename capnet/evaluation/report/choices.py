@@ -37,7 +37,7 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
         return []
     shares = {MEMBER_NAMES.get(name, name): weight for name, weight in weights.items() if weight}
     where = chosen_on(blend.get("chosen_on"), "held-out pictures")
-    listed = ", ".join(f"{100 * weight:.0f} % {name}" for name, weight in shares.items())
+    listed = ", ".join(f"{round(100 * weight) or 'less than 1'} % {name}" for name, weight in shares.items())
     if len(shares) > 1 and max(shares.values()) - min(shares.values()) < 0.005:
         listed = f"{', '.join(shares)}, in equal shares"
     sentence = f"What is served averages logits: {listed}. The shares were chosen on {where}"

@@ -37,6 +37,14 @@ def test_a_gain_without_an_interval_has_no_empty_brackets() -> None:
         assert f"in points of mAP: {text}" in sentence
 
 
+def test_a_small_share_of_the_blend_is_not_shown_as_zero() -> None:
+    weights = {"capnet": 0.4974, "linear_probe": 0.4974, "class_head": 0.005, "zero_shot": 0.0002}
+    (sentence,) = blend_in_words({"weights": weights})
+    assert "50 % CapNet's trained parts, 50 % a linear probe, " in sentence
+    assert "less than 1 % zero-shot" in sentence
+    assert " 0 %" not in sentence
+
+
 def test_a_small_threshold_is_not_shown_as_zero() -> None:
     assert [score(value) for value in (0.30549, 0.00042, 2e-5, 0.0, None)] == [
         "0.305",
