@@ -77,7 +77,7 @@ def groups_in_words(content: Mapping[str, Any]) -> list[str]:
     objectives = objectives_in_words(content)
     counted_once = {"recall>=": "positives of one group", "precision>=": "labels given in one group"}
     return [
-        f"All {what}, such as a camera site or a patient, count as one."
+        f"All {what}, such as a camera site or a patient, count as one; the figures below count every picture."
         for kind, what in counted_once.items()
         if kind in objectives
     ]
