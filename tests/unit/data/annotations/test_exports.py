@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unit.data.annotations.camera_trap_exports import CAMERA_TRAPS, put
 from unit.data.annotations.csv_tables import accept
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "data-formats.md"
@@ -18,16 +19,11 @@ LABELS = {"001": ["cat", "traffic light"], "002": ["dog"], "003": []}
 CLASSES = ["cat", "dog", "traffic light"]
 UNKNOWN = {"001": ["dog"], "002": ["traffic light"], "003": ["cat", "traffic light"]}
 SPLITS = {"001": "train", "002": "valid", "003": "test"}
-LAST = 'pd.DataFrame([(path, "|".join('
-RECIPES = [
-    block for block in re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S) if LAST not in block
-]
+BLOCKS = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S)
+LAST = next(block for block in BLOCKS if "for path, labels in rows]  # one name, or several" in block)
+LAST_OF_CAMERA_TRAPS = next(block for block in BLOCKS if block.startswith("species = "))
+RECIPES = [block for block in BLOCKS if block not in (LAST, LAST_OF_CAMERA_TRAPS)]
 Export = Callable[[Path], None]
-
-
-def put(root: Path, name: str, text: str) -> None:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(text)
 
 
 def fiftyone(root: Path) -> None:
@@ -164,13 +160,6 @@ def vindr(root: Path) -> None:
     put(root, "image_labels_train.csv", "\n".join(rows))
 
 
-def timelapse(root: Path) -> None:
-    answers = {"001": ["Cat", "traffic light", "cat"], "002": ["Dog", "Unknown"], "003": ["Blank"], "d": [""]}
-    rows = [f"S,{name}.JPG,Site 1\\2024,{answer}\n" for name, names in answers.items() for answer in names]
-    put(root, "TimelapseData.csv", "RootFolder,File,RelativePath,Species\n" + "".join(rows))
-    put(root, "images/Site 1/2024/001.jpg", "")
-
-
 def labelme(root: Path) -> None:
     for name, labels in LABELS.items():
         shapes = [{"label": label, "points": [[1, 2], [3, 4]], "shape_type": "rectangle"} for label in labels[:1]]
@@ -204,15 +193,13 @@ EXPORTS = {
     "Open Images": open_images,
     "ChestX-ray14": chestxray14,
     "VinDr-CXR": vindr,
-    "Timelapse": timelapse,
+    **CAMERA_TRAPS,
 }
 
 
 def run(recipe: str, root: Path) -> None:
-    """Run the lines of the document in the data folder, with those that end all recipes of ``rows``."""
-    last = next(
-        block for block in re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S) if LAST in block
-    )
+    """Run the lines of the document in the data folder, with those that end all recipes of ``rows`` or of ``seen``."""
+    last = LAST_OF_CAMERA_TRAPS if "seen[" in recipe else LAST
     earlier = os.getcwd()
     os.chdir(root)
     try:
@@ -231,7 +218,7 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
     assert names == CLASSES
     assert {image: sorted(names[c] for c in row["labels"]) for image, row in rows.items()} == LABELS
     unknown = UNKNOWN if name in ("Open Images", "VinDr-CXR") else {}
-    unknown = {"002": ["cat", "traffic light"]} if name == "Timelapse" else unknown
+    unknown = {"002": ["cat", "traffic light"]} if name in CAMERA_TRAPS else unknown
     assert {image: [names[c] for c in row["unknown"]] for image, row in rows.items() if row["unknown"]} == unknown
     if name in ("YOLO", "COCO", "Datumaro", "Roboflow"):
         assert {image: row["given_split"] for image, row in rows.items()} == {
@@ -243,6 +230,9 @@ def test_the_lines_of_the_document_keep_every_label(tmp_path: Path, name: str) -
         assert [row["path"] for row in rows.values()] == ["images/001.JPG", "images/002.png", "images/003.jpg"]
     if name == "Timelapse":
         assert rows["001"]["path"] == "images/Site 1/2024/001.jpg"
+    if name == "Camtrap DP":
+        assert {row["path"] for row in rows.values()} == {"media/001.jpg", "media/002.jpg", "images/003.jpg"}
+    if name in CAMERA_TRAPS:
         assert {row["group"] for row in rows.values()} == {"Site 1"}
     if name == "ChestX-ray14":
         assert {row["group"] for row in rows.values()} == {"17"}
