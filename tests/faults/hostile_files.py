@@ -88,6 +88,7 @@ TEXTS: dict[str, bytes] = {
     "YAML that laughs": b"a0: &a0 [x, x]\n"
     + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 40)),
     "a truncated table": parquet(path=["a.jpg"], labels=["cat"])[:-30],
+    "a table without columns": parquet(),
     "a table without pages": parquet(path=["a.jpg"], labels=["cat"])[:4] + b"\0" * 40 + b"PAR1",
 }
 

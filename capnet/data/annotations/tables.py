@@ -59,7 +59,7 @@ class Table:
     @property
     def columns(self) -> str:
         """The columns that there are, for a message."""
-        return f"found {some(self.header, 30)}"
+        return f"found {some(self.header, 30) or 'no column'}"
 
     def __iter__(self) -> Iterator[tuple[int, list[Any]]]:
         left = _most_unpacked(self.path) if self._rows else 0
@@ -256,7 +256,7 @@ def _header_problems(
     divided = {
         mark: {part for cell in header for part in cell.split(mark)} for mark in ";\t" if mark in "".join(header)
     }
-    if header[0].lower().startswith("sep="):
+    if "".join(header[:1]).lower().startswith("sep="):
         table.header = []
         return [Problem("line 1 is no header: it tells a spreadsheet the separator", where, "remove that line")]
     if divided and (len(header) == 1 or (missing and any(missing <= names for names in divided.values()))):

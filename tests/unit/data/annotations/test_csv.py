@@ -146,6 +146,10 @@ def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
     (tmp_path / "labels.parquet").write_bytes(b"PAR1 but not really")
     (problem,) = problems_of(tmp_path, settings)
     assert "not a Parquet file" in problem.what
+    frame[[]].to_parquet(tmp_path / "labels.parquet", index=False)
+    assert [problem.what for problem in problems_of(tmp_path, settings)] == [
+        "column 'path' is missing: found no column"
+    ]
 
 
 def test_gzipped_tables_and_damaged_ones(tmp_path: Path) -> None:
