@@ -21,7 +21,7 @@ from capnet.evaluation.metrics import Bools, Counts, Floats, class_f1, count, me
 from capnet.promotion.compared_rows import ComparedRows, paired
 from capnet.promotion.non_inferiority import Evidence, judge
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import CRITICAL, FEWER_KEPT, FORMER_TAIL, LIKELY, Rule
+from capnet.promotion.verdict import CRITICAL, FEWER_KEPT, FORMER_TAIL, Rule
 
 F1_OF_ALL = "F1 at the thresholds, all classes"
 NOT_CHOSEN = "nothing"  # the objective where there were no pictures to choose thresholds on
@@ -120,8 +120,7 @@ def worse_decisions(
     rules = [
         judge(name, *compared[name], margin, Evidence.of(rows, mask, questions)) for name, (_, mask) in masks.items()
     ]
-    below = [rule for rule in rules if rule.outcome == "fail" or rule.note == LIKELY]
-    return [replace(rule, outcome="inconclusive", note=FEWER_KEPT) for rule in below]
+    return [replace(rule, outcome="inconclusive", note=FEWER_KEPT) for rule in rules if rule.is_below]
 
 
 def _kept(objective: str, counts: Counts) -> Floats:

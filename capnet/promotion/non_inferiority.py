@@ -50,12 +50,16 @@ class Evidence:
         units = len(np.unique(rows.units))
         return cls(int(pictures.sum()), positives, units, units < len(rows.units), questions, same)
 
-    def beyond_doubt(self, difference: float, spread: float, margin: float) -> bool:
-        """Is the fall beyond the margin, and is an equal model ruled out at REFUSED, for all questions together?
+    def shows_fall(self, difference: float, spread: float, margin: float) -> bool:
+        """Is the fall beyond the margin, whatever chance picks at UNSEEN for all questions together?
 
         ``spread`` is the standard deviation of the difference over the draws.
         """
-        return difference + self.reach(UNSEEN, spread) < -margin and difference + self.reach(REFUSED, spread) < 0
+        return difference + self.reach(UNSEEN, spread) < -margin
+
+    def beyond_doubt(self, difference: float, spread: float, margin: float) -> bool:
+        """Is the fall shown, and is an equal model ruled out at REFUSED, for all questions together?"""
+        return self.shows_fall(difference, spread, margin) and difference + self.reach(REFUSED, spread) < 0
 
     def reach(self, chance: float, spread: float) -> float:
         """How far chance moves a difference upwards, at a chance that all questions share (Bonferroni).
@@ -145,6 +149,7 @@ def non_inferiority(
 
 def judge(name: str, value: float, against: float, draws: Floats, margin: float, evidence: Evidence) -> Rule:
     """One rule: asks for positives before anything can pass, and for more than a 95 % interval before anything fails.
+    Too few positives for either may still show that the model is probably below.
 
     Args:
         name: of the rule.
@@ -169,12 +174,15 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
     if evidence.grouped:
         shortage = f"only {counted(positives, 'positive')} of {counted(evidence.units, 'test group')}"
         shortage += ", counted once for each class and group"
+    spread = float(np.nanstd(draws))
     if positives < MIN_POSITIVES:
-        return rule("inconclusive", low, high, f"{shortage}, {MIN_POSITIVES} are needed to decide")
+        few = f"{shortage}, {MIN_POSITIVES} are needed to decide"
+        fell = evidence.shows_fall(difference, spread, margin)
+        return rule("inconclusive", low, high, f"{LIKELY}: {few}" if fell else few)
     outcome, hidden = by_interval(low, high, margin), unseen(positives)
     if outcome == "pass" and difference - hidden <= -margin:  # draws of few show less than others would
         note = f"{shortage}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
         return rule("inconclusive", low, high, note)
-    if outcome == "fail" and not evidence.beyond_doubt(difference, float(np.nanstd(draws)), margin):
+    if outcome == "fail" and not evidence.beyond_doubt(difference, spread, margin):
         return rule("inconclusive", low, high, LIKELY)
     return rule(outcome, low, high)

@@ -37,6 +37,11 @@ class Rule:
     margin: float
     note: str = ""
 
+    @property
+    def is_below(self) -> bool:
+        """Whether a fall shows that is larger than what is allowed, beyond doubt or not."""
+        return self.outcome == "fail" or self.note.startswith((LIKELY, FEWER_KEPT))
+
     def __str__(self) -> str:
         numbers = ""
         if self.name.startswith(COVERAGE):  # a share and its limit, no difference of two models
@@ -83,7 +88,7 @@ class Verdict:
     @property
     def likely(self) -> list[Rule]:
         """The rules that this version probably breaks, but not beyond doubt."""
-        return [rule for rule in self.rules if rule.note in (LIKELY, FEWER_KEPT)]
+        return [rule for rule in self.rules if rule.is_below and rule.outcome != "fail"]
 
     @property
     def needs_reason(self) -> bool:

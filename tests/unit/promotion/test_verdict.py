@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.non_inferiority import by_interval, coverage, minimum, non_inferiority
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Rule, Verdict
+from capnet.promotion.verdict import LIKELY, Rule, Verdict
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -170,7 +170,9 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
         if "critical" in rule.name
     }
     assert {rule.outcome for rule in result.values()} == {"inconclusive"}
-    assert result["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
+    few = "only 9 positive test pictures, 10 are needed to decide"
+    assert result["critical class class 39"].note == f"{LIKELY}: {few}", "an inverse ranking shows, even with nine"
+    assert Verdict((result["critical class class 39"],)).needs_reason
     assert result["critical class class 38"].note == "positive or negative test pictures are missing"
     same = non_inferiority(
         rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
@@ -217,7 +219,7 @@ def test_a_tail_with_few_positives_is_left_to_a_person() -> None:
         assert (result["tail"].outcome, result["mAP"].outcome) == (outcome, "fail")
         assert result["tail"].high < -POLICY.may_fall.tail
         assert result["tail"].note == (
-            "only 9 positive test pictures, 10 are needed to decide" if positives == 9 else ""
+            f"{LIKELY}: only 9 positive test pictures, 10 are needed to decide" if positives == 9 else ""
         )
 
 
