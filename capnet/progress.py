@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-EVERY_SECONDS = 30.0  # between two lines in a log
+EVERY_SECONDS = 30.0  # between two lines in a log, whichever bars write them
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance
     Without a terminal: lines of level INFO, which pods and pipelines show, and the command line by ``show_lines``.
     """
     if not sys.stderr.isatty():
-        yield _lines(description, total)
+        yield _lines(description, total, stays)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,21 +43,29 @@ def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance
         yield advance
 
 
-def _lines(description: str, total: int) -> Advance:
+class LastLine:
+    """When a bar last wrote a line, or the first one began: many short bars must not be silent together."""
+
+    at = math.inf
+
+
+def _lines(description: str, total: int, stays: bool) -> Advance:
     """Log how far it is and how long the rest will take; the pace counts from the first call, which may bring what an
-    earlier run did.
+    earlier run did. A bar that does not stay is part of other work, and waits from its own beginning.
     """
     first: tuple[float, int] | None = None
-    reported, done = time.monotonic(), 0
+    began, done = time.monotonic(), 0
+    LastLine.at = min(LastLine.at, began)
 
     def advance(steps: int = 1, *, note: str = "") -> None:
-        nonlocal first, reported, done
+        nonlocal first, done
         now, done = time.monotonic(), done + steps
         if first is None:
             first = (now, done)
-        if now - reported < EVERY_SECONDS or done == first[1]:
+        silent_since = LastLine.at if stays else max(LastLine.at, began)
+        if now - silent_since < EVERY_SECONDS or done == first[1]:
             return
-        reported = now
+        LastLine.at = now
         left = (now - first[0]) / (done - first[1]) * (total - done)
         log.info(
             "%s: %d of %d, about %s left",

@@ -5,6 +5,7 @@ streams.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pty
 import subprocess
@@ -23,6 +24,11 @@ class Clock:
         return Clock.now
 
 
+@pytest.fixture(autouse=True)
+def no_earlier_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress.LastLine, "at", math.inf)
+
+
 def test_a_log_gets_a_line_now_and_then_with_the_time_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -37,6 +43,24 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(
     assert messages == [
         f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (430, 460)
     ]
+
+
+def test_many_short_bars_are_not_silent_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training of six fits of 20 s each was silent for two minutes: each began to count anew."""
+    monkeypatch.setattr(progress, "time", Clock())
+    caplog.set_level("INFO")
+    for fold in range(1, 5):
+        with progress.bar(f"fold {fold} of 4", 20) as advance:
+            for _ in range(20):
+                Clock.now += 1.0
+                advance()
+                with progress.bar("scores", 2, stays=False) as inner:  # passing work, which says little
+                    inner()
+                    inner()
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["fold 2 of 4: 10 of 20, about 10 s left", "fold 3 of 4: 20 of 20, about 0 s left"]
 
 
 def test_short_work_is_silent(caplog: pytest.LogCaptureFixture) -> None:
