@@ -133,11 +133,9 @@ def next_steps(params: Params, stem: str) -> list[str]:
         params: all settings.
         stem: what the table's file name begins with.
     """
-    from capnet.commands.save_reference import unrecorded
+    from capnet.commands.save_reference import first_step
 
-    steps = []
-    if images := unrecorded(params.split, Path("outputs/split")):
-        steps.append(f"First: capnet split --save-reference; {images} are not recorded and may become training images.")
+    steps = first_step(params.split, Path("outputs/split"))
     added = f"{params.data.root.rstrip('/')}/{params.ingest.added}"
     if "://" in added:
         return [*steps, f"Then put it into {added}, and run `dvc repro`."]

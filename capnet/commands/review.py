@@ -46,6 +46,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     the table in a spreadsheet. Put it into the data folder: stage ingest lays it over the annotations, whatever their
     format, and leaves them as they are. Earlier corrections are in the table again.
     """
+    from capnet.commands.save_reference import first_step
     from capnet.config import load
     from capnet.contracts import csv_text, replace_file
     from capnet.data.annotations.corrections import read_corrections
@@ -78,6 +79,8 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *questions]))
     click.echo(f"review: {counted(len(questions), 'label')} to look at, {len(before)} corrected before")
     click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
+    for line in first_step(chosen.split, outputs / "split"):  # a drawn test set depends on the labels
+        click.echo(line)
     click.echo(f"Then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run `dvc repro`.")
 
 

@@ -95,6 +95,13 @@ def unrecorded(settings: Split, folder: Path) -> str:
     return f"{count} of {counted(len(test), 'test image')}" if count else ""
 
 
+def first_step(settings: Split, folder: Path) -> list[str]:
+    """The line that says to record the test images before the data changes; none where there is nothing to record."""
+    images = unrecorded(settings, folder)
+    line = f"First: capnet split --save-reference; {images} are not recorded and may become training images."
+    return [line] if images else []
+
+
 def reference_file(name: str, setting: str, usual: str) -> Path:
     """The file that the setting ``name`` says, with the ending of the ``usual`` one; raises ConfigError otherwise."""
     if not setting or content_of(setting) is not None:

@@ -123,6 +123,19 @@ def test_labels_that_people_filled_in_are_not_lost(
     assert table.read_text() == earlier, "nobody had changed it here"
 
 
+def test_test_images_are_to_be_recorded_before_labels_are_corrected(
+    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve corrected labels of 360 gave another test set: the gate then compares too little."""
+    outputs = make_outputs()["model"].parent
+    begin_project(tmp_path, monkeypatch)
+    lines = CliRunner().invoke(command, ["--outputs", str(outputs)], catch_exceptions=False).output.splitlines()
+    assert not any(line.startswith("First:") for line in lines), "the test set is given"
+    (outputs / "split" / "split.json").write_text('{"test_source": "share"}')
+    lines = CliRunner().invoke(command, ["--outputs", str(outputs)], catch_exceptions=False).output.splitlines()
+    assert lines[-2].startswith("First: capnet split --save-reference; ")
+
+
 def test_answers_are_not_lost_where_a_restore_made_all_times_equal(
     make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
