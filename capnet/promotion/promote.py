@@ -107,7 +107,8 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
         what = f"the promotion gate refuses this version, on {images}; figures are in percent, intervals 95 %"
         raise GateError(problems=[*problems, Problem(what, where, todo)])
     open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
-    reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes))  # what explains them first
+    # what explains them first
+    reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes, *verdict.fell_most))
     undecided = [Problem(text) for text in reasons]
     if verdict.needs_reason and not reason.strip():
         few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""

@@ -15,6 +15,7 @@ from capnet.promotion import history, measure, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.scores import GateScores
+from capnet.promotion.verdict import Verdict
 
 
 def promote(client: MlflowClient, number: str, answer: bool = True, reason: str = "") -> promotion.Outcome:
@@ -53,6 +54,14 @@ def test_a_person_must_give_a_reason_which_stays(shrunken: MlflowClient) -> None
     last = history.events(shrunken, "capnet")[-1]
     assert (last.kind, last.verdict, last.reason) == ("promoted", "inconclusive", "the old camera is gone")
     assert str(resolve(shrunken, "models:/capnet@champion").version) == "3"
+
+
+def test_who_decides_is_shown_what_fell_most() -> None:
+    """A refusal named it, and so did the version's page; the question on the command line did not."""
+    fell = ("free air 83.3 to 10.6, 5 test pictures",)
+    for verdict in (Verdict(doubtful=True, fell=fell), Verdict(doubtful=True, fell=fell, asks=("other classes",))):
+        with pytest.raises(GateError, match=r"(^|\n)fell most: free air 83\.3 to 10\.6, 5 test pictures\n"):
+            promotion._require_consent(verdict, "capnet version 3", "", lambda _: False)
 
 
 def test_a_click_needs_the_reason_too(shrunken: MlflowClient) -> None:
