@@ -12,6 +12,7 @@ import pandas as pd
 
 from capnet.contracts import known_labels, unit_codes
 from capnet.errors import some
+from capnet.evaluation.bootstrap import MIN_POSITIVES, positive_units
 from capnet.evaluation.metrics import measurable
 from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
@@ -72,9 +73,16 @@ def _first_champion(candidate: GateScores, policy: Policy) -> Verdict:
     if not alone.rows:
         return replace(alone, notes=(*notes, "no test picture is left"))
     rows = _rows(tested)
-    unmeasured = [rows.names[int(c)] for c in np.flatnonzero(rows.critical & ~measurable(rows.labels, rows.known))]
+    ranked = measurable(rows.labels, rows.known)
+    unmeasured = [rows.names[int(c)] for c in np.flatnonzero(rows.critical & ~ranked)]
     if unmeasured:
         notes.append(f"critical classes without a positive or without a negative test picture: {some(unmeasured)}")
+    positives = positive_units(rows.labels & rows.known, rows.units)
+    few = np.flatnonzero(rows.critical & ranked & (positives < MIN_POSITIVES))
+    if len(few):
+        what = "groups" if len(np.unique(rows.units)) < len(rows.units) else "pictures"
+        why = f"with fewer than {MIN_POSITIVES} positive test {what}, too few to decide about later versions"
+        notes.append(f"critical classes {why}: {some([f'{rows.names[c]} ({positives[c]})' for c in few.tolist()])}")
     return replace(alone, notes=(*notes, NO_CHAMPION))
 
 

@@ -96,6 +96,27 @@ def test_the_first_champion_s_critical_classes_that_no_test_picture_shows_or_all
     assert notes["critical class épée"] == "positive or negative test pictures are missing"
 
 
+@pytest.mark.parametrize(("positives", "grouped"), [(9, False), (10, False), (9, True)])
+def test_the_first_champion_s_critical_classes_that_are_too_rare_to_decide_about_are_named(
+    make_outputs: Make, positives: int, grouped: bool
+) -> None:
+    scores = _scores(make_outputs())
+    items = [{**item, "critical": item["name"] == "cat"} for item in scores.classes["classes"]]
+    number = scores.names.index("cat")
+    shown = [n // 2 if grouped else n for n in range(400)]  # of two pictures of a group
+    labels = [
+        sorted({*map(int, row)} - {number} | ({number} if n < positives else set()))
+        for n, row in zip(shown, scores.test["labels"], strict=True)
+    ]
+    groups = [hashlib.sha256(str(n).encode()).hexdigest()[:16] if grouped else "" for n in shown]
+    test = scores.test.assign(labels=labels, group=groups)
+    scores = replace(scores, classes={**scores.classes, "classes": items}, test=test)
+    what = "groups" if grouped else "pictures"
+    note = f"critical classes with fewer than 10 positive test {what}, too few to decide about later versions: cat (9)"
+    verdict = gate_verdict(scores, None, POLICY)
+    assert (verdict.colour, verdict.notes[:-1]) == ("green", (note,) if positives == 9 else ())
+
+
 def test_rows_that_the_champion_has_seen_are_left_out_with_their_groups(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
     hashes = [hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(400)]
