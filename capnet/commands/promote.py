@@ -82,10 +82,10 @@ def command(
 ) -> None:
     """Make a version the champion of its registered model, if it holds what mlflow/promotion.yaml asks for.
 
-    The gate compares it with the present champion on the same test images: each rule passes, fails or cannot be
+    The gate compares it with the present champion on the same test pictures: each rule passes, fails or cannot be
     decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
     --reason must say why a version may serve that is probably worse than what is allowed; that is compared on too few
-    of the champion's test images, or not at all: its classes are others, the champion's scores are gone, it is the
+    of the champion's test pictures, or not at all: its classes are others, the champion's scores are gone, it is the
     first champion of another registered model (--to), or all former champions were deleted; whose thresholds were
     chosen for another objective than the champion's; or that comes back by another policy. A policy that asks for less
     than the one that the champion passed counts as a failed rule.
@@ -156,7 +156,7 @@ def show_verdict(verdict: Verdict) -> None:
     lines = (*verdict.causes, *map(str, verdict.rules), *verdict.asks, *verdict.notes, *verdict.fell_most)
     for line in dict.fromkeys(lines):
         click.echo(one_line(line))
-    click.echo(f"verdict: {verdict.colour}, on {counted(verdict.rows, 'test image')}")
+    click.echo(f"verdict: {verdict.colour}, on {counted(verdict.rows, 'test picture')}")
 
 
 def ask(verdict: Verdict) -> bool:

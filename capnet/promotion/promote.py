@@ -103,13 +103,13 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
     if verdict.colour == "red":
         problems = [Problem(str(rule), where, _what_helps(rule, verdict.fell)) for rule in verdict.broken]
         todo = "`--force --reason ...` promotes it all the same, on the record"
-        images = counted(verdict.rows, "test image")
+        images = counted(verdict.rows, "test picture")
         what = f"the promotion gate refuses this version, on {images}; figures are in percent, intervals 95 %"
         raise GateError(problems=[*problems, Problem(what, where, todo)])
-    open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
-    # what explains them first
-    reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes, *verdict.fell_most))
-    undecided = [Problem(text) for text in reasons]
+    open_rules = sorted((rule for rule in verdict.rules if rule.outcome != "pass"), key=lambda rule: not rule.is_below)
+    # what explains the others first, then what weighs most
+    reasons = (*verdict.causes, *verdict.asks, *map(str, open_rules), *verdict.notes, *verdict.fell_most)
+    undecided = [Problem(text) for text in dict.fromkeys(reasons)]
     if verdict.needs_reason and not reason.strip():
         few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""
         worse = "this version is probably worse than what is allowed" if verdict.likely else ""

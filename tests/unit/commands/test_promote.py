@@ -97,7 +97,7 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     first = promote("--version", "1")
     assert first == (
         0,
-        "there is no champion to compare with\nverdict: green, on 400 test images\nchampion of capnet: version 1\n",
+        "there is no champion to compare with\nverdict: green, on 400 test pictures\nchampion of capnet: version 1\n",
         "",
     )
     assert promote("--version", "1") == (0, "champion of capnet: version 1 already\n", "")
@@ -111,7 +111,7 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     assert (code, "--force needs --reason" in errors) == (5, True)
     code, out, errors = promote("--force", "--reason", "the new\ncamera\udce9" + "a" * 100_000)  # and Latin-1
     assert (code, errors) == (0, "")
-    assert out.endswith("verdict: red, on 400 test images\nchampion of capnet: version 2, was version 1\n")
+    assert out.endswith("verdict: red, on 400 test pictures\nchampion of capnet: version 2, was version 1\n")
 
     assert promote("--rollback") == (0, "champion of capnet: version 1 again, was version 2\n", "")
     code, out, _ = promote("--audit")
@@ -176,7 +176,7 @@ def test_the_verdict_is_printed_once_whoever_answers(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     assert promote("--version", "1", *arguments) == (
         0,
-        "a \\x1b[2Jdoubt\nverdict: inconclusive, on 400 test images\nchampion of capnet: version 1\n",
+        "a \\x1b[2Jdoubt\nverdict: inconclusive, on 400 test pictures\nchampion of capnet: version 1\n",
         "",
     )
 

@@ -15,7 +15,7 @@ from capnet.promotion import history, measure, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.scores import GateScores
-from capnet.promotion.verdict import Verdict
+from capnet.promotion.verdict import LIKELY, NO_INTERVAL, Rule, Verdict
 
 
 def promote(client: MlflowClient, number: str, answer: bool = True, reason: str = "") -> promotion.Outcome:
@@ -62,6 +62,16 @@ def test_who_decides_is_shown_what_fell_most() -> None:
     for verdict in (Verdict(doubtful=True, fell=fell), Verdict(doubtful=True, fell=fell, asks=("other classes",))):
         with pytest.raises(GateError, match=r"(^|\n)fell most: free air 83\.3 to 10\.6, 5 test pictures\n"):
             promotion._require_consent(verdict, "capnet version 3", "", lambda _: False)
+
+
+def test_what_probably_fell_comes_before_what_could_not_be_decided() -> None:
+    unsure = Rule("coverage", "inconclusive", 0.9, 0.99, -0.09, *NO_INTERVAL, 0.0, "few")
+    fell = Rule("critical class lynx", "inconclusive", 0.1, 1.0, -0.9, -1.0, -0.8, 0.05, LIKELY)
+    verdict = Verdict((unsure, fell), doubtful=True, asks=("the champion knows other classes",))
+    with pytest.raises(GateError) as caught:
+        promotion._require_consent(verdict, "capnet version 3", "", lambda _: False)
+    begins = [problem.what.split(" ")[:2] for problem in caught.value.problems]
+    assert begins[:3] == [["the", "champion"], ["inconclusive:", "critical"], ["inconclusive:", "coverage"]]
 
 
 def test_a_click_needs_the_reason_too(shrunken: MlflowClient) -> None:

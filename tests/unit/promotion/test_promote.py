@@ -35,7 +35,7 @@ def test_better_in_the_mean_and_worse_in_the_tail_is_refused_with_rule_and_numbe
     assert text.startswith("fail: tail ")
     assert "may be 3.0 lower" in text
     assert "fail: mAP" not in text
-    assert re.search(r"\n.*the promotion gate refuses this version, on \d+ test images; ", text)
+    assert re.search(r"\n.*the promotion gate refuses this version, on \d+ test pictures; ", text)
     assert re.search(
         r"to do: look at what fell most \(.+ \d+\.\d to \d+\.\d, \d+ test pictures\b.*\); train again", text
     )
