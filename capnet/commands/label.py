@@ -116,7 +116,7 @@ def command(
     replace_file(out / PAGE, page(items, before.classes, not_in_model, stem, loaded.ingest.separator, key))
     click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
     if not_in_model:
-        click.echo(shown(f"The model does not know {some(not_in_model, NAMED)}: type them where you see them."))
+        click.echo(shown(f"The model does not know {some(not_in_model, NAMED)}: type such labels yourself."))
     if (group or group_from_folder) and (kept := len(items) - len(option_groups)):
         click.echo(f"label: {counted(kept, 'image')} with the group that the annotations have, whatever --group says")
     _print_groups(option_groups, before.groups)

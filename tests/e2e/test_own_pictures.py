@@ -227,5 +227,5 @@ def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Work
     labels = (workspace.root / "data" / "labels.csv").read_text()
     (workspace.root / "data" / "labels.csv").write_text(labels.replace("lemon", "apple"))
     (workspace.root / "data" / "added" / "july.csv").write_text("path,labels\njuly/003.jpg,apple\njuly/007.jpg,\n")
-    assert "The model does not know apple: type them where you see them." in workspace.capnet(*every)
+    assert "The model does not know apple: type such labels yourself." in workspace.capnet(*every)
     assert "The model does not know apple</strong>" in workspace.root.joinpath("label", "label.html").read_text()
