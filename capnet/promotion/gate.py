@@ -19,7 +19,7 @@ from capnet.promotion.covered import covered, fewer_critical, labels_of, relabel
 from capnet.promotion.decisions import other_objectives, worse_decisions
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, fewer_units, regrouped, split_up
-from capnet.promotion.non_inferiority import minimum, non_inferiority
+from capnet.promotion.non_inferiority import coverage, minimum, non_inferiority
 from capnet.promotion.policy import Policy
 from capnet.promotion.scores import GateScores
 from capnet.promotion.shared_classes import Rescore, class_changes, rescored_classes, restricted_to
@@ -34,15 +34,16 @@ def gate_verdict(
     champion: GateScores | None,
     policy: Policy,
     rescore: Rescore | None = None,
+    earlier: Sequence[frozenset[str]] = (),
 ) -> Verdict:
     """The verdict on a candidate's test rows.
 
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
     and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
-    own must pass alone, too: what is added or changed must not hide a fall. Models of other classes are compared by the
-    classes that both know; the order of classes does not count. A person decides where the candidate takes groups of
-    the champion apart or moves classes into the tail or out of it, because that is what the version after it is
-    measured with.
+    own must pass alone, too: what is added or changed must not hide a fall. Nor must what was added before: no fall may
+    show on what ``earlier`` champions were tested on. Models of other classes are compared by the classes that both
+    know; the order of classes does not count. A person decides where the candidate takes groups of the champion apart
+    or moves classes into the tail or out of it, because that is what the version after it is measured with.
 
     Args:
         candidate: what may become champion.
@@ -50,6 +51,7 @@ def gate_verdict(
         policy: margins, coverage and draws.
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
+        earlier: small parts of the champion's test pictures, each what an earlier champion was tested on (sha256).
     """
     if champion is None:
         return _first_champion(candidate, policy)
@@ -60,7 +62,7 @@ def gate_verdict(
     tested, notes = _tested(regrouped_candidate)
     alone = _alone(tested, notes, policy)
     compare = _compare if regrouped_champion.names == tested.names else _compare_shared
-    verdict = compare(alone, tested, regrouped_champion, champion, policy, rescore)
+    verdict = compare(alone, tested, regrouped_champion, champion, policy, rescore, earlier)
     doubts = split_up([candidate.test, candidate.seen], [champion.test, champion.seen], policy)
     doubts += moved_classes(candidate, champion, policy)
     return replace(verdict, notes=(*verdict.notes, *doubts), doubtful=verdict.doubtful or bool(doubts))
@@ -100,12 +102,13 @@ def _compare_shared(
     champion: GateScores,
     policy: Policy,
     rescore: Rescore | None,
+    earlier: Sequence[frozenset[str]],
 ) -> Verdict:
     """The verdict where the champion knows other classes: by those that both know, and a person decides in any case.
 
     Args:
         alone: the candidate without a champion, by all its classes.
-        candidate, regrouped_champion, champion, policy, rescore: as in ``_compare``.
+        candidate, regrouped_champion, champion, policy, rescore, earlier: as in ``_compare``.
     """
     changes = class_changes(regrouped_champion.names, candidate.names)
     lost = sorted(regrouped_champion.critical.difference(candidate.names))
@@ -120,7 +123,7 @@ def _compare_shared(
         return replace(alone, rules=rules, notes=(note, *unknown, *alone.notes), doubtful=True, asks=asks)
     again = rescored_classes(rescore, regrouped_champion, names)
     ours, rival, as_registered = (restricted_to(model, names) for model in (candidate, regrouped_champion, champion))
-    verdict = _compare(alone, ours, rival, as_registered, policy, again)
+    verdict = _compare(alone, ours, rival, as_registered, policy, again, earlier)
     reasons = (f"{OTHER_CLASSES} ({changes}): compared by the {len(names)} that both know", *unknown)
     of_all = (COVERAGE, CRITICAL, MINIMUM)
     rules = tuple(
@@ -138,6 +141,7 @@ def _compare(
     champion: GateScores,
     policy: Policy,
     rescore: Rescore | None,
+    earlier: Sequence[frozenset[str]],
 ) -> Verdict:
     """The verdict on a candidate ``alone`` and on the test rows that the champion has not seen.
 
@@ -145,7 +149,7 @@ def _compare(
         alone: without a champion.
         candidate, regrouped_champion: with the groups of both models' tables taken together.
         champion: with the groups of its own tables only.
-        policy, rescore: as in ``gate_verdict``.
+        policy, rescore, earlier: as in ``gate_verdict``.
     """
     ours, left_out, doubts = _left_to_compare(candidate, regrouped_champion, rescore)
     now, before = labels_of(ours.test), labels_of(_tested(champion)[0].test)
@@ -164,19 +168,30 @@ def _compare(
     own, theirs = _scores(ours.test), _champion_scores(ours.test, regrouped_champion, rescore)
     thresholds = candidate.thresholds, regrouped_champion.thresholds
     again = np.array([before.get(key) == labels for key, labels in now.items()])  # labels are chosen, too
-    times = 2 if again.any() and not again.all() else 1
+    is_other = bool(again.any() and not again.all())
+    times = 1 + is_other + len(earlier)
 
     def compared(rows: ComparedRows, scores: np.ndarray, rival: np.ndarray) -> list[Rule]:
         rankings = non_inferiority(rows, scores, rival, policy, times)
         return rankings + worse_decisions(rows, scores, rival, thresholds, policy, times)
 
+    def compared_on(chosen: np.ndarray, what: str) -> list[Rule]:
+        rows = _rows_for_both(replace(ours, test=ours.test[chosen]), regrouped_champion)
+        part = compared(rows, own[chosen], theirs[chosen])
+        return [replace(rule, name=f"{rule.name} on {what}") for rule in part]
+
     everything = _rows_for_both(ours, regrouped_champion)
     rules += compared(everything, own, theirs)
     fell = largest_falls(everything, own, theirs)
-    if times == 2:
-        repeated = replace(ours, test=ours.test[again])
-        former = compared(_rows_for_both(repeated, regrouped_champion), own[again], theirs[again])
-        rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
+    if is_other:
+        rules += compared_on(again, "the champion's test pictures")
+    for part in (tests & before.keys() for tests in earlier):
+        chosen = again & ours.test["sha256"].isin(part).to_numpy(dtype=bool)
+        what = f"{len(part)} test pictures of an earlier champion"
+        kept = coverage(f"{COVERAGE} of {what}", int(chosen.sum()), len(part), what, policy)
+        rules += [rule for rule in kept if rule.outcome != "pass"]
+        if chosen.any():  # too few to show that it is as good, which the champion's own are for
+            rules += [rule for rule in compared_on(chosen, what) if rule.is_below]
     dropped = sorted(regrouped_champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")

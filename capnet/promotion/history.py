@@ -45,6 +45,7 @@ class Event:
     overtaken: str = ""  # the version that another writer put in its place at the same time
     key: str = ""
     policy: str = ""  # hash and margins of the policy that the verdict was made by
+    rows: str = ""  # number of test pictures that the verdict was made on
 
     @property
     def counts(self) -> bool:
@@ -108,12 +109,13 @@ def begin(
     rules: str = "",
     key: str = "",
     policy: str = "",
+    rows: str = "",
 ) -> Event:
     """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change.
 
     Args:
         client, name: the registry, and the registered model.
-        kind, before, after, verdict, reason, rules, policy: as in ``Event``; long texts are cut.
+        kind, before, after, verdict, reason, rules, policy, rows: as in ``Event``; long texts are cut.
         key: of its tag; "" for a new one.
 
     Returns:
@@ -132,6 +134,7 @@ def begin(
         at=at,
         key=key,
         policy=policy,
+        rows=rows,
     )
     _write(client, name, event)
     return event

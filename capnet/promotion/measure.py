@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from capnet.promotion.policy_record import loosened, policy_in_words
 from capnet.promotion.scores import FOLDER, GateScores, read_gate
 from capnet.promotion.shared_classes import Rescore
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.versions import deleted_champions, refuse_moved
+from capnet.promotion.versions import deleted_champions, refuse_moved, version_or_none
 from capnet.tracking.faults import StoreError
 from capnet.tracking.store import may_be_gone
 
@@ -86,9 +87,38 @@ def verdict_on(
         notes = tuple(note for note in verdict.notes if note != NO_CHAMPION)
         verdict = replace(verdict, notes=notes, asks=(why,), doubtful=True)
     else:
-        verdict = gate_verdict(candidate, theirs, policy, rescore)
+        verdict = gate_verdict(candidate, theirs, policy, rescore, _earlier_tests(client, champion, theirs))
     passed = history.passed_policy(history.events(client, champion.name), str(champion.version))
     return replace(verdict, rules=(*loosened(policy, champion.tags, passed), *verdict.rules))
+
+
+def _earlier_tests(client: MlflowClient, champion: ModelVersion, theirs: GateScores) -> list[frozenset[str]]:
+    """Parts of a champion's test pictures that champions before it were tested on. Each is at most half of the one
+    before, and the first half of all: a fall on it weighs little in the whole.
+
+    Args:
+        client: of the registry.
+        champion: the version; of champions that were deleted, or have no scores, nothing is known.
+        theirs: its scores.
+
+    Returns:
+        sha256 of the pictures of each part, the largest first.
+    """
+    pictures, parts, name = set(theirs.test["sha256"]), list[frozenset[str]](), champion.name
+    size, known = len(pictures), [event for event in history.events(client, name) if event.accepted and event.after]
+    rows = {event.after: int(event.rows[:9]) for event in known if event.rows[:9].isdecimal()}
+    for number in dict.fromkeys(event.after for event in reversed(known)):
+        if number == str(champion.version) or 2 * rows.get(number, 0) > size:  # what is too large is not fetched
+            continue
+        version = version_or_none(client, name, number)
+        if version is None:
+            continue
+        with suppress(ContractError):
+            part = frozenset(pictures.intersection(scores_of(client, version).test["sha256"]))
+            if 0 < 2 * len(part) <= size:
+                parts.append(part)
+                size = len(part)
+    return parts
 
 
 def measure(

@@ -90,7 +90,8 @@ def promote(
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
     rules, words = "; ".join(map(str, verdict.broken)), policy_in_words(policy)
-    event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, policy=words)
+    rows = str(verdict.rows)
+    event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, policy=words, rows=rows)
     if verdict.colour == "red" or verdict.needs_reason:
         client.set_model_version_tag(name, number, OVERRIDE, redact(reason))
     return _move(client, event, name, verdict, since)
