@@ -67,13 +67,9 @@ def _lines(description: str, total: int, stays: bool) -> Advance:
             return
         LastLine.at = now
         left = (now - first[0]) / (done - first[1]) * (total - done)
-        log.info(
-            "%s: %d of %d, about %s left",
-            f"{description} {note}".rstrip(),
-            done,
-            total,
-            f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min",
-        )
+        rest = f", about {left:.0f} s left" if left < 100 else f", about {left / 60:.0f} min left"
+        is_known = now - first[0] >= EVERY_SECONDS / 6  # a bar that follows long work has hardly begun
+        log.info("%s: %d of %d%s", f"{description} {note}".rstrip(), done, total, rest if is_known else "")
 
     return advance
 

@@ -73,13 +73,14 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
         todo += " (where you took the label back there)"
         raise DataError(what, str(out / TABLE), todo)
     questions = doubts(outputs, before, most, test)
+    before_that = first_step(chosen.split, outputs / "split")  # a drawn test set depends on the labels
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / PAGE, page(questions, before, chosen, out))
     replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *questions]))
     click.echo(f"review: {counted(len(questions), 'label')} to look at, {len(before)} corrected before")
     click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
-    for line in first_step(chosen.split, outputs / "split"):  # a drawn test set depends on the labels
+    for line in before_that:
         click.echo(line)
     click.echo(f"Then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run `dvc repro`.")
 

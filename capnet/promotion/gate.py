@@ -191,7 +191,7 @@ def _compare(
         kept = coverage(f"{COVERAGE} of {what}", int(chosen.sum()), len(part), what, policy)
         rules += [rule for rule in kept if rule.outcome != "pass"]
         if chosen.any():  # too few to show that it is as good, which the champion's own are for
-            rules += [rule for rule in compared_on(chosen, what) if rule.is_below]
+            rules += [rule for rule in compared_on(chosen, what) if rule.is_below and rule.shows_fall]
     dropped = sorted(regrouped_champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -104,21 +104,28 @@ def _earlier_tests(client: MlflowClient, champion: ModelVersion, theirs: GateSco
     Returns:
         sha256 of the pictures of each part, the largest first.
     """
-    pictures, parts, name = set(theirs.test["sha256"]), list[frozenset[str]](), champion.name
-    size, known = len(pictures), [event for event in history.events(client, name) if event.accepted and event.after]
+    pictures, name = set(theirs.test["sha256"]), champion.name
+    known = [event for event in history.events(client, name) if event.accepted and event.after]
     rows = {event.after: int(event.rows[:9]) for event in known if event.rows[:9].isdecimal()}
-    for number in dict.fromkeys(event.after for event in reversed(known)):
-        if number == str(champion.version) or 2 * rows.get(number, 0) > size:  # what is too large is not fetched
-            continue
-        version = version_or_none(client, name, number)
-        if version is None:
-            continue
-        with suppress(ContractError):
-            part = frozenset(pictures.intersection(scores_of(client, version).test["sha256"]))
-            if 0 < 2 * len(part) <= size:
-                parts.append(part)
-                size = len(part)
-    return parts
+    former = [number for number in dict.fromkeys(event.after for event in known) if number != str(champion.version)]
+    earlier = list[frozenset[str]]()
+    for number in former:
+        if 2 * rows.get(number, 0) <= len(pictures):  # what is too large is not fetched
+            version = version_or_none(client, name, number)
+            with suppress(ContractError):
+                if version:
+                    earlier.append(frozenset(pictures.intersection(scores_of(client, version).test["sha256"])))
+    return halves(earlier, len(pictures))
+
+
+def halves(parts: Iterable[frozenset[str]], size: int) -> list[frozenset[str]]:
+    """Those parts of ``size`` pictures of which each is at most half of the one before, the largest first."""
+    kept = list[frozenset[str]]()
+    for part in sorted(parts, key=len, reverse=True):
+        if 0 < 2 * len(part) <= size:
+            kept.append(part)
+            size = len(part)
+    return kept
 
 
 def measure(

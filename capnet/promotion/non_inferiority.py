@@ -160,11 +160,13 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
     """
 
     def rule(outcome: Outcome, low: float, high: float, note: str = "") -> Rule:
-        return Rule(name, outcome, value, against, difference, low, high, margin, note)
+        return Rule(name, outcome, value, against, difference, low, high, margin, note, shown)
 
-    difference, positives = value - against, evidence.positives
+    difference, positives, shown = value - against, evidence.positives, False
     if not np.isfinite(difference):
         return rule("inconclusive", *NO_INTERVAL, "positive or negative test pictures are missing")
+    spread = float(np.nanstd(draws))
+    shown = evidence.units > 1 and evidence.shows_fall(difference, spread, margin)
     low, high = NO_INTERVAL if evidence.units < 2 else interval(draws, difference, (-1.0, 1.0))
     if evidence.same and evidence.pictures >= MIN_POSITIVES:
         return rule("pass", difference, difference)
@@ -174,11 +176,9 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
     if evidence.grouped:
         shortage = f"only {counted(positives, 'positive')} of {counted(evidence.units, 'test group')}"
         shortage += ", counted once for each class and group"
-    spread = float(np.nanstd(draws))
     if positives < MIN_POSITIVES:
         few = f"{shortage}, {MIN_POSITIVES} are needed to decide"
-        fell = evidence.shows_fall(difference, spread, margin)
-        return rule("inconclusive", low, high, f"{LIKELY}: {few}" if fell else few)
+        return rule("inconclusive", low, high, f"{LIKELY}: {few}" if shown else few)
     outcome, hidden = by_interval(low, high, margin), unseen(positives)
     if outcome == "pass" and difference - hidden <= -margin:  # draws of few show less than others would
         note = f"{shortage}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"

@@ -24,7 +24,7 @@ FEWER_KEPT = "below what is allowed; thresholds vary with the pictures that they
 @dataclass(frozen=True)
 class Rule:
     """One test. ``value`` must not be below ``against`` by more than ``margin``; ``low`` and ``high`` bound ``value -
-    against``.
+    against``; ``shows_fall``: it is below by more, whatever chance picks for all rules together.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Rule:
     high: float
     margin: float
     note: str = ""
+    shows_fall: bool = False
 
     @property
     def is_below(self) -> bool:

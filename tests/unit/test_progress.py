@@ -63,6 +63,23 @@ def test_many_short_bars_are_not_silent_together(
     assert messages == ["fold 2 of 4: 10 of 20, about 10 s left", "fold 3 of 4: 20 of 20, about 0 s left"]
 
 
+def test_a_bar_that_follows_long_work_knows_no_pace_yet(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "time", Clock())
+    caplog.set_level("INFO")
+    with progress.bar("decoding", 2):
+        Clock.now += 600.0
+    with progress.bar("linear probe", 4000) as advance:
+        for _ in range(40):
+            Clock.now += 1.0
+            advance()
+    assert [record.getMessage() for record in caplog.records] == [
+        "linear probe: 2 of 4000",
+        "linear probe: 32 of 4000, about 66 min left",
+    ]
+
+
 def test_short_work_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert list(progress.track(range(3), "reading", 3)) == [0, 1, 2]

@@ -50,6 +50,14 @@ def test_an_equal_model_is_asked_no_more_than_before() -> None:
     assert (now.colour, outcomes(now)) == ("green", outcomes(before))
 
 
+def test_tests_of_a_dozen_pictures_speak_against_no_equal_model() -> None:
+    for seed in range(40):
+        world = World(seed, 200, HARD)
+        earlier = [part(size) for size in (100, 50, 25, 12)]
+        verdict = gate_verdict(world.scores(world.ours), world.scores(world.theirs), POLICY, earlier=earlier)
+        assert not [rule.name for rule in verdict.rules if "earlier" in rule.name]
+
+
 def test_what_an_earlier_champion_was_tested_on_is_not_left_out() -> None:
     world = World(4, ALL, 1.2)
     easy(world)
@@ -90,6 +98,11 @@ def test_no_two_registrations_get_a_worse_model_through(client: MlflowClient, tm
         promote(submit(client, bad, tmp_path / "bad"))
     assert champion(client) == larger
     assert [move[3] for move in moves(client)] == ["green", "green"]
+
+
+def test_a_small_test_hides_no_larger_one_before_it() -> None:
+    parts = [part(size) for size in (400, 40, 30, 600, 0, 200)]
+    assert [len(kept) for kept in measure.halves(parts, 1000)] == [400, 200, 40]
 
 
 def test_tests_as_large_as_the_champions_are_not_fetched(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,14 @@ def critical_rule(labels: np.ndarray, candidate: np.ndarray, champion: np.ndarra
     return non_inferiority(rows, candidate.astype(np.float32), champion.astype(np.float32), POLICY)[-1]
 
 
+@pytest.mark.parametrize("positives", [9, 10])
+def test_one_group_shows_nothing(positives: int) -> None:
+    labels = np.stack([np.arange(PICTURES) % 2 == 0, np.arange(PICTURES) < positives], axis=1)
+    noise, units = np.random.default_rng(0).normal(size=labels.shape), np.zeros(PICTURES, dtype=np.int64)
+    rule = critical_rule(labels, noise - 5 * labels, noise + 5 * labels, units)
+    assert (rule.outcome, Verdict((rule,)).needs_reason) == ("inconclusive", False)
+
+
 @pytest.mark.parametrize("positives", [2, 3, 5, 9])
 @pytest.mark.parametrize("of_a_group", [1, 4])
 def test_a_collapse_asks_for_a_reason_and_equal_models_hardly_ever_do(positives: int, of_a_group: int) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 MEDIA = "mediaID,deploymentID,timestamp,filePath,fileName,fileMediatype\n"
 OBSERVATIONS = (
-    "observationID,deploymentID,mediaID,eventStart,eventEnd,observationLevel,observationType,scientificName\n"
+    "observationID,deploymentID,mediaID,eventStart,eventEnd,observationLevel,observationType,scientificName,"
+    "classificationMethod\n"
 )
 
 
@@ -25,8 +26,11 @@ def timelapse(root: Path) -> None:
 
 
 def camtrap_dp(root: Path) -> None:
-    """001 by two observations of its own, whose event names a dog; 002 by its event alone, in another time zone."""
+    """001 by two observations of its own, whose event names a dog; 002 by two events alone, one within the other, in
+    another time zone; e is of a machine.
+    """
     times = {"001": "10:00:00Z", "002": "13:00:05+02:00", "003": "12:00:00Z", "d": "13:00:00Z", "v": "12:00:00Z"}
+    times["e"] = "14:00:00.123456789Z"
     put(
         root,
         "media.csv",
@@ -42,14 +46,17 @@ def camtrap_dp(root: Path) -> None:
         ("001", "10:00:00Z", "10:00:00Z", "media", "vehicle", "traffic light"),
         ("", "09:59:00Z", "10:01:00Z", "event", "animal", "dog"),
         ("", "11:00:00Z", "11:00:10Z", "event", "animal", "dog"),
-        ("", "11:00:00Z", "11:00:10Z", "event", "animal", ""),
+        ("", "11:00:02Z", "11:00:06Z", "event", "animal", ""),
+        ("", "11:00:04Z", "11:00:04Z", "event", "animal", "cat"),
+        ("002", "11:00:05Z", "11:00:05Z", "media", "animal", "cat", "machine"),
+        ("e", "14:00:00Z", "14:00:00Z", "media", "animal", "cat", "machine"),
         ("003", "12:00:00Z", "12:00:00Z", "media", "blank", ""),
         ("d", "13:00:00Z", "13:00:00Z", "media", "unclassified", ""),
         ("v", "12:00:00Z", "12:00:00Z", "media", "animal", "cat"),
     ]
     lines = [
-        f"o{number},A,{image},2020-05-30T{start},2020-05-30T{end},{level},{kind},{name}\n"
-        for number, (image, start, end, level, kind, name) in enumerate(rows)
+        f"o{number},A,{image},2020-05-30T{start},2020-05-30T{end},{level},{kind},{name},{''.join(method)}\n"
+        for number, (image, start, end, level, kind, name, *method) in enumerate(rows)
     ]
     put(root, "observations.csv", OBSERVATIONS + "".join(lines))
     put(root, "deployments.csv", "deploymentID,locationID,latitude\nA,Site 1,51.5\nB,,51.5\n")

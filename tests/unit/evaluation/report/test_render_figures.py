@@ -102,9 +102,7 @@ def test_a_wanted_share_says_what_of_a_group_counts_once(
         item["borrowed"] = is_borrowed and number == 0
     contracts.write_json(path, content | {"objective": objective})
     text = Page(html_of(made)).text
-    assert (
-        f"All {what}, such as a camera site or a patient, count as one; the figures below count every picture." in text
-    )
+    assert f"All {what}, such as a camera site or a patient, count as one; the figures below count every pic" in text
     assert text.count("count as one") == 1
     assert ("1 of 6 classes has no threshold of its own" in text) == is_borrowed
 
