@@ -43,7 +43,7 @@ def command(evaluation: str) -> None:
     """Print the results of the last run as a table.
 
     Rows are the variants, columns the means in percent with their 95 % bootstrap intervals; then each slice of the test
-    pictures, the tail classes and the path of the report.
+    images, the tail classes and the path of the report.
     """
     folder = Path(evaluation)
     metrics = read_evaluation(folder)
@@ -106,7 +106,7 @@ def cell(values: Mapping[str, float], name: str, narrow: int) -> str:
 
 
 def tail_classes(path: Path) -> Table:
-    """Average precision of every tail class, most training pictures first."""
+    """Average precision of every tail class, most training images first."""
     rows = [
         row for row in read_csv_rows(path, ("class", "bucket", "train_count", "positives")) if row["bucket"] == "tail"
     ]

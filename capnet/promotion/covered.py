@@ -1,4 +1,4 @@
-"""How much of what a champion was tested on is asked again: a candidate chooses its own test pictures."""
+"""How much of what a champion was tested on is asked again: a candidate chooses its own test images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capnet.promotion.non_inferiority import coverage
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, OTHER_LABELS, Rule
 
-Labels = tuple[frozenset[int], frozenset[int]]  # the classes on a picture, and those that nobody knows about
+Labels = tuple[frozenset[int], frozenset[int]]  # the classes on an image, and those that nobody knows about
 BySha = Mapping[str, Labels]
 NONE: Labels = (frozenset(), frozenset())
 
@@ -24,22 +24,22 @@ def labels_of(rows: pd.DataFrame) -> BySha:
 
 
 def covered(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any]], policy: Policy) -> list[Rule]:
-    """Two rules, on the champion's test pictures and on the positives of its tail.
+    """Two rules, on the champion's test images and on the positives of its tail.
 
-    A picture counts where its labels are those that the champion was tested with, a positive where it still is one.
+    An image counts where its labels are those that the champion was tested with, a positive where it still is one.
 
     Args:
-        now: labels of the candidate's pictures that are compared.
-        before: labels of the pictures that the champion was tested on.
+        now: labels of the candidate's images that are compared.
+        before: labels of the images that the champion was tested on.
         classes: the champion's, in the order of the labels.
         policy: its coverage is the least share.
     """
-    pictures = sum(now.get(key) == labels for key, labels in before.items())
+    images = sum(now.get(key) == labels for key, labels in before.items())
     tail = {number for number, item in enumerate(classes) if item["bucket"] == "tail"}
     kept, positives = _positives(now, before, tail)
     what = "tail positives that the champion was tested on"
     return [
-        *coverage(COVERAGE, pictures, len(before), "test pictures of the champion", policy),
+        *coverage(COVERAGE, images, len(before), "test pictures of the champion", policy),
         *coverage(f"{COVERAGE} of the tail", kept, positives, what, policy),
     ]
 
@@ -60,7 +60,7 @@ def fewer_critical(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any
 
 
 def relabelled(now: BySha, before: BySha) -> list[str]:
-    """A note on pictures that do not count as compared because their labels were changed; [] without such pictures."""
+    """A note on images that do not count as compared because their labels were changed; [] without such images."""
     changed = sum(now.get(key, labels) != labels for key, labels in before.items())
     if not changed:
         return []

@@ -1,7 +1,7 @@
 """Do a candidate's labels keep what was asked of them as well as the champion's? Average precision knows no threshold.
 
-Thresholds are chosen from few pictures, so two equally good models differ in their labels more than in their rankings.
-Therefore nothing has to be shown here, and nothing is refused: a fall that chance in the test pictures does not explain
+Thresholds are chosen from few images, so two equally good models differ in their labels more than in their rankings.
+Therefore nothing has to be shown here, and nothing is refused: a fall that chance in the test images does not explain
 needs the reason of a person.
 """
 
@@ -24,7 +24,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import CRITICAL, FEWER_KEPT, FORMER_TAIL, Rule
 
 F1_OF_ALL = "F1 at the thresholds, all classes"
-NOT_CHOSEN = "nothing"  # the objective where there were no pictures to choose thresholds on
+NOT_CHOSEN = "nothing"  # the objective where there were no images to choose thresholds on
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def worse_decisions(
         cuts: thresholds of both; where one has none, nothing is compared.
         policy: ``may_fall.critical`` is the margin of all of them: labels differ more from training to training than
             rankings do.
-        times: how often one verdict asks these rules, of different pictures.
+        times: how often one verdict asks these rules, of different images.
     """
     ours, theirs = cuts
     if ours is None or theirs is None:

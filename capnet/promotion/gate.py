@@ -1,4 +1,4 @@
-"""The gate's verdict on a candidate: scores of two models matched by the pictures' bytes, without rows a champion has
+"""The gate's verdict on a candidate: scores of two models matched by the images' bytes, without rows a champion has
 seen.
 """
 
@@ -39,7 +39,7 @@ def gate_verdict(
     """The verdict on a candidate's test rows.
 
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
-    and pictures of one group are drawn together. Where rows are scored again or have other labels now, the champion's
+    and images of one group are drawn together. Where rows are scored again or have other labels now, the champion's
     own must pass alone, too: what is added or changed must not hide a fall. Nor must what was added before: no fall may
     show on what ``earlier`` champions were tested on. Models of other classes are compared by the classes that both
     know; the order of classes does not count. A person decides where the candidate takes groups of the champion apart
@@ -51,7 +51,7 @@ def gate_verdict(
         policy: margins, coverage and draws.
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
-        earlier: small parts of the champion's test pictures, each what an earlier champion was tested on (sha256).
+        earlier: small parts of the champion's test images, each what an earlier champion was tested on (sha256).
     """
     if champion is None:
         return _first_champion(candidate, policy)
@@ -246,7 +246,7 @@ def _grouped(candidate: GateScores, champion: GateScores) -> tuple[GateScores, G
 
 
 def _tested(candidate: GateScores) -> tuple[GateScores, list[str]]:
-    """Its test rows, each picture once and none that it was trained or chosen on; notes on what is left out."""
+    """Its test rows, each image once and none that it was trained or chosen on; notes on what is left out."""
     once = candidate.test.drop_duplicates("sha256")
     kept = once[~_seen(once, candidate)].reset_index(drop=True)
     counts = {

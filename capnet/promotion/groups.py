@@ -1,4 +1,4 @@
-"""Which pictures hang together, as coarsely as any of the models' tables says: no candidate dissolves a group."""
+"""Which images hang together, as coarsely as any of the models' tables says: no candidate dissolves a group."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from capnet.promotion.verdict import COVERAGE, Rule
 
 
 def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
-    """The group of every picture that has one.
+    """The group of every image that has one.
 
     Args:
         tables: with columns sha256 and group, "" for none.
 
     Returns:
-        A name by sha256; two pictures have the same one where a chain of groups, of whatever table, leads from one to
+        A name by sha256; two images have the same one where a chain of groups, of whatever table, leads from one to
         the other.
     """
     rows = pd.concat([table[["sha256", "group"]] for table in tables])
     rows = rows[rows["group"] != ""]
-    pictures, names = pd.factorize(rows["sha256"])
+    images, names = pd.factorize(rows["sha256"])
     groups, different = pd.factorize(rows["group"])
     size = len(names) + len(different)
-    links = coo_array((np.ones(len(rows)), (pictures, len(names) + groups)), shape=(size, size))
+    links = coo_array((np.ones(len(rows)), (images, len(names) + groups)), shape=(size, size))
     _, parts = connected_components(links, directed=False)
     return {name: str(part) for name, part in zip(names, parts, strict=False)}
 
@@ -42,7 +42,7 @@ def regrouped(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
 
 
 def fewer_units(compared: pd.DataFrame, tested: pd.DataFrame, policy: Policy) -> list[Rule]:
-    """Is what the champion was tested on still as independent? A candidate that puts pictures together leaves few
+    """Is what the champion was tested on still as independent? A candidate that puts images together leaves few
     groups to draw, and then a fall cannot be distinguished from chance.
 
     Args:

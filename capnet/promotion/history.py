@@ -45,7 +45,7 @@ class Event:
     overtaken: str = ""  # the version that another writer put in its place at the same time
     key: str = ""
     policy: str = ""  # hash and margins of the policy that the verdict was made by
-    rows: str = ""  # number of test pictures that the verdict was made on
+    rows: str = ""  # number of test images that the verdict was made on
 
     @property
     def counts(self) -> bool:

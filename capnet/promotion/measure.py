@@ -93,7 +93,7 @@ def verdict_on(
 
 
 def _earlier_tests(client: MlflowClient, champion: ModelVersion, theirs: GateScores) -> list[frozenset[str]]:
-    """Parts of a champion's test pictures that champions before it were tested on. Each is at most half of the one
+    """Parts of a champion's test images that champions before it were tested on. Each is at most half of the one
     before, and the first half of all: a fall on it weighs little in the whole.
 
     Args:
@@ -102,24 +102,24 @@ def _earlier_tests(client: MlflowClient, champion: ModelVersion, theirs: GateSco
         theirs: its scores.
 
     Returns:
-        sha256 of the pictures of each part, the largest first.
+        sha256 of the images of each part, the largest first.
     """
-    pictures, name = set(theirs.test["sha256"]), champion.name
+    images, name = set(theirs.test["sha256"]), champion.name
     known = [event for event in history.events(client, name) if event.accepted and event.after]
     rows = {event.after: int(event.rows[:9]) for event in known if event.rows[:9].isdecimal()}
     former = [number for number in dict.fromkeys(event.after for event in known) if number != str(champion.version)]
     earlier = list[frozenset[str]]()
     for number in former:
-        if 2 * rows.get(number, 0) <= len(pictures):  # what is too large is not fetched
+        if 2 * rows.get(number, 0) <= len(images):  # what is too large is not fetched
             version = version_or_none(client, name, number)
             with suppress(ContractError):
                 if version:
-                    earlier.append(frozenset(pictures.intersection(scores_of(client, version).test["sha256"])))
-    return halves(earlier, len(pictures))
+                    earlier.append(frozenset(images.intersection(scores_of(client, version).test["sha256"])))
+    return halves(earlier, len(images))
 
 
 def halves(parts: Iterable[frozenset[str]], size: int) -> list[frozenset[str]]:
-    """Those parts of ``size`` pictures of which each is at most half of the one before, the largest first."""
+    """Those parts of ``size`` images of which each is at most half of the one before, the largest first."""
     kept = list[frozenset[str]]()
     for part in sorted(parts, key=len, reverse=True):
         if 0 < 2 * len(part) <= size:

@@ -30,12 +30,12 @@ ONE_GROUP = "all test pictures are of one group, so chance and a difference look
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule rests on. ``pictures``: positive ones of each class; ``positives``: the same with those of one group
-    counted once; ``units``: pictures or groups; ``questions``: rules that are asked together; ``same``: both models
+    """What a rule rests on. ``positive_images``: of each class; ``positives``: the same with those of one group
+    counted once; ``units``: images or groups; ``questions``: rules that are asked together; ``same``: both models
     gave the very same scores.
     """
 
-    pictures: int
+    positive_images: int
     positives: int
     units: int
     grouped: bool
@@ -45,10 +45,10 @@ class Evidence:
     @classmethod
     def of(cls, rows: ComparedRows, mask: Bools, questions: int, same: bool = False) -> Evidence:
         """Of the classes in ``mask``, bool [class]."""
-        pictures = (rows.labels & rows.known)[:, mask]
-        positives = int(positive_units(pictures, rows.units).sum())
+        positive = (rows.labels & rows.known)[:, mask]
+        positives = int(positive_units(positive, rows.units).sum())
         units = len(np.unique(rows.units))
-        return cls(int(pictures.sum()), positives, units, units < len(rows.units), questions, same)
+        return cls(int(positive.sum()), positives, units, units < len(rows.units), questions, same)
 
     def shows_fall(self, difference: float, spread: float, margin: float) -> bool:
         """Is the fall beyond the margin, whatever chance picks at UNSEEN for all questions together?
@@ -64,7 +64,7 @@ class Evidence:
     def reach(self, chance: float, spread: float) -> float:
         """How far chance moves a difference upwards, at a chance that all questions share (Bonferroni).
 
-        Draws of few pictures spread less than what they stand for: hence Student's t, and what so few cannot show.
+        Draws of few images spread less than what they stand for: hence Student's t, and what so few cannot show.
         """
         from scipy.special import stdtrit
 
@@ -113,11 +113,11 @@ def non_inferiority(
     rows: ComparedRows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1
 ) -> list[Rule]:
     """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a
-    paired test on the same draws of pictures (or groups).
+    paired test on the same draws of images (or groups).
 
-    Scores are [image, class]; ``times``: how often one verdict asks these rules, of different pictures. A critical
+    Scores are [image, class]; ``times``: how often one verdict asks these rules, of different images. A critical
     class, and a mean over all its classes, needs MIN_POSITIVES labels to pass or fail: below, the interval is too
-    narrow to be believed, so the rule is inconclusive. So is every rule where all pictures are of one group. Only a
+    narrow to be believed, so the rule is inconclusive. So is every rule where all images are of one group. Only a
     model with the very scores of the other is as good beyond that, whatever chance picks.
     """
     rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
@@ -168,9 +168,9 @@ def judge(name: str, value: float, against: float, draws: Floats, margin: float,
     spread = float(np.nanstd(draws))
     shown = evidence.units > 1 and evidence.shows_fall(difference, spread, margin)
     low, high = NO_INTERVAL if evidence.units < 2 else interval(draws, difference, (-1.0, 1.0))
-    if evidence.same and evidence.pictures >= MIN_POSITIVES:
+    if evidence.same and evidence.positive_images >= MIN_POSITIVES:
         return rule("pass", difference, difference)
-    if evidence.units < 2 and evidence.pictures >= MIN_POSITIVES:
+    if evidence.units < 2 and evidence.positive_images >= MIN_POSITIVES:
         return rule("inconclusive", *NO_INTERVAL, ONE_GROUP)
     shortage = f"only {counted(positives, 'positive test picture')}"
     if evidence.grouped:

@@ -78,12 +78,12 @@ class Verdict:
 
     @property
     def uncovered(self) -> list[Rule]:
-        """The rules that too few of the champion's test pictures were compared for."""
+        """The rules that too few of the champion's test images were compared for."""
         return [rule for rule in self.rules if rule.name.startswith(COVERAGE) and rule.outcome != "pass"]
 
     @property
     def causes(self) -> list[str]:
-        """The notes that say why too few of the champion's test pictures are compared, if that is known."""
+        """The notes that say why too few of the champion's test images are compared, if that is known."""
         return [note for note in self.notes if note.startswith(CAUSES)] if self.uncovered else []
 
     @property

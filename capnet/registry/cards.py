@@ -38,8 +38,8 @@ def card_texts(
         candidate: what is registered.
         form: packed or referenced: whether the artifact holds the backbone's weights.
         data_md5: of the data's version in DVC; "" where it is not under DVC.
-        location: where the pictures are stored; "" if only here.
-        licence: of the pictures, as in ``data_card``.
+        location: where the images are stored; "" if only here.
+        licence: of the images, as in ``data_card``.
         policy: what the version is asked for at its registration.
 
     Returns:
@@ -175,7 +175,7 @@ def views_in_words(views: Mapping[str, Any]) -> str:
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:
     """(class, average precision, reasons), the lowest first: never learned, not measured, below half of the mean, few
-    test pictures, borrowed threshold, objective not reached; of critical classes, low precision and recall.
+    test images, borrowed threshold, objective not reached; of critical classes, low precision and recall.
     """
     chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
     critical = candidate.classes.critical
@@ -183,7 +183,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     borrowed = set(borrowers(candidate.thresholds))
     any_chosen = were_chosen(candidate.thresholds)
     unreached = {item["name"] for item in chosen if any_chosen and item.get("reached") is False}
-    # a refit also learns from the held-out pictures, which positives are counted on
+    # a refit also learns from the held-out images, which positives are counted on
     refitted = {item["name"] for item in chosen if candidate.config.get("refit_rows") and item.get("positives")}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     weak = []

@@ -27,7 +27,7 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
 
     Args:
         candidate, data_md5, location: as in ``card_texts``.
-        licence: of the pictures, a sentence or the text of a file; "" where nothing says it.
+        licence: of the images, a sentence or the text of a file; "" where nothing says it.
 
     Returns:
         Markdown.

@@ -1,4 +1,4 @@
-"""Has the data changed its character? Imbalance, labels per picture and co-occurrence against a reference that lies in
+"""Has the data changed its character? Imbalance, labels per image and co-occurrence against a reference that lies in
 git.
 """
 
@@ -164,7 +164,7 @@ def _ratio(counts: list[int]) -> tuple[float, float]:
 
 
 def _cardinality(before: Mapping[str, Any], after: Mapping[str, Any], limit: float) -> tuple[str, float]:
-    """Mean number of labels of a picture; compared as a share of what it was."""
+    """Mean number of labels of an image; compared as a share of what it was."""
     (old, old_error), (new, new_error) = (_mean(split) for split in (before, after))
     moved, chance = abs(new - old), CHANCE * math.hypot(old_error, new_error)
     text = f"{old:.3f} labels a picture, now {new:.3f}: moved by {moved:.3f}, {limit * old + chance:.3f} allowed"
@@ -180,7 +180,7 @@ def _cooccurrence(before: Mapping[str, Any], after: Mapping[str, Any], limit: fl
     """Share of all label pairs that changed places (total variation distance), less what chance alone moves.
 
     Two samples of n and m pairs of one distribution differ by half the sum of sqrt(2/pi p (1/n + 1/m)) on average.
-    Pairs come in pictures, all those of a picture together, so n and m are numbers of equally telling single pairs
+    Pairs come in images, all those of an image together, so n and m are numbers of equally telling single pairs
     (Kish's effective sample size). Pairs that one split does not keep are counted together.
     """
     pairs = (before["all_pairs"], after["all_pairs"])

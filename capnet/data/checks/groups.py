@@ -14,7 +14,7 @@ LARGEST = 5  # groups named
 @dataclass(frozen=True)
 class Groups:
     """The group of every row, int [row]; how many groups there are; ``largest``: the first path of the largest ones and
-    their pictures, which include those that rows are linked to.
+    their images, which include those that rows are linked to.
     """
 
     of_row: np.ndarray

@@ -16,7 +16,7 @@ from capnet.progress import track
 
 A = TypeVar("A")
 B = TypeVar("B")
-CHUNK = 8  # pictures sent to a process at once; Ctrl-C waits for them
+CHUNK = 8  # images sent to a process at once; Ctrl-C waits for them
 FEW = 256  # up to so many items a pool costs more than it saves
 MOST_PROCESSES = 16
 DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has just gone

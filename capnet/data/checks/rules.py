@@ -38,7 +38,7 @@ class Rule:
 @dataclass(frozen=True)
 class Check:
     """A rule's outcome: ``observed`` offending rows of ``rows``, the first of them in ``offending``; ``why`` it was not
-    checked, else empty. Linked rows form ``groups``, the ``largest`` with their first path and number of pictures.
+    checked, else empty. Linked rows form ``groups``, the ``largest`` with their first path and number of images.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Check:
     @property
     def size(self) -> str:
         """How many rows offend, and in how many groups: ``300 of 400 rows in 2 groups``; of classes and figures, how
-        many counts and figures: neither is a row of the table of pictures.
+        many counts and figures: neither is a row of the table of images.
         """
         groups = f" in {counted(self.groups, 'group')}" if self.groups else ""
         columns = self.offending[0] if self.offending else {}
@@ -207,7 +207,7 @@ def file_rules(settings: Validate) -> list[Rule]:
 
 
 def likeness_rules(severity: str) -> list[Rule]:
-    """What should hold of pictures that look alike, by their perceptual hashes."""
+    """What should hold of images that look alike, by their perceptual hashes."""
     todo = (
         f"compare them: remove a copy, or put them into one group ({GROUP}) and run `capnet split` again;"
         " validate.near_duplicates sets how severe this is, and off suits pictures that share a background and no more"

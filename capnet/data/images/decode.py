@@ -1,4 +1,4 @@
-"""Decode one picture file into RGB pixels, or say why it cannot be used. No torch, so that worker processes start
+"""Decode one image file into RGB pixels, or say why it cannot be used. No torch, so that worker processes start
 fast.
 """
 
@@ -50,7 +50,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.", append=
 
 
 class Unusable(Exception):
-    """A picture file cannot be used; the text says why."""
+    """An image file cannot be used; the text says why."""
 
 
 def is_transient(error: Unusable) -> bool:
@@ -121,7 +121,7 @@ def decoder_faults() -> Iterator[None]:
 
 @contextmanager
 def open_image(source: Path | bytes) -> Iterator[Image.Image]:
-    """Open a picture and read no more than its header; its file is closed at the end.
+    """Open an image and read no more than its header; its file is closed at the end.
 
     Args:
         source: its path, or its bytes.
@@ -150,7 +150,7 @@ def open_image(source: Path | bytes) -> Iterator[Image.Image]:
 
 
 def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
-    """Why the pixels of a picture should not be decoded, as its header tells; "" where nothing speaks against it."""
+    """Why the pixels of an image should not be decoded, as its header tells; "" where nothing speaks against it."""
     width, height = image.size
     has_several_scans = _has_several_scans(image, source)
     # to half, by its decoder
@@ -181,10 +181,10 @@ def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
 
 
 def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | None = None) -> Image.Image:
-    """Decode a picture, of a file or in a shard, as ``to_rgb`` says; its info has ``brightest``.
+    """Decode an image, of a file or in a shard, as ``to_rgb`` says; its info has ``brightest``.
 
     Args:
-        path: of the picture.
+        path: of the image.
         needed: gives, for its width and height, those that are needed; a JPEG is then decoded at the smallest of its
             reduced scales (1/2, 1/4, 1/8) that has them.
 
@@ -203,7 +203,7 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Raises Unusable where a picture is another one than its row says."""
+    """Raises Unusable where an image is another one than its row says."""
     with file_faults(), _opened(file_or_bytes(path)) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise Unusable("another file than ingest saw; run `capnet ingest` again, or put the old file back")

@@ -1,4 +1,4 @@
-"""Pictures that look the same: difference hashes of two sizes, look-alikes among all pictures, and frames of bursts
+"""Images that look the same: difference hashes of two sizes, look-alikes among all images, and frames of bursts
 among neighbours.
 """
 
@@ -12,13 +12,13 @@ from PIL import Image
 
 from capnet.data.images.decode import to_rgb
 
-DHash = bytes  # 64 coarse and 256 fine bits; NO_DHASH where a picture has too little structure
+DHash = bytes  # 64 coarse and 256 fine bits; NO_DHASH where an image has too little structure
 NO_DHASH: DHash = bytes(40)
 COARSE, FINE = 8, 16  # cells a side
 # bits in which look-alikes may differ: copies saved again differ in 0 to 7, unrelated photos in 11 and more
 COARSE_DISTANCE = 7
 FINE_DISTANCE = 56  # the same for the fine bits: frames of a burst differ in 10 to 56, unrelated photos in 65 and more
-LEAST_STRUCTURE = 8  # coarse bits of the rarer kind that a hash needs: those of nearly flat pictures are all alike
+LEAST_STRUCTURE = 8  # coarse bits of the rarer kind that a hash needs: those of nearly flat images are all alike
 NEIGHBOURS = 8  # files before and after in which frames of a burst are looked for
 BANDS, BAND_BITS = 4, 16
 PAIRS = 1 << 21  # pairs compared at once
@@ -53,7 +53,7 @@ def difference_hash(pixels: Image.Image) -> DHash:
 
 
 def difference_bits(grey: Image.Image, cells: int) -> np.ndarray:
-    """bool [row, column] of a grey picture scaled to ``cells`` x ``cells`` and one column: brighter than the cell to
+    """bool [row, column] of a grey image scaled to ``cells`` x ``cells`` and one column: brighter than the cell to
     the left?
     """
     values = np.asarray(grey.resize((cells + 1, cells), Image.Resampling.LANCZOS))

@@ -1,6 +1,6 @@
-"""Pictures in tar shards (WebDataset layout): ``shards/train-000000.tar/000000012.jpg`` is a path like any other.
+"""Images in tar shards (WebDataset layout): ``shards/train-000000.tar/000000012.jpg`` is a path like any other.
 
-A shard is an uncompressed tar, so a picture is a range of its bytes: the headers are read once, pictures in any order.
+A shard is an uncompressed tar, so an image is a range of its bytes: the headers are read once, images in any order.
 The files of a sample share their name up to the first dot (``000000012.jpg``, ``000000012.json``), as WebDataset
 readers expect.
 """
@@ -15,7 +15,7 @@ from collections.abc import Container, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-MOST_BYTES = 512 * 2**20  # of a picture file
+MOST_BYTES = 512 * 2**20  # of an image file
 ENDING = ".tar"
 MOST_HEADER = 2**20  # bytes that tarfile reads at once of an entry that holds a long name, or what else does not fit
 LONG_HEADER, MOST_HEADERS = 2**16, 2**24  # bytes: one that no name needs; all such of a shard, all of an entry
@@ -26,7 +26,7 @@ MOST_SHARED = 100  # keys of headers that hold for all entries: each entry gets 
 
 
 def file_of(path: str, files: Container[str]) -> str:
-    """The one of ``files`` that holds a picture: its shard, or the picture itself where it lies in none, even if a
+    """The one of ``files`` that holds an image: its shard, or the image itself where it lies in none, even if a
     folder above it is called like a shard.
     """
     ends = (match.end() for match in re.finditer(rf"{re.escape(ENDING)}(?=/)", path))
@@ -41,7 +41,7 @@ def shard_of(path: Path) -> Path | None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a picture, from a file or from a shard.
+    """The bytes of an image, from a file or from a shard.
 
     Raises:
         OSError: it is not there, is no plain file, or has more than MOST_BYTES.
@@ -60,7 +60,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def file_or_bytes(path: Path) -> Path | bytes:
-    """What a decoder opens: a plain file itself, or the bytes of a picture in a shard."""
+    """What a decoder opens: a plain file itself, or the bytes of an image in a shard."""
     return _plain(path) if shard_of(path) is None else read_bytes(path)
 
 
@@ -129,7 +129,7 @@ class _Headers(io.BufferedReader):
 @lru_cache(maxsize=4096)
 def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]] | str:
     """Start and length of every plain file in a shard; what is wrong where it is no uncompressed tar, so that it is not
-    listed again for each picture. Keyed by size and time of change.
+    listed again for each image. Keyed by size and time of change.
     """
     try:
         with _Headers(io.FileIO(shard)) as file, tarfile.open(fileobj=file, mode="r:") as tar:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capnet.errors import Problem
 
-MIN_AREA = 0.5  # smallest share of the picture in a random training view
+MIN_AREA = 0.5  # smallest share of the image in a random training view
 ASPECTS = (3 / 4, 4 / 3)  # of a random training view
 PADDING = (127, 127, 127)  # mid grey
 LONGEST_PADDED = 8192  # pixels; a square of that side is 0.3 GB
@@ -59,7 +59,7 @@ def centre_index(views: int) -> int:
 
 
 def padded(image: Image.Image) -> Image.Image:
-    """The picture in the middle of a square of its longer side, reduced first where that would fill the memory."""
+    """The image in the middle of a square of its longer side, reduced first where that would fill the memory."""
     if max(image.size) > LONGEST_PADDED:
         image = image.copy()
         image.thumbnail((LONGEST_PADDED, LONGEST_PADDED))
@@ -70,18 +70,18 @@ def padded(image: Image.Image) -> Image.Image:
 
 
 def test_canvas(image: Image.Image, size: int, views: int, expand: int, interpolation: str, resize: str) -> Canvas:
-    """Test-time crops of a picture.
+    """Test-time crops of an image.
 
-    The canvas is the resized picture, or only the crops where these have fewer pixels, so that a panorama is as small
+    The canvas is the resized image, or only the crops where these have fewer pixels, so that a panorama is as small
     as any other.
 
     Args:
         image: RGB.
         size: width and height of a view in pixels.
         views: 1: centre; 5: four corners and centre; 10: and mirrored (LIFT's test-time ensembling, expand 24).
-        expand: pixels by which the resized picture is larger than a view.
+        expand: pixels by which the resized image is larger than a view.
         interpolation: a key of FILTERS.
-        resize: short makes the shorter side ``size + expand``, pad shows all of the picture in a square, squash
+        resize: short makes the shorter side ``size + expand``, pad shows all of the image in a square, squash
             distorts it into one.
     """
     if resize == "pad":
@@ -110,7 +110,7 @@ def random_view(
         size: width and height of the view in pixels.
         interpolation: a key of FILTERS.
         rng: that the crop is drawn from.
-        resize: with pad or squash the crop is one of the square that the picture becomes.
+        resize: with pad or squash the crop is one of the square that the image becomes.
     """
     if resize == "pad":
         image = padded(image)
@@ -135,7 +135,7 @@ def needed_size(image_size: tuple[int, int], size: int, resize: str, random: boo
 
     Args:
         image_size: its width and height.
-        size: in pixels: of the resized picture at test time, of a view in training.
+        size: in pixels: of the resized image at test time, of a view in training.
         resize: as in ``test_canvas``.
         random: whether views are random ones.
 

@@ -1,4 +1,4 @@
-"""Published long-tailed benchmarks: how many training pictures every class must have, so that figures compare with the
+"""Published long-tailed benchmarks: how many training images every class must have, so that figures compare with the
 papers'.
 
 Source: counted from the lists of Wu et al., ECCV 2020 (distribution-balanced loss); numbers in the order of VOC's and
@@ -18,7 +18,7 @@ from capnet.errors import DataError, Problem
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Training rows, test rows, and training pictures per class."""
+    """Training rows, test rows, and training images per class."""
 
     train: int
     test: int

@@ -1,4 +1,4 @@
-"""What was chosen on held-out pictures, in words: the blend that is served, and the thresholds."""
+"""What was chosen on held-out images, in words: the blend that is served, and the thresholds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEMBER_NAMES = {
 
 
 def chosen_on(source: Any, otherwise: str = "?") -> str:
-    """The pictures that thresholds or a blend were chosen on, in words; ``otherwise`` where there were none."""
+    """The images that thresholds or a blend were chosen on, in words; ``otherwise`` where there were none."""
     return {
         "val": "the validation pictures",
         "out_of_fold": "out-of-fold scores of the pictures it was trained on",

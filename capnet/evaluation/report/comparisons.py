@@ -68,7 +68,7 @@ def ensembling(inputs: Inputs) -> list[Part]:
 
 
 def slices(inputs: Inputs) -> Part:
-    """mAP and tail of every slice of the test pictures, with the paired difference to zero-shot."""
+    """mAP and tail of every slice of the test images, with the paired difference to zero-shot."""
     measured: Mapping[str, Any] = inputs.metrics.get("slices", {})
     rows, sure = [], []
     for name, about in sorted(inputs.metrics.get("slice_info", {}).items()):
@@ -97,6 +97,6 @@ def slices(inputs: Inputs) -> Part:
 
 
 def _pictures(about: Mapping[str, Any], grouped: bool) -> str:
-    """How many test pictures a slice has, and of how many groups where these are what is drawn."""
+    """How many test images a slice has, and of how many groups where these are what is drawn."""
     groups = f" of {counted(int(about['units']), 'group')}" if grouped and "units" in about else ""
     return whole(about.get("test_rows")) + groups

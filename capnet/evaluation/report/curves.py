@@ -1,4 +1,4 @@
-"""The report's curves over the test pictures: precision over recall, and reliability before and after calibration, per
+"""The report's curves over the test images: precision over recall, and reliability before and after calibration, per
 bucket.
 """
 

@@ -11,12 +11,12 @@ FEW_GROUPS = 10  # below, draws are of few kinds, most of all for a bucket that 
 
 
 def is_grouped(metrics: Mapping[str, Any]) -> bool:
-    """Whether test pictures are drawn in groups, by the content of evaluation.json."""
+    """Whether test images are drawn in groups, by the content of evaluation.json."""
     return bool(metrics.get("bootstrap", {}).get("unit") == "group")
 
 
 def is_of_one_group(metrics: Mapping[str, Any]) -> bool:
-    """Whether all test pictures are of one group, likewise: then there are no intervals."""
+    """Whether all test images are of one group, likewise: then there are no intervals."""
     return int(metrics.get("bootstrap", {}).get("units", 2)) < 2
 
 

@@ -137,7 +137,7 @@ def notes(inputs: Inputs) -> list[str]:
 
 
 def overview(inputs: Inputs) -> Part:
-    """AP per class, sorted by training pictures."""
+    """AP per class, sorted by training images."""
     frame = inputs.per_class.fillna({"train_count": 0, "positives": 0})
     rows = frame.astype({"train_count": int, "positives": int}).to_dict("records")
     why = f"it rests on fewer than {MIN_POSITIVES} test pictures"

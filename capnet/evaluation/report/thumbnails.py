@@ -1,4 +1,4 @@
-"""The most wrong pictures of each bucket as small thumbnails; only when the settings ask for it, since pictures must
+"""The most wrong images of each bucket as small thumbnails; only when the settings ask for it, since images must
 not travel unasked.
 """
 
@@ -23,8 +23,8 @@ from capnet.evaluation.split_rows import SplitRows
 SIDE = 160  # pixels
 QUALITY = 70
 BUDGET = 500_000  # characters of all thumbnails together, so that the report stays under 2 MB
-PER_CLASS = 2  # pictures about the same class, so that one bad class does not fill the bucket
-LABELS = 8  # names shown for a picture
+PER_CLASS = 2  # images about the same class, so that one bad class does not fill the bucket
+LABELS = 8  # names shown for an image
 LONG_PATH = 80  # characters; of a longer one the end is shown, where the file's name is
 SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is taken
 
@@ -117,7 +117,7 @@ def worst_images(
 
 
 def _named(chosen: np.ndarray, scores: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """The chosen classes [class] of one picture, highest score first, and how many more there are."""
+    """The chosen classes [class] of one image, highest score first, and how many more there are."""
     order = [column for column in np.argsort(-scores, kind="stable").tolist() if chosen[column]]
     labels = [
         {"name": shorten(names[column], LONG_NAME), "found": bool(predicted[column])} for column in order[:LABELS]
@@ -131,7 +131,7 @@ def link_to(path: Path, folder: Path) -> str:
 
 
 def thumbnail(path: Path, pixels: int = SIDE) -> str:
-    """A data URI of at most ``pixels`` x ``pixels`` without any metadata of the file; empty where the picture cannot be
+    """A data URI of at most ``pixels`` x ``pixels`` without any metadata of the file; empty where the image cannot be
     read.
     """
     from PIL import Image

@@ -101,8 +101,8 @@ def reading(value: float, low: float, high: float, without_one: float = math.nan
     Args:
         value: the difference, positive where it is better; NaN where it was not measured.
         low, high: ends of its interval; NaN for none.
-        without_one: the difference without the one picture, or group of pictures, that carries most of it. A bootstrap
-            cannot know what one picture may have hidden: it is in a draw, or the class is not.
+        without_one: the difference without the one image, or group of images, that carries most of it. A bootstrap
+            cannot know what one image may have hidden: it is in a draw, or the class is not.
 
     Returns:
         Kind (better, worse, same or none), and the sentence.
