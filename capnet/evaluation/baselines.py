@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from capnet.contracts import check_tensors, read_tensors, write_tensors
 from capnet.evaluation.logistic import MOST_STEPS, ROUGH, C, Probe, centre_of, directions, fit_probe, probe_scores
@@ -45,6 +46,8 @@ class ProbeRows:
     known: Bools
 
 
+# by default BLAS takes every core of the machine, and another number of threads gives other bits
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_linear_probe(
     train: ProbeRows, validation: ProbeRows | None = None, folds: NDArray[np.int64] | None = None
 ) -> FittedProbe:

@@ -10,6 +10,7 @@ import torch
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 from capnet import progress
 from capnet.data.splits.stratify import stratified_folds
@@ -285,3 +286,15 @@ def test_held_out_scores_of_another_shape_are_named(shape: tuple[int, ...], tmp_
     write_probe(path, FittedProbe(fitted.probe, np.zeros(shape, dtype=np.float32)))
     with pytest.raises(ContractError, match="tensor held_out is"):
         read_probe(path, 4, 60, 20)
+
+
+@pytest.mark.parametrize(("count", "width"), [(300, 1280), (600, 300)])
+def test_the_cores_of_a_machine_have_no_say_in_the_bits(count: int, width: int) -> None:
+    features, labels = _data(count, width, classes=20)
+    rows, fitted = ProbeRows(features, labels, np.ones_like(labels)), []
+    for threads in (1, 2, 5):
+        with threadpool_limits(threads, user_api="blas"):
+            fitted.append(fit_linear_probe(rows, folds=np.arange(count) % 3))
+    for other in fitted[1:]:
+        assert np.array_equal(other.probe.weight, fitted[0].probe.weight)
+        assert np.array_equal(other.held_out, fitted[0].held_out)
