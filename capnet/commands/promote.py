@@ -86,7 +86,7 @@ def command(
     decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
     --reason must say why a version may serve that is probably worse than what is allowed; that is compared on too few
     of the champion's test pictures, or not at all: its classes are others, the champion's scores are gone, it is the
-    first champion of another registered model (--to), or all former champions were deleted; whose thresholds were
+    first champion of another registered model (--to), or the last champion was deleted; whose thresholds were
     chosen for another objective than the champion's; or that comes back by another policy. A policy that asks for less
     than the one that the champion passed counts as a failed rule.
     """

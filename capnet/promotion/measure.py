@@ -138,15 +138,15 @@ def measure(
     """The gate's verdict on ``version``; without a ``rival`` also what speaks against a first champion."""
     rescore = make_rescore(rival) if make_rescore and rival else None
     verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
-    verdict = replace(verdict, asks=(*verdict.asks, *_other_policy(client, version, policy)))
+    name, gone = version.name, deleted_champions(client, version.name, str(version.version), rival)
+    asks = (*verdict.asks, *_other_policy(client, version, policy), *filter(None, [gone]))
     if rival is not None:
-        return verdict
-    name, original = version.name, copied_from(client, version)
-    copied = f"a copy of {original}, and {name} has no champion to compare it with" if original else ""
-    asks = tuple(filter(None, (copied, deleted_champions(client, name, str(version.version)))))
+        return replace(verdict, asks=asks)
+    original = copied_from(client, version)
+    copied = [f"a copy of {original}, and {name} has no champion to compare it with"] if original else []
     doubt = refused_at_home(client, original)
     notes = (*verdict.notes, doubt) if doubt else verdict.notes
-    return replace(verdict, asks=(*verdict.asks, *asks), notes=notes, doubtful=verdict.doubtful or bool(doubt))
+    return replace(verdict, asks=(*asks, *copied), notes=notes, doubtful=verdict.doubtful or bool(doubt))
 
 
 def _other_policy(client: MlflowClient, version: ModelVersion, policy: Policy) -> list[str]:

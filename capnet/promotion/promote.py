@@ -66,7 +66,7 @@ def promote(
     A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``. A ``reason`` is
     needed where the version is probably worse than what is allowed, where too few of the champion's test images are
     compared, where classes are others or thresholds were chosen for another objective, where the champion's scores are
-    missing, where a copy finds no champion, or where all former champions were deleted. Moves of the alias made
+    missing, where a copy finds no champion, or where the last champion was deleted. Moves of the alias made
     elsewhere are written into the history first. Raises GateError where the gate refuses, ContractError where the
     version has no files.
     """

@@ -56,15 +56,26 @@ def version_to_beat(client: MlflowClient, name: str, number: str) -> ModelVersio
     return latest
 
 
-def deleted_champions(client: MlflowClient, name: str, number: str) -> str:
-    """What a person must know where a version has no rival although others were champion; "" where none was.
+def deleted_champions(client: MlflowClient, name: str, number: str, rival: ModelVersion | None) -> str:
+    """What a person must know where the champion that a version should be measured against was deleted; "" where it
+    was not.
 
     Args:
         client, name: the registry, and the registered model.
         number: of the version.
+        rival: whom it is measured against instead; None for nobody.
     """
-    others = [other for other in history.champions(history.events(client, name)) if other not in ("", number)]
-    return f"not comparable: champions of {name} were deleted, the last was version {others[0]}" if others else ""
+    known = history.events(client, name)
+    if rival is None:
+        others = [other for other in history.champions(known) if other not in ("", number)]
+        return f"not comparable: champions of {name} were deleted, the last was version {others[0]}" if others else ""
+    accepted = [event.after for event in known if event.accepted and event.after]
+    is_read = ALIAS in rival.aliases and not refusal(name, rival.version, rival.tags, known)
+    # whoever was champion comes back, as by a rollback
+    if is_read or not accepted or number in accepted or version_or_none(client, name, accepted[-1]):
+        return ""
+    last = f"champions of {name} were deleted, the last was version {accepted[-1]}"
+    return f"{last}: compared with version {rival.version}"
 
 
 def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersion | None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import average_precision_score
-from unit.promotion.promoting import POLICY, click, promote
+from unit.promotion.promoting import POLICY, champion_scores, click, promote, submit
+from unit.promotion.worse_tables import BAD
 from unit.stores import Make
 
 from capnet.config import Register
@@ -136,6 +137,23 @@ def test_a_champion_from_before_a_gap_is_a_measure(client: MlflowClient) -> None
     with pytest.raises(GateError, match="fail: tail"):
         promote(client, "2")
     assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 3"
+
+
+@pytest.mark.parametrize("way", ["nothing else", "the alias first", "one that readers refuse was clicked"])
+def test_deleting_the_champion_makes_no_earlier_one_the_measure(client: MlflowClient, tmp_path: Path, way: str) -> None:
+    """What is as good as an earlier champion may be worse than the one that was deleted."""
+    promote(client, "1")
+    scores = champion_scores(client)
+    number = submit(client, replace(scores, classes={**scores.classes, "content_hash": BAD}), tmp_path)
+    promote(client, "3")
+    if way == "the alias first":
+        client.delete_registered_model_alias("capnet", "champion")
+    client.delete_model_version("capnet", "3")
+    if way == "one that readers refuse was clicked":
+        click(client, "2")
+    with pytest.raises(GateError, match=r"champions of capnet were deleted, the last was version 3: .* version 1"):
+        promote(client, number)
+    assert promote(client, number, reason="3 had no licence").now == number
 
 
 def test_renaming_the_registered_model_helps_no_bad_model(client: MlflowClient) -> None:
