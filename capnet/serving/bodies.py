@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 JSON = "application/json"
 PARTS = 1000  # lists, objects and commas of a body for each image that a request may have
 LONGEST = 100_000  # letters of all names, and of all texts that are no base64
+OPENING, REASON = 300, 10_000  # letters of MLflow's message that an answer has: its first and its last ones
+LONGEST_ANSWER = 20_000  # bytes of an error's answer that is not cut
 TEXT = 2  # bytes of a body for each byte of its images: base64 takes 1.37 with breaks, escapes take more
 CODES = {
     400: "BAD_REQUEST",
@@ -52,7 +54,8 @@ class CheckedBodies:
     """An ASGI application that hands on to ``app`` what has a body within ``limits``, or none.
 
     A body that is refused is read to its end and dropped, so that its client gets the answer. Every answer names the
-    ``model`` in a header.
+    ``model`` in a header, and none of an error repeats the images of its request: a client that never reads it would
+    keep them in memory.
     """
 
     def __init__(self, app: App, limits: Limits, model: str) -> None:
@@ -62,9 +65,21 @@ class CheckedBodies:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
 
+        held = list[Message]()
+
         async def send_with_model(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), self._header]
+                if message["status"] >= 400:
+                    held.append(message)  # its length may change
+                    return
+            elif held:
+                start = held.pop()
+                if len(message.get("body", b"")) > LONGEST_ANSWER:
+                    message["body"] = _cut(message["body"])
+                    others = [item for item in start["headers"] if item[0].lower() != b"content-length"]
+                    start["headers"] = [*others, (b"content-length", str(len(message["body"])).encode())]
+                await send(start)
             await send(message)
 
         await self._answered(scope, receive, send_with_model)
@@ -179,6 +194,13 @@ def _letters(content: Any) -> int:
         elif isinstance(item, str) and not item.isascii():
             letters += len(item)
     return letters
+
+
+def _cut(answer: bytes) -> bytes:
+    """An answer of MLflow's without the middle of its message, which repeats the request; the reason is at the end."""
+    content = json.loads(answer)
+    message = str(content["message"])
+    return json.dumps({**content, "message": f"{message[:OPENING]} ... {message[-REASON:]}"}).encode()
 
 
 async def _answer(refused: Refused, send: Send) -> None:

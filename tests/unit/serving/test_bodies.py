@@ -229,3 +229,26 @@ def test_every_answer_names_the_model(kind: str, status: int) -> None:
     server = Server([GOOD], kind)
     assert server.run() == status
     assert (b"capnet-model", b"models:/k%C3%A4fer/7") in server.answers[0]["headers"]
+
+
+@pytest.mark.parametrize("letter", ["A", '"', "ü"])
+def test_an_error_does_not_repeat_the_images_of_its_request(letter: str) -> None:
+    """It kept 30 MB in memory for each client that sent so much as "inputs" and never read the answer."""
+    reason = "neither an image in base64 nor a file below CAPNET_SERVE_ROOT"
+    message = f"Failed to predict data '{letter * 1_000_000}'. \nError: {reason}"
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        body = json.dumps({"error_code": "INVALID_PARAMETER_VALUE", "message": message}).encode()
+        headers = [(b"content-length", str(len(body)).encode()), (b"content-type", JSON.encode())]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    server = Server([GOOD])
+    asyncio.run(CheckedBodies(app, LIMITS, "models:/käfer/7")(server.scope, server.receive, server.send))
+    start, body = server.answers
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"content-type"]) == (400, JSON.encode())
+    assert int(headers[b"content-length"]) == len(body["body"]) < 100_000
+    assert server.message.startswith("Failed to predict data '")
+    assert server.message.endswith(f"Error: {reason}")
+    assert json.loads(body["body"])["error_code"] == "INVALID_PARAMETER_VALUE"
