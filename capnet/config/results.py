@@ -55,10 +55,13 @@ class Evaluate(Section):
     report: Report = Report()
 
 
+MODEL_NAME = r"\w([\w .-]*[\w.-])?"  # no blank at the end, which nobody would see
+
+
 class Register(Section):
     name: str = Field(
         "capnet",
-        pattern=r"^\w[\w .-]*$",
+        pattern=f"^{MODEL_NAME}$",
         description="registered model name: letters, digits, space, dot, hyphen, underscore",
     )
     experiment: str = Field("capnet", min_length=1, max_length=250, description="MLflow experiment")

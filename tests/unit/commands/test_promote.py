@@ -222,6 +222,9 @@ def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...
         ("--to", ""),
         ("--to", "bob's"),
         ("--to", "caf\udce9"),
+        ("--to", " "),
+        ("--to", "capnet "),
+        ("--to", "birds+cats"),  # register.name may not be so: there would be no way back
     ],
 )
 def test_a_version_or_a_name_that_cannot_be_is_refused_and_nothing_moves(
