@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from capnet.errors import one_line
 from capnet.redaction import redact
 from capnet.tracking.store import insist
 
@@ -130,7 +131,7 @@ def begin(
         verdict=verdict,
         reason=redact(reason)[:LONGEST],
         rules=rules[:LONGEST],
-        by=person()[:100],
+        by=one_line(person())[:100],
         at=at,
         key=key,
         policy=policy,

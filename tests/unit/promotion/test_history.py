@@ -104,6 +104,17 @@ def test_two_promotions_at_once_lose_no_history(client: MlflowClient) -> None:
     assert {event.reason for event in events} == {"", "for 2", "for 3"}
 
 
+def test_an_account_that_is_no_utf8_is_shown_and_stops_no_promotion(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store takes no letters of another encoding: the message blamed its folder."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "caf\udce9\n" + "a" * 200)
+    assert promote(client, "1").now == "1"
+    (event,) = history.events(client, "capnet")
+    assert event.by.startswith("caf\\udce9 aaa")
+    assert len(event.by) == 100
+
+
 MOVED = dict.fromkeys(("kind", "before", "after", "verdict", "reason", "rules", "by", "at", "done"), "")
 
 
