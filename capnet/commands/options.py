@@ -4,6 +4,7 @@ of tables.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -69,11 +70,15 @@ secret_options = in_order(  # and the volume claims that pods of a pipeline use
 
 
 class _LocalPath(click.Path):
-    """A file or a folder of this machine: s3://bucket/out.csv would become a folder of the name ``s3:``."""
+    """A file or a folder of this machine: s3://bucket/out.csv would become a folder of the name ``s3:``; and pyarrow
+    opens no name that is no UTF-8.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if "://" in str(value):
             self.fail(f"{value!r} is no path on this machine: write a file or folder here, and copy it", param, ctx)
+        if re.search("[\ud800-\udfff]", str(value)):
+            self.fail(f"{value!r} is no UTF-8: name another file or folder", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -35,6 +35,16 @@ def test_an_address_is_no_output(command: list[str], tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["caf\udce9.csv", "caf\udce9/out.csv"])
+def test_an_output_whose_name_is_no_utf8_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback of pyarrow, in predict after the first 256 images."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["predict", "--input", "images", "--model", "outputs", "--out", name])
+    assert done.exit_code == 2
+    assert r"'caf\udce9" in done.stderr
+    assert "is no UTF-8: name another file or folder" in done.stderr
+
+
 @pytest.mark.parametrize("command", [["predict", "--input", "images"], ["export"]], ids=lambda command: command[0])
 @pytest.mark.parametrize("setting", ["tte.views=1", "evaluate.threshold.objective=f1"])
 def test_a_setting_that_belongs_to_the_model_is_refused_after_training(command: list[str], setting: str) -> None:
