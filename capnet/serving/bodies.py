@@ -32,6 +32,7 @@ PARTS = 1000  # lists, objects and commas of a body for each image that a reques
 LONGEST = 100_000  # letters of all names, and of all texts that are no base64
 OPENING, REASON = 300, 10_000  # letters of MLflow's message that an answer has: its first and its last ones
 LONGEST_ANSWER = 20_000  # bytes of an error's answer that is not cut
+OF_CONTENT = (b"content-type", b"content-length")  # headers that are others after a cut
 TEXT = 2  # bytes of a body for each byte of its images: base64 takes 1.37 with breaks, escapes take more
 CODES = {
     400: "BAD_REQUEST",
@@ -77,8 +78,8 @@ class CheckedBodies:
                 start = held.pop()
                 if len(message.get("body", b"")) > LONGEST_ANSWER:
                     message["body"] = _cut(message["body"])
-                    others = [item for item in start["headers"] if item[0].lower() != b"content-length"]
-                    start["headers"] = [*others, (b"content-length", str(len(message["body"])).encode())]
+                    kept = [item for item in start["headers"] if item[0].lower() not in OF_CONTENT]
+                    start["headers"] = [*kept, *_content_headers(message["body"])]
                 await send(start)
             await send(message)
 
@@ -197,16 +198,23 @@ def _letters(content: Any) -> int:
 
 
 def _cut(answer: bytes) -> bytes:
-    """An answer of MLflow's without the middle of its message, which repeats the request; the reason is at the end."""
-    content = json.loads(answer)
-    message = str(content["message"])
+    """An error's answer without its middle, which repeats the request; the reason is at the end of MLflow's message."""
+    try:
+        content = json.loads(answer)
+        message = str(content["message"])
+    except (ValueError, TypeError, KeyError):  # of another library
+        content, message = {}, answer.decode(errors="replace")
     return json.dumps({**content, "message": f"{message[:OPENING]} ... {message[-REASON:]}"}).encode()
+
+
+def _content_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
 
 
 async def _answer(refused: Refused, send: Send) -> None:
     logger.warning("answered with %d: %s", refused.status, one_line(str(refused)))
     content = json.dumps({"error_code": CODES[refused.status], "message": str(refused)}).encode()
-    headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(content)).encode())]
+    headers = _content_headers(content)
     if refused.status == 408:
         headers.append((b"connection", b"close"))  # the rest of its body is no next request
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})

@@ -252,3 +252,21 @@ def test_an_error_does_not_repeat_the_images_of_its_request(letter: str) -> None
     assert server.message.startswith("Failed to predict data '")
     assert server.message.endswith(f"Error: {reason}")
     assert json.loads(body["body"])["error_code"] == "INVALID_PARAMETER_VALUE"
+
+
+@pytest.mark.parametrize(
+    "content", [b"A" * 1_000_000, b'{"detail": [{"input": "' + b"A" * 1_000_000 + b'"}]}', b"[1]" + b" " * 30_000]
+)
+def test_a_long_error_that_is_none_of_mlflows_is_cut_too(content: bytes) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 422, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    server = Server([GOOD])
+    asyncio.run(CheckedBodies(app, LIMITS, "model")(server.scope, server.receive, server.send))
+    start, body = server.answers
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"content-type"]) == (422, JSON.encode())
+    assert int(headers[b"content-length"]) == len(body["body"]) < 100_000
+    assert server.message.startswith(content[:20].decode())
