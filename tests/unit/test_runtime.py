@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,22 +44,6 @@ def test_fp32_is_fp32_and_a_slow_precision_is_said(monkeypatch, caplog) -> None:
     assert caplog.text == ""
     assert prepare(Runtime(device="cpu", threads=1, precision="bf16")).bf16
     assert "bf16 is slow on this cpu" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("variables", "turns"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")],
-)
-def test_threads_wait_briefly_unless_the_user_says_otherwise(variables: dict[str, str], turns: str) -> None:
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", "import capnet.runtime, torch"],
-        env={**others, **variables, "OMP_DISPLAY_ENV": "verbose"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)) == {turns}
 
 
 def test_python_without_docstrings_is_named() -> None:
