@@ -23,7 +23,8 @@ class Advance(Protocol):
 @contextmanager
 def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance]:
     """A bar on stderr; call what it yields after each step. ``note`` is shown after the description. A bar of a single
-    step only says that work goes on: it leaves no line behind, and neither does a bar without ``stays``.
+    step only says that work goes on: it leaves no line behind, and neither does one that made no step or is without
+    ``stays``.
 
     Without a terminal: lines of level INFO, which pods and pipelines show, and the command line by ``show_lines``.
     """
@@ -41,6 +42,7 @@ def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance
             progress.update(task, advance=steps, description=f"{description} {note}".rstrip())
 
         yield advance
+        progress.live.transient |= not progress.tasks[0].completed
 
 
 class LastLine:

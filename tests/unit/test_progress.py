@@ -112,16 +112,17 @@ def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
     assert done.stderr.splitlines() == (messages if rank == "0" else [])
 
 
-def test_a_bar_of_one_step_leaves_no_line_on_a_terminal() -> None:
+def test_a_bar_of_one_step_or_without_any_leaves_no_line_on_a_terminal() -> None:
+    """Ingest left `reading images 0/0` behind, and a model that was registered already `register 0/5`."""
     terminal, other = pty.openpty()
-    code = "from capnet.progress import track\nfor n in (1, 2): list(track(range(n), f'work of {n}', n))"
+    code = "from capnet.progress import bar, track\nwith bar('work of 5', 5): pass"
+    code += "\nfor n in (0, 1, 2): list(track(range(n), f'work of {n}', n))"
     subprocess.run([sys.executable, "-c", code], check=True, stderr=other, env={**os.environ, "TERM": "xterm"})
     os.close(other)
     with os.fdopen(terminal, "rb") as file:
         written = file.read1(100_000).decode()
-    erase_line = "\x1b[1A\x1b[2K"
-    assert erase_line in written.split("work of 2")[0]
-    assert erase_line not in written.split("work of 2")[-1]
+    hide_cursor, erase_line = "\x1b[?25l", "\x1b[1A\x1b[2K"
+    assert [erase_line in shown for shown in written.split(hide_cursor)[1:]] == [True, True, True, False]
 
 
 def test_a_library_that_logs_to_the_root_leaves_no_handler_behind(monkeypatch: pytest.MonkeyPatch) -> None:
