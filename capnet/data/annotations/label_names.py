@@ -174,7 +174,8 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
             elif several:
                 doubtful[name] = None
         if compound:
-            what = f"label {some(list(map(repr, compound)), 1)} seems to be labels with {mark!r} between them"
+            verb = "seems" if len(compound) == 1 else "seem"
+            what = f"label {some(list(map(repr, compound)), 1)} {verb} to be labels with {mark!r} between them"
             todo = (
                 f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
                 f" {settings.classes}"
@@ -184,7 +185,8 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
             problems.append(Problem(what, str(table.path), todo))
     compound, words = ([], []) if problems else _of_words(names)  # the names are several labels each
     if compound:
-        what = f"label {some(list(map(repr, compound)), 1)} seems to be labels with blanks between them"
+        verb = "seems" if len(compound) == 1 else "seem"
+        what = f"label {some(list(map(repr, compound)), 1)} {verb} to be labels with blanks between them"
         todo = (
             f"write ingest.separator: ' ', or rewrite the cells; where it is one class, list all in {settings.classes}"
         )
@@ -283,8 +285,8 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
         separated = " "
     if separated:
         return (
-            f"labels are separated by {settings.separator!r}: set ingest.separator to {separated!r}, or rewrite the"
-            " cell"
+            f"labels are separated by {settings.separator!r}: rewrite the cell, or set ingest.separator to"
+            f" {separated!r} if all tables have that"
         )
     if close:
         return f"did you mean {lower[close[0]]!r}? else add the class to {listed_in}"

@@ -82,3 +82,14 @@ def test_a_class_that_its_name_divides_into_others_is_refused(tmp_path: Path) ->
         add_images(annotations, data, params.ingest)
     other = parse({**settings, "ingest": {**settings["ingest"], "separator": ";"}})
     assert add_images(annotations, data, other.ingest)[0].rows["labels"].tolist() == [[2], [2]]
+
+
+def test_a_table_with_another_separator_than_the_annotations_is_to_be_rewritten_first(tmp_path: Path) -> None:
+    """A table of `capnet predict` has '|'. The advice was to set that, and then labels.csv was refused."""
+    (tmp_path / "labels.csv").write_text('path,labels\na.jpg,"fox, owl"\nb.jpg,fox\n')
+    (tmp_path / "added").mkdir()
+    (tmp_path / "added" / "july.csv").write_text("path,labels\nc.jpg,fox|owl\n")
+    params, data = parse({"data": {"format": "csv"}, "ingest": {"separator": ","}}), DataFolder(tmp_path)
+    (problem,) = add_images(read_annotations(data, params), data, params.ingest)[0].problems
+    assert problem.todo.startswith("labels are separated by ',': rewrite the cell")
+    assert problem.todo.endswith("or set ingest.separator to '|' if all tables have that")

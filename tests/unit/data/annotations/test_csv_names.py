@@ -176,7 +176,7 @@ def test_labels_with_a_space_in_the_place_of_the_separator_are_named(tmp_path: P
     pairs = {f"{one} {other}": 1 for one in animals for other in animals if one < other}
     table = table_of(dict.fromkeys(animals, 2) | pairs)
     (problem,) = problems_of(write(tmp_path, table))
-    assert problem.what == "label 'cat dog' and 5 more seems to be labels with blanks between them"
+    assert problem.what == "label 'cat dog' and 5 more seem to be labels with blanks between them"
     assert "ingest.separator: ' '" in problem.todo
     assert accept(write(tmp_path, table), Ingest(separator=" ")).classes.names == sorted(animals)
     accept(write(tmp_path, table, "name\n" + "\n".join([*animals, *pairs]) + "\n"))  # listed, so meant
@@ -212,7 +212,7 @@ def test_names_of_words_are_labels_only_where_there_are_fewer_words_than_names(
     root = write(tmp_path, table_of(dict.fromkeys(names.split("|"), 1)))
     if count:
         (problem,) = problems_of(root)
-        assert f" and {count - 1} more seems to be labels with blanks" in problem.what
+        assert f" and {count - 1} more seem to be labels with blanks" in problem.what
     else:
         accept(root)  # at most with a warning
 
