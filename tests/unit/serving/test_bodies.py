@@ -270,3 +270,20 @@ def test_a_long_error_that_is_none_of_mlflows_is_cut_too(content: bytes) -> None
     assert (start["status"], headers[b"content-type"]) == (422, JSON.encode())
     assert int(headers[b"content-length"]) == len(body["body"]) < 100_000
     assert server.message.startswith(content[:20].decode())
+
+
+def test_an_error_in_several_parts_comes_as_it_is() -> None:
+    """None of MLflow's does; the length that was announced must hold."""
+    parts = [b"A" * 30_000, b"B"]
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", str(sum(map(len, parts))).encode())]
+        await send({"type": "http.response.start", "status": 500, "headers": headers})
+        for number, part in enumerate(parts):
+            await send({"type": "http.response.body", "body": part, "more_body": number == 0})
+
+    server = Server([GOOD])
+    asyncio.run(CheckedBodies(app, LIMITS, "model")(server.scope, server.receive, server.send))
+    start, *sent = server.answers
+    assert [item["body"] for item in sent] == parts
+    assert dict(start["headers"])[b"content-length"] == b"30001"
