@@ -76,7 +76,9 @@ class CheckedBodies:
                     return
             elif held:
                 start = held.pop()
-                if len(message.get("body", b"")) > LONGEST_ANSWER and not message.get("more_body"):
+                body = message.get("body", b"")
+                is_whole = (b"content-length", str(len(body)).encode()) in start["headers"]
+                if len(body) > LONGEST_ANSWER and (is_whole or not message.get("more_body")):
                     message["body"] = _cut(message["body"])
                     kept = [item for item in start["headers"] if item[0].lower() not in OF_CONTENT]
                     start["headers"] = [*kept, *_content_headers(message["body"])]
