@@ -55,8 +55,8 @@ class CheckedBodies:
     """An ASGI application that hands on to ``app`` what has a body within ``limits``, or none.
 
     A body that is refused is read to its end and dropped, so that its client gets the answer. Every answer names the
-    ``model`` in a header, and none of an error repeats the images of its request: a client that never reads it would
-    keep them in memory.
+    ``model`` in a header, and an error's repeats little of its request: a client that never reads it would keep that
+    in memory.
     """
 
     def __init__(self, app: App, limits: Limits, model: str) -> None:
@@ -206,7 +206,9 @@ def _cut(answer: bytes) -> bytes:
         message = str(content["message"])
     except (ValueError, TypeError, KeyError):  # of another library
         content, message = {}, answer.decode(errors="replace")
-    return json.dumps({**content, "message": f"{message[:OPENING]} ... {message[-REASON:]}"}).encode()
+    if len(message) > OPENING + REASON:
+        message = f"{message[:OPENING]} ... {message[-REASON:]}"
+    return json.dumps({**content, "message": message}).encode()
 
 
 def _content_headers(body: bytes) -> list[tuple[bytes, bytes]]:

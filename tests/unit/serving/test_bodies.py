@@ -4,60 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Semaphore
-from typing import Any
 
 import pytest
+from unit.serving.asgi_request import GOOD, JSON, LIMITS, Server
 
 from capnet.serving.bodies import CheckedBodies, Message, Receive, Send
-from capnet.serving.request import Clock, Limits, TooSlow
-
-LIMITS = Limits(images=2, megabytes=0.01, seconds=0.5)  # 2,000 parts, 20,000 bytes
-GOOD = b'{"dataframe_records": [{"image": "abc"}]}'
-JSON = "application/json"
-
-
-class Server:
-    """A request to an application behind CheckedBodies: what it got, and what the client gets."""
-
-    def __init__(
-        self, chunks: Sequence[bytes], kind: str | None = JSON, ends: bool = True, leaves: bool = False
-    ) -> None:
-        self.got: list[bytes] = []
-        self.answers: list[Message] = []
-        self.read = 0
-        self._chunks, self._ends, self._leaves = list(chunks), ends, leaves
-        headers = [] if kind is None else [(b"content-type", kind.encode("latin-1"))]
-        self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers}
-
-    async def receive(self) -> Message:
-        if self.read < len(self._chunks):
-            self.read += 1
-            more = self.read < len(self._chunks) or not self._ends
-            return {"type": "http.request", "body": self._chunks[self.read - 1], "more_body": more}
-        if self._leaves:
-            return {"type": "http.disconnect"}
-        await asyncio.sleep(60)
-        raise AssertionError("nobody waits so long")
-
-    async def send(self, message: Message) -> None:
-        self.answers.append(message)
-
-    async def app(self, scope: Message, receive: Receive, send: Send) -> None:
-        self.got.append((await receive()).get("body", b""))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    def run(self) -> int:
-        """The status of the answer; 0 for none."""
-        asyncio.run(CheckedBodies(self.app, LIMITS, "models:/käfer/7")(self.scope, self.receive, self.send))
-        return int(self.answers[0]["status"]) if self.answers else 0
-
-    @property
-    def message(self) -> str:
-        return str(json.loads(self.answers[1]["body"])["message"])
+from capnet.serving.request import Clock, TooSlow
 
 
 @pytest.mark.parametrize("chunks", [[GOOD], [GOOD[:5], GOOD[5:]], [bytes([letter]) for letter in GOOD]])
@@ -229,63 +183,3 @@ def test_every_answer_names_the_model(kind: str, status: int) -> None:
     server = Server([GOOD], kind)
     assert server.run() == status
     assert (b"capnet-model", b"models:/k%C3%A4fer/7") in server.answers[0]["headers"]
-
-
-@pytest.mark.parametrize("letter", ["A", '"', "ü"])
-def test_an_error_does_not_repeat_the_images_of_its_request(letter: str) -> None:
-    """It kept 30 MB in memory for each client that sent so much as "inputs" and never read the answer."""
-    reason = "neither an image in base64 nor a file below CAPNET_SERVE_ROOT"
-    message = f"Failed to predict data '{letter * 1_000_000}'. \nError: {reason}"
-
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        body = json.dumps({"error_code": "INVALID_PARAMETER_VALUE", "message": message}).encode()
-        headers = [(b"content-length", str(len(body)).encode()), (b"content-type", JSON.encode())]
-        await send({"type": "http.response.start", "status": 400, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": True})  # as MLflow's server sends it
-        await send({"type": "http.response.body", "body": b""})
-
-    server = Server([GOOD])
-    asyncio.run(CheckedBodies(app, LIMITS, "models:/käfer/7")(server.scope, server.receive, server.send))
-    start, body, end = server.answers
-    assert end["body"] == b""
-    headers = dict(start["headers"])
-    assert (start["status"], headers[b"content-type"]) == (400, JSON.encode())
-    assert int(headers[b"content-length"]) == len(body["body"]) < 100_000
-    assert server.message.startswith("Failed to predict data '")
-    assert server.message.endswith(f"Error: {reason}")
-    assert json.loads(body["body"])["error_code"] == "INVALID_PARAMETER_VALUE"
-
-
-@pytest.mark.parametrize(
-    "content", [b"A" * 1_000_000, b'{"detail": [{"input": "' + b"A" * 1_000_000 + b'"}]}', b"[1]" + b" " * 30_000]
-)
-def test_a_long_error_that_is_none_of_mlflows_is_cut_too(content: bytes) -> None:
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"text/plain")]
-        await send({"type": "http.response.start", "status": 422, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-
-    server = Server([GOOD])
-    asyncio.run(CheckedBodies(app, LIMITS, "model")(server.scope, server.receive, server.send))
-    start, body = server.answers
-    headers = dict(start["headers"])
-    assert (start["status"], headers[b"content-type"]) == (422, JSON.encode())
-    assert int(headers[b"content-length"]) == len(body["body"]) < 100_000
-    assert server.message.startswith(content[:20].decode())
-
-
-def test_an_error_in_several_parts_comes_as_it_is() -> None:
-    """The length that was announced must hold."""
-    parts = [b"A" * 30_000, b"B"]
-
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        headers = [(b"content-length", str(sum(map(len, parts))).encode())]
-        await send({"type": "http.response.start", "status": 500, "headers": headers})
-        for number, part in enumerate(parts):
-            await send({"type": "http.response.body", "body": part, "more_body": number == 0})
-
-    server = Server([GOOD])
-    asyncio.run(CheckedBodies(app, LIMITS, "model")(server.scope, server.receive, server.send))
-    start, *sent = server.answers
-    assert [item["body"] for item in sent] == parts
-    assert dict(start["headers"])[b"content-length"] == b"30001"
