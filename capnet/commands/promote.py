@@ -145,13 +145,17 @@ def show_move(done: Outcome, again: str = "") -> None:
 
 def check_names(number: str | None, target: str | None) -> None:
     """Raise ConfigError for a version or a registered model that cannot be, such as a variable without a value."""
-    from capnet.config.results import MODEL_NAME
+    from pydantic import ValidationError
+
+    from capnet.config import Register
 
     if number is not None and not re.fullmatch("[1-9][0-9]{0,8}", number):
         raise ConfigError(f"{number!r} is no version", "--version", "give its number, such as 3, or leave it out")
-    if target is not None and not re.fullmatch(MODEL_NAME, target):  # only such a name can be set for a rollback
-        todo = "give letters, digits, dots, hyphens and underscores, and blanks between them, or leave it out"
-        raise ConfigError(f"{target!r} is no name of a registered model", "--to", todo)
+    try:
+        Register() if target is None else Register(name=target)
+    except ValidationError:  # only a name that can be set has a way back
+        todo = "give a name that register.name may have (`capnet preset own` says which), or leave it out"
+        raise ConfigError(f"{target!r} is no name of a registered model", "--to", todo) from None
 
 
 def show_verdict(verdict: Verdict) -> None:

@@ -55,14 +55,13 @@ class Evaluate(Section):
     report: Report = Report()
 
 
-MODEL_NAME = r"\w([\w .-]*[\w.-])?"  # no blank at the end, which nobody would see
-
-
 class Register(Section):
     name: str = Field(
         "capnet",
-        pattern=f"^{MODEL_NAME}$",
-        description="registered model name: letters, digits, space, dot, hyphen, underscore",
+        pattern=r"^\w([\w .-]*[\w.-])?$",
+        description=(
+            "registered model name: letters, digits and underscores, between them blanks, dots and hyphens as well"
+        ),
     )
     experiment: str = Field("capnet", min_length=1, max_length=250, description="MLflow experiment")
     tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1, description="used unless MLFLOW_TRACKING_URI is set")

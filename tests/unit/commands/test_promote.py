@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 from unit.stores import clean_environment
 
 from capnet.cli import entry
-from capnet.commands.promote import ask, show_move
+from capnet.commands.promote import ask, check_names, show_move
+from capnet.config import parse
 from capnet.promotion.promote import Outcome
 from capnet.promotion.verdict import LIKELY, Rule, Verdict
 
@@ -224,6 +225,7 @@ def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...
         ("--to", "caf\udce9"),
         ("--to", " "),
         ("--to", "capnet "),
+        ("--to", "birds²"),
         ("--to", "birds+cats"),  # register.name may not be so: there would be no way back
     ],
 )
@@ -236,3 +238,9 @@ def test_a_version_or_a_name_that_cannot_be_is_refused_and_nothing_moves(
     assert "to do: give" in text
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     assert "champion" not in client.get_registered_model("capnet").aliases
+
+
+@pytest.mark.parametrize("name", ["ไก่", "cafe\u0301"])
+def test_a_name_that_can_be_set_can_be_the_other_model(name: str) -> None:
+    assert parse({"register": {"name": name}}).register.name == name
+    check_names(None, name)
