@@ -46,8 +46,6 @@ class ProbeRows:
     known: Bools
 
 
-# by default BLAS takes every core of the machine, and another number of threads gives other bits
-@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_linear_probe(
     train: ProbeRows, validation: ProbeRows | None = None, folds: NDArray[np.int64] | None = None
 ) -> FittedProbe:
@@ -62,25 +60,27 @@ def fit_linear_probe(
     Returns:
         The probe with its held-out scores.
     """
-    parts = [train] if validation is None else [train, validation]
-    sizes = [len(part.labels) for part in parts]
-    centre = np.average([centre_of(part.features) for part in parts], axis=0, weights=sizes)
-    features = np.concatenate([directions(part.features, centre) for part in parts])
-    labels, known = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "known"))
-    numbers = [] if folds is None else np.unique(folds).tolist()
-    with bar("linear probe", (1 + len(numbers)) * MOST_STEPS) as advance:
-        probe = _shrunk(fit_probe(features, centre, labels, known, advance=advance), features)
-        held_out = np.zeros(labels.shape, dtype=np.float32)
-        for fold in numbers:
-            inside, outside = folds != fold, folds == fold
-            fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH, advance)
-            fitted = _shrunk(fitted, features[inside])
-            held_out[outside] = expit(features[outside] @ fitted.weight + fitted.bias)
-    if folds is not None:
-        return FittedProbe(probe, held_out)
-    if validation is None:
-        return FittedProbe(probe)
-    return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features))
+    # by default BLAS takes every core of the machine, and another number of threads gives other bits
+    with threadpool_limits(1, user_api="blas"):
+        parts = [train] if validation is None else [train, validation]
+        sizes = [len(part.labels) for part in parts]
+        centre = np.average([centre_of(part.features) for part in parts], axis=0, weights=sizes)
+        features = np.concatenate([directions(part.features, centre) for part in parts])
+        labels, known = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "known"))
+        numbers = [] if folds is None else np.unique(folds).tolist()
+        with bar("linear probe", (1 + len(numbers)) * MOST_STEPS) as advance:
+            probe = _shrunk(fit_probe(features, centre, labels, known, advance=advance), features)
+            held_out = np.zeros(labels.shape, dtype=np.float32)
+            for fold in numbers:
+                inside, outside = folds != fold, folds == fold
+                fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH, advance)
+                fitted = _shrunk(fitted, features[inside])
+                held_out[outside] = expit(features[outside] @ fitted.weight + fitted.bias)
+        if folds is not None:
+            return FittedProbe(probe, held_out)
+        if validation is None:
+            return FittedProbe(probe)
+        return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features))
 
 
 def write_probe(path: Path, fitted: FittedProbe) -> None:
