@@ -85,8 +85,7 @@ def promote(
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if not force:
         _require_consent(verdict, identity(name, number), reason, confirm)
-        if verdict.colour == "inconclusive":  # a person may have answered the next day
-            require_files(client, version)
+        require_files(client, version)  # a person may have answered the next day
     since = history.now()
     if current_number(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
