@@ -23,8 +23,8 @@ class Advance(Protocol):
 @contextmanager
 def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance]:
     """A bar on stderr; call what it yields after each step. ``note`` is shown after the description. A bar of a single
-    step only says that work goes on: it leaves no line behind, and neither does one that made no step or is without
-    ``stays``.
+    step only says that work goes on: it leaves no line behind, and neither does one that ended without a step or is
+    without ``stays``.
 
     Without a terminal: lines of level INFO, which pods and pipelines show, and the command line by ``show_lines``.
     """
