@@ -43,7 +43,7 @@ def command(evaluation: str) -> None:
     """Print the results of the last run as a table.
 
     Rows are the variants, columns the means in percent with their 95 % bootstrap intervals; then each slice of the test
-    images, the tail classes and the path of the report.
+    pictures, the tail classes and the path of the report.
     """
     folder = Path(evaluation)
     metrics = read_evaluation(folder)

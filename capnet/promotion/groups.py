@@ -23,8 +23,7 @@ def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
         tables: with columns sha256 and group, "" for none.
 
     Returns:
-        A name by sha256; two images have the same one where a chain of groups, of whatever table, leads from one to
-        the other.
+        A name by sha256; two images have the same one where a chain of groups, of whatever table, connects them.
     """
     rows = pd.concat([table[["sha256", "group"]] for table in tables])
     rows = rows[rows["group"] != ""]
