@@ -242,5 +242,5 @@ def test_a_version_or_a_name_that_cannot_be_is_refused_and_nothing_moves(
 
 @pytest.mark.parametrize("name", ["ไก่", "cafe\u0301"])
 def test_a_name_that_can_be_set_can_be_the_other_model(name: str) -> None:
-    assert parse({"register": {"name": name}}).register.name == name
+    assert parse({"register": {"name": name}}).register_.name == name
     check_names(None, name)
