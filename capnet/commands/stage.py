@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,16 @@ def _execute(
         figures = run(name, loaded, sources, targets)
     if process_rank() == 0:
         click.echo(f"{name}: {figures_in_words(figures) or 'done'}")
+        if name == "register":
+            click.echo(_next_step(Path(sources["evaluation"]) / "report.html", params, settings))
+
+
+def _next_step(report: Path, params: str, settings: tuple[str, ...]) -> str:
+    """Where the report of the registered version is, and the command that makes this version champion."""
+    command = ["capnet", "promote"]
+    if params != "params.yaml":
+        command += ["--params", params]
+    for item in settings:
+        if item.startswith("register."):
+            command += ["--set", item]
+    return f"register: report {report}; `{shlex.join(command)}` compares this version with the champion"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,10 @@ from capnet.registry.cards import DATA_CARD
 pytestmark = pytest.mark.slow
 
 Make = Callable[..., dict[str, Path]]
-FRESH = "register: version 1  mAP 0.5  head 0.6  medium 0.5  tail 0.4\n"
+FRESH = (
+    "register: version 1  mAP 0.5  head 0.6  medium 0.5  tail 0.4\n"
+    "register: report outputs/evaluation/report.html; `capnet promote` compares this version with the champion\n"
+)
 
 
 @pytest.fixture
@@ -94,6 +98,19 @@ def test_what_lies_elsewhere_says_nothing_of_the_images(project: Path, root: str
     assert len(cards) == 1, "of the run and of the model"
     text = cards.pop()
     assert (f"Licence of the pictures: {licence}" in text, "s3://bucket" in text) == (True, bool(md5))
+
+
+def test_the_command_of_the_promotion_names_the_settings_of_the_registration(project: Path) -> None:
+    (project / "params.yaml").rename(project / "my params.yaml")
+    changes = ("--set", "register.name=red foxes", "--set", "runtime.threads=1")
+    result = _again(project, "register", "--params", "my params.yaml", *changes)
+    assert result.returncode == 0, result.stderr
+    command = shlex.split(result.stdout.splitlines()[1].split("`")[1])
+    assert command == ["capnet", "promote", "--params", "my params.yaml", "--set", "register.name=red foxes"]
+    promoted = _again(project, *command[1:], "--yes")
+    assert promoted.returncode == 0, promoted.stderr
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("red foxes", "champion").version == 1
 
 
 def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project: Path) -> None:
