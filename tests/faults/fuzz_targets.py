@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from faults.fuzz_edits import MARK, edited, edits
 from faults.hostile_files import TEXTS, coco_file, parquet
 from faults.hostile_images import KINDS, whole
 
@@ -34,14 +35,15 @@ from capnet.contracts import (
 from capnet.contracts.stage_json import read_evaluation
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
-from capnet.data.images.decode import read_rgb
+from capnet.data.images.decode import Unusable, read_rgb
+from capnet.errors import CapnetError, DataError
 from capnet.serving.request import Clock, Limits, request_files
 
 Target = Callable[[Path, bytes], Any]
 
 
 def _reader(name: str, file: str, **settings: object) -> Target:
-    """Annotations of a format, of which one file is the bytes."""
+    """Annotations of a format, of which one file is the bytes; refused as ingest refuses what has mistakes."""
     params = parse({"data": {"format": name}, "ingest": settings})
 
     def target(root: Path, data: bytes) -> object:
@@ -50,7 +52,10 @@ def _reader(name: str, file: str, **settings: object) -> Target:
         path.write_bytes(data)
         if name == "voc":
             _voc_beside(root, path)
-        return read_annotations(DataFolder(root), params)
+        annotations = read_annotations(DataFolder(root), params)
+        if annotations.problems:
+            raise DataError(problems=annotations.problems)
+        return annotations
 
     return target
 
@@ -78,14 +83,13 @@ def _images(root: Path, *values: object) -> list[Path]:
 
 
 def _request(root: Path, data: bytes) -> list[Path]:
-    """An image as bytes and in base64; as text, which may name a file below the root; within another object."""
-    half = len(data) // 2
-    text = data[:half].decode("latin-1")
-    try:
-        _images(root, text, {"a": data[half:]})
-    finally:
-        paths = _images(root, data, base64.b64encode(data).decode())
-    return paths
+    """An image as bytes and in base64; if the last byte is even, as text, which may name a file below the root, and
+    within another object.
+    """
+    if data[-1:] and data[-1] % 2 == 0:
+        half = len(data) // 2
+        return _images(root, data[:half].decode("latin-1"), {"a": data[half:]})
+    return _images(root, data, base64.b64encode(data).decode())
 
 
 VOC_LIST, VOC_XML = "VOC2012/ImageSets/Main/trainval.txt", "VOC2012/Annotations/a.xml"
@@ -163,8 +167,31 @@ VALID: dict[str, bytes] = {
 }
 
 
+EDITED = ("coco", "camera_traps", "parquet", "settings", "classes", "evaluation", "split", "predictions", "tensors")
+
+
+def read(name: str, root: Path, data: bytes) -> object:
+    """What the target of that name makes of bytes, or of the edit of its valid file that they are."""
+    content = edited(VALID[name], data) if name in EDITED and data.startswith(MARK) else data
+    return None if content is None else TARGETS[name](root, content)
+
+
+def is_read(name: str, root: Path, data: bytes) -> bool:
+    """False where a file is refused, which must be in three parts, or cannot be written."""
+    try:
+        return read(name, root, data) is not None
+    except CapnetError as error:
+        if not all(problem.what and problem.where and problem.todo for problem in error.problems):
+            raise AssertionError(f"not in three parts: {error}") from error
+    except Unusable as error:
+        if not str(error):
+            raise AssertionError("no reason") from error
+    return False
+
+
 def seeds(name: str) -> list[bytes]:
-    """What a fuzzer of a target starts from: a valid file first, then hostile ones."""
+    """What a fuzzer of a target starts from: a valid file first, then hostile ones, or edits that change nothing."""
     if name in ("image", "request"):
         return [VALID[name], *(whole(kind, (9, 7)) for kind in KINDS)]
-    return [VALID[name], *(content for content in TEXTS.values() if len(content) < 10_000)]
+    hostile = (content for content in TEXTS.values() if len(content) < 10_000)
+    return [VALID[name], *(edits(VALID[name]) if name in EDITED else ()), *hostile]
