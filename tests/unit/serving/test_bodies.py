@@ -122,6 +122,53 @@ def test_long_texts_that_are_no_images_are_refused(monkeypatch: pytest.MonkeyPat
         assert Server([json.dumps(good).encode()]).run() == 200
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"dataframe_records": [{f"column {number}": 1} for number in range(101)]},
+        {"dataframe_records": [{f"column {number}": 1 for number in range(101)}]},
+        {"instances": [{"image": {f"key {number}": 1 for number in range(99)}}]},
+        {"dataframe_split": {"columns": [*range(98)], "index": [0] * 100, "data": {}}},
+        {"dataframe_split": {"columns": [[*range(49)], [*range(49)]], "data": [{}] * 100}},
+    ],
+    ids=["a name a row", "a row", "within a value", "an index", "two levels"],
+)
+def test_a_table_of_many_columns_is_refused(table: object) -> None:
+    """MLflow's table has a cell for every row and every name: 196 kB of records took 6.8 GB."""
+    server = Server([json.dumps(table).encode()])
+    assert server.run() == 400
+    assert not server.got
+    assert "more than 100 columns" in server.message
+
+
+def test_a_table_of_a_hundred_names_is_handed_on() -> None:
+    names = {"image": "abc"} | {f"column {number}": 1 for number in range(98)}
+    assert Server([json.dumps({"dataframe_records": [names, names]}).encode()]).run() == 200
+    columns = {"columns": [*range(97)], "data": [[*range(97)]]}
+    assert Server([json.dumps({"dataframe_split": columns}).encode()]).run() == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        ({"instances": [{"image": "a" * 2000}] + [{"image": "a"}] * 9}, 200),
+        ({"instances": [{"image": "a" * 2000}] + [{"image": "a"}] * 10}, 413),
+        ({"instances": [{"image": {"b64": "a" * 2000}}] + [{"image": {"b64": "a"}}] * 10}, 413),
+        ({"instances": ["a" * 2000] + ["a"] * 10}, 413),
+        ({"instances": ["a" * 2000] + [1] * 10}, 413),
+        ({"inputs": {"image": ["a"] * 11, "other": [["a" * 2000], ["a"] * 10]}}, 413),
+        ({"inputs": {"image": ["a"] * 11, "other": "a" * 2000}}, 200),
+        ({"dataframe_records": [{"image": "a" * 2000}] + [{"image": "a"}] * 50}, 200),
+    ],
+)
+def test_one_long_text_of_many_makes_no_large_array(content: object, status: int) -> None:
+    """Each text of a NumPy array takes as much as the longest: 4 MB of instances took 3 GB."""
+    server = Server([json.dumps(content).encode()])
+    assert server.run() == status
+    assert len(server.got) == (status == 200)
+    assert status == 200 or "more than 0.02 million letters" in server.message
+
+
 def test_a_body_that_does_not_end_is_refused_in_time() -> None:
     server = Server([GOOD], ends=False)
     assert server.run() == 408
