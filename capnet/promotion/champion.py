@@ -5,6 +5,7 @@ the reason of a person.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
         The reason in words; "" where it may.
     """
     own, of = identity(name, version), tags.get(VERDICT_OF, "")
-    if tags.get(OVERRIDE, "").strip() and of in ("", own):
+    if says_something(tags.get(OVERRIDE, "")) and of in ("", own):
         return ""
     verdict = tags.get(VERDICT, "")
     if not verdict or of != own:
@@ -67,6 +68,11 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
             f" {tags.get(VERDICT_AGAINST) or 'nobody'}"
         )
     return ""
+
+
+def says_something(reason: str) -> bool:
+    """Whether a reason has a letter or digit that can be seen: some letters of Unicode have no shape."""
+    return any(letter.isalnum() and "FILLER" not in unicodedata.name(letter, "") for letter in reason)
 
 
 def override_advice(name: str, version: str | int) -> str:

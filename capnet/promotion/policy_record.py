@@ -53,13 +53,14 @@ def loosened(policy: Policy, champion: Mapping[str, str], passed: str = "") -> l
 
     Args:
         policy: what the candidate is asked for.
-        champion: tags of the champion. Where they name no policy, it was the usual one.
+        champion: tags of the champion. Where neither they nor the history name a policy, it was the usual one.
         passed: the policy of the champion as the history has it; "" where it has none. Its tags have that of the last
             request, which may have been refused.
     """
     known = policy_in_tags(champion)
-    if known is not None and passed:
-        known = next((item for item in (known, policy, Policy()) if policy_in_words(item) == passed), None)
+    if passed:
+        of_tags = () if known is None else (known,)
+        known = next((item for item in (*of_tags, policy, Policy()) if policy_in_words(item) == passed), None)
         if known is None:
             return [_failed(f"it is not the one that the champion passed: {passed}")]
     before = known or Policy()

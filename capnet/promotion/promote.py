@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from capnet.errors import GateError, Problem, counted
 from capnet.promotion import history
-from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
+from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal, says_something
 from capnet.promotion.history import Event
 from capnet.promotion.measure import MakeRescore, has_scores, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def _check_force(force: bool, reason: str) -> None:
-    if force and not reason.strip():
+    if force and not says_something(reason):
         todo = "say in a sentence why this model must serve; it stays in the history"
         raise GateError("--force needs --reason", "command line", todo)
 
@@ -112,7 +112,7 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
     # what explains the others first, then what weighs most
     reasons = (*verdict.causes, *verdict.asks, *map(str, open_rules), *verdict.notes, *verdict.fell_most)
     undecided = [Problem(text) for text in dict.fromkeys(reasons)]
-    if verdict.needs_reason and not reason.strip():
+    if verdict.needs_reason and not says_something(reason):
         few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""
         worse = "this version is probably worse than what is allowed" if verdict.likely else ""
         why = " and ".join(filter(None, (worse, few))) or "a person must answer for this version"

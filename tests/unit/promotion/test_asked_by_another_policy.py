@@ -74,3 +74,23 @@ def test_a_refused_request_does_not_make_an_older_champion_the_rival(
     assert rival_of(client, "2") == "3"
     assert rival_of(client, "3") == "1", "not the bad one"
     assert promote(client, "3").now == "3"
+
+
+def test_a_policy_that_lost_its_tag_is_known_from_the_history(client: MlflowClient) -> None:
+    """The usual one was green then, where the champion had passed a stricter one."""
+    strict = Policy(draws=200, may_fall=MayFall(mAP=0.001))
+    promote(client, "1", strict)
+    client.delete_model_version_tag("capnet", "1", "verdict_policy")
+    with pytest.raises(GateError, match=r"it is not the one that the champion passed: policy .* may fall by 0\.1"):
+        promote(client, "3")
+    assert promote(client, "3", strict).now == "3"
+
+
+def test_a_champion_without_any_policy_passed_the_usual_one(client: MlflowClient) -> None:
+    client.set_registered_model_alias("capnet", "champion", "1")
+    for name in client.get_model_version("capnet", "1").tags:
+        if name == "verdict_policy":
+            client.delete_model_version_tag("capnet", "1", name)
+    with pytest.raises(GateError, match="coverage 0 instead of"):
+        promote(client, "3", LAX)
+    assert promote(client, "3").now == "3"

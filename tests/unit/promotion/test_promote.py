@@ -84,7 +84,7 @@ def test_a_refusal_that_no_class_fell_for_says_what_helps(client: MlflowClient) 
 
 def test_force_needs_a_reason_and_leaves_it_in_the_history(client: MlflowClient) -> None:
     promote(client, "1")
-    for reason in ("", "  "):
+    for reason in ("", "  ", "\u200b", "\u3164", "\xad...", "\ufe0f\u2800"):  # most have no shape
         with pytest.raises(GateError, match="needs --reason"):
             promote(client, "2", force=True, reason=reason)
     assert promote(client, "2", force=True, reason="the tail is not sold any more").now == "2"
