@@ -59,10 +59,32 @@ if __name__ == "__main__":
 else:
     interrupt()  # a process that is being started imports this file
 """
+# batches are larger than a pipe, and nobody reads the rest of them
+FULL = """
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import _utils
+
+from capnet.config import Tte
+from capnet.data.images.loader import chunked, load_batches
+from capnet.data.images.transform import Item, Transform
+from capnet.runtime import Machine
+
+_utils.MP_STATUS_CHECK_INTERVAL = 300  # seconds that torch waits for a worker's end
+items = [Item(f"{number}.png") for number in range(300)]
+transform = Transform(256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", tte=Tte(views=1))
+machine = Machine(torch.device("cpu"), bf16=False, workers=2)
+for batch in load_batches(chunked(items, 10), Path("images"), transform, machine, 1, len(items)):
+    time.sleep(3)
+    interrupt()
+    time.sleep(60)
+"""
 
 
-@pytest.mark.parametrize("program", [LOADER, FILES], ids=["batches", "files"])
-def test_a_process_that_is_being_started_shows_nothing_at_ctrl_c(tmp_path: Path, program: str) -> None:
+@pytest.mark.parametrize("program", [LOADER, FILES, FULL], ids=["batches", "files", "full pipes"])
+def test_a_process_that_reads_images_shows_nothing_at_ctrl_c(tmp_path: Path, program: str) -> None:
     (tmp_path / "images").mkdir()
     for number in range(IMAGES):
         Image.new("RGB", (40, 40)).save(tmp_path / "images" / f"{number}.png")

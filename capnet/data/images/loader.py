@@ -231,7 +231,8 @@ def _wake(ended: Event) -> None:
 
 def _begin(worker: int) -> None:
     """What a worker does first. It ends with its parent: torch's own watch does not end a worker whose batch is still
-    on its way into the pipe of a killed parent. And from here on, where torch expects it, Ctrl-C ends it.
+    on its way into the pipe of a killed parent. And from here on, where torch expects it, Ctrl-C ends it at once: it
+    would wait until its batch is read, which nobody does any more, and torch would wait five seconds for it.
     """
     parent = parent_process()  # as it was when this worker was started: it may have ended since then
 
@@ -241,4 +242,6 @@ def _begin(worker: int) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
