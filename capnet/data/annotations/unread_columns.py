@@ -1,12 +1,19 @@
-"""Columns of a label table that nothing reads, although they may say something that counts."""
+"""Columns of a label table, and keys of images in a COCO file, that nothing reads, although they may say something that
+counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from capnet.data.annotations.tables import cell_text
 from capnet.errors import SHOWN, counted, some
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
 
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
 STATE_WORDS = {"", *STATES}
@@ -19,6 +26,8 @@ UNSURE = {"unidentified", "unidentifiable", "unsure", "uncertain", "undetermined
 UNSURE |= {"not sure", "not_sure"}
 TRAIN = {"train", "training"}
 SPLIT_WORDS = {"", *TRAIN, "val", "valid", "validation", "dev", "test", "testing"}
+BURST = {"location": "group", "seq_id": "sequence"}  # keys of images in COCO Camera Traps: what the program calls them
+ABSENT = "neg_category_ids"  # of an image in LVIS: categories that were looked for and are not there
 
 
 class UnreadColumns:
@@ -58,9 +67,7 @@ class UnreadColumns:
             f"column {name!r} is not read. If images with the same value belong together, call it 'group': else they"
             " get into two splits, and the figures flatter"
             for name in self.column
-            if not self.has_group
-            and (name.casefold().startswith(SITE) or any(word in name.casefold() for word in TOGETHER))
-            and not name.casefold().endswith(ATTRIBUTES)
+            if not self.has_group and may_be_group(name)
         ]
         warnings += [
             f"column {name!r} is not read. If it holds labels that are uncertain, call it 'unknown': else they count as"
@@ -79,3 +86,72 @@ class UnreadColumns:
             what = f"{counted(len(unlisted), 'column')} of 1, 0 and -1 {'is' if len(unlisted) == 1 else 'are'} not read"
             warnings.append(f"{what}: {some(unlisted, SHOWN)}. List those that are classes in {listed_in}")
         return warnings
+
+
+class UnreadKeys:
+    """Keys of images in a COCO file that its reader leaves alone, and on how many images they say something."""
+
+    def __init__(self) -> None:
+        self._images: Counter[str] = Counter()  # by key
+        self._of_burst = self._partly = 0
+        self.splits: set[str] = set()
+
+    def add(self, image: Mapping[str, Any]) -> None:
+        """Take note of an image: a key of groups counts where its value is a text or a whole number."""
+        named = [key for key, value in image.items() if type(value) in (str, int) and value != ""]
+        for key in named:
+            # no more than are shown: each image of a hostile file may have other keys
+            if key in BURST or (may_be_group(key) and (key in self._images or len(self._images) < SHOWN)):
+                self._images[key] += 1
+        self._of_burst += not BURST.keys().isdisjoint(named)
+        self._partly += ABSENT in image
+        self.splits |= SPLIT_WORDS & {str(image.get("split", "")).lower()}
+
+    def warnings(self) -> list[str]:
+        """A warning of the keys that data.format: camera_traps reads; where there are none, of each other one that may
+        be a group; and of what annotators did not look for.
+        """
+        warnings = []
+        if named := [key for key in BURST if self._images[key]]:
+            keys = f"{'key' if len(named) == 1 else 'keys'} {' and '.join(map(repr, named))}"
+            read = " and ".join(f"{key} as the {column}" for key, column in BURST.items())
+            warnings = [
+                f"{keys} of {counted(self._of_burst, 'image')} {'is' if len(named) == 1 else 'are'} not read: images"
+                " that belong together may get into two splits, and the figures flatter. data.format: camera_traps"
+                f" reads {read}, of one file, and leaves out images without an annotation"
+            ]
+        for key, count in () if named else self._images.items():
+            warnings.append(
+                f"key {key!r} of {counted(count, 'image')} is not read. If images with the same value belong together,"
+                " call it 'location', and set data.format: camera_traps, which reads that as the group: else they get"
+                " into two splits, and the figures flatter"
+            )
+        if self._partly:
+            warnings.append(
+                f"key {ABSENT!r} of {counted(self._partly, 'image')} is not read. It says that annotators looked for"
+                " some categories only, as in LVIS: all others count as absent, and may be there. To count them as"
+                " unknown, write labels.csv with a column a class"
+            )
+        return warnings
+
+
+@lru_cache(maxsize=1000)
+def may_be_group(name: str) -> bool:
+    """Whether a column or a key of this name often says which images belong together."""
+    name = name.casefold()
+    return (name.startswith(SITE) or any(word in name for word in TOGETHER)) and not name.endswith(ATTRIBUTES)
+
+
+def unread_split(values: set[str], settings: Ingest) -> list[str]:
+    """A warning of the key ``split`` of images, where it divides them and no setting does.
+
+    Args:
+        values: those of SPLIT_WORDS that it has.
+        settings: the section ``ingest``.
+    """
+    if settings.train_list or not values & TRAIN or len(values - {""}) < 2:
+        return []
+    return [
+        "key 'split' of images is not read, so other test images are drawn. To keep the file's, write the ids of"
+        " annotated images into ingest.train_list and ingest.test_list, and set split.method: published"
+    ]

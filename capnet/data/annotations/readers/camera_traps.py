@@ -19,7 +19,7 @@ from capnet.data.annotations.label_names import NOTHING
 from capnet.data.annotations.paths import TODO as TODO_PATH
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, group_of, make_rows
-from capnet.data.annotations.unread_columns import SPLIT_WORDS, TRAIN
+from capnet.data.annotations.unread_columns import BURST, SPLIT_WORDS, unread_split
 from capnet.errors import DataError, Problem, Problems, counted, some
 from capnet.section import InsidePath, Section, Word, path_fault
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 TODO = "put the COCO Camera Traps file there, or correct ingest.camera_traps.file"
 MOST_UNWRITTEN = 50_000_000  # labels that settings say and no annotation, such as 500 classes of 100,000 unsure images
-BURST = ("location", "seq_id")
 
 
 class Settings(Section):
@@ -103,11 +102,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     if traps.sequence_maximum:
         _over_sequences(file)
     warnings += _without_location(file)
-    if not settings.train_list and file.splits & TRAIN and len(file.splits - {""}) > 1:
-        warnings.append(
-            "key 'split' of images is not read, so other test images are drawn. To keep the file's, write the ids"
-            " of annotated images into ingest.train_list and ingest.test_list, and set split.method: published"
-        )
+    warnings += unread_split(file.splits, settings)
     names = {number: name for number, name in categories.items() if number not in blank | unsure}
     if not names:
         todo = "correct ingest.camera_traps.blank and unsure"

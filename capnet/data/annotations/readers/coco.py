@@ -11,6 +11,7 @@ from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, without_suffix
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.data.annotations.unread_columns import UnreadKeys, unread_split
 from capnet.errors import DataError, Problem, Problems, counted
 from capnet.section import InsidePath, Section
 
@@ -21,7 +22,6 @@ TODO = "unpack COCO's annotations below data.root, or correct ingest.coco"
 MEND = "correct a file of your own; of a benchmark, use the published file"
 INSTANCES = "use instances_*.json; files called image_info, captions or panoptic have no labels that are read"
 BOXES = "where the boxes are not in pixels, or are empty, set ingest.coco.box_filter: false"
-ABSENT = "neg_category_ids"  # of an image in LVIS: categories that were looked for and are not there
 Images = dict[Any, tuple[str, int | None, int | None, set[int]]]  # name, width, height and categories, by id
 
 
@@ -67,7 +67,11 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             files = f"{coco.train}, {coco.test}"
             raise DataError("train and test have other categories", files, "use files of one data set")
         order = {category: c for c, category in enumerate(categories)}
-        annotated = _images(annotations, problems, warnings)
+        unread = UnreadKeys()
+        annotated = _images(annotations, unread, problems)
+        warnings += [f"{path.name}: {warning}" for warning in unread.warnings()]
+        if not (coco.train and coco.test):
+            warnings += unread_split(unread.splits, settings)
         lost, labels = _mark_boxes(annotations, annotated, categories, coco, problems)
         what = f"{lost:,} of {counted(labels, 'label')} not used, because of boxes below 1 pixel or of area 0"
         if 2 * lost > labels:
@@ -91,12 +95,11 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     return make_rows(rows, classes, [*mistakes, *problems], warnings=warnings)
 
 
-def _images(file: CocoJson, problems: list[Problem], warnings: list[str]) -> Images:
+def _images(file: CocoJson, unread: UnreadKeys, problems: list[Problem]) -> Images:
     """The images of a file, without categories."""
     images: Images = {}
-    partly = 0  # annotated, with the categories that were looked for
     for item in file.items("images"):
-        partly += ABSENT in item
+        unread.add(item)
         number, name = item.get("id"), item.get("file_name")
         if not is_whole(number) or not isinstance(name, str):
             what = f"image {str(item)[:80]} needs a file_name, and a whole number as its id"
@@ -109,12 +112,6 @@ def _images(file: CocoJson, problems: list[Problem], warnings: list[str]) -> Ima
             images[number] = (name, pixels(item.get("width")), pixels(item.get("height")), set())
     if not images and not problems:
         raise file.error("there are no images")
-    if partly:
-        warnings.append(
-            f"{file.path.name}: key {ABSENT!r} of {counted(partly, 'image')} is not read. It says that annotators"
-            " looked for some categories only, as in LVIS: all others count as absent, and may be there. To count them"
-            " as unknown, write labels.csv with a column a class"
-        )
     return images
 
 
