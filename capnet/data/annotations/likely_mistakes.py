@@ -14,7 +14,7 @@ from capnet.data.annotations.label_lists import class_counts
 from capnet.data.annotations.label_names import NOTHING
 from capnet.data.annotations.unread_columns import SITE, TOGETHER, UNSURE
 from capnet.data.images.decode import SUFFIXES
-from capnet.errors import SHOWN, counted
+from capnet.errors import SHOWN, counted, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
         data_format: what ``data.format`` says.
     """
     yield from _no_classes(classes, data_format)
+    if data_format != "csv":  # which refuses them, unless classes.csv lists each
+        yield from _classes_alike(classes)
     yield from _on_every_image(rows, classes)
     yield from _spelt_alike(rows)
     yield from _without_group(rows)
@@ -50,6 +52,21 @@ def _no_classes(classes: Classes, data_format: str) -> Iterator[str]:
             if data_format == "camera_traps":
                 todo = "name it in ingest.camera_traps.unsure"
             yield f"class {item.name!r} {what}; if it says that nobody knows, {todo}"
+
+
+def _classes_alike(classes: Classes) -> Iterator[str]:
+    """A warning of classes of which one may be another that somebody wrote in other capitals."""
+    first: dict[str, str] = {}
+    alike = []
+    for name in classes.names:
+        other = first.setdefault(_folded(name), name)
+        if other != name:
+            alike.append(f"{other!r} and {name!r}")
+    if alike:
+        yield (
+            f"classes differ in capitals or blanks only: {some(alike, 3)}. Each is learned by itself, and an image of"
+            " one counts as without the other: where they are one, keep one of them in the annotations"
+        )
 
 
 def _on_every_image(rows: pd.DataFrame, classes: Classes) -> Iterator[str]:
@@ -72,7 +89,7 @@ def _spelt_alike(rows: pd.DataFrame) -> Iterator[str]:
     for column in ("group", "slice"):
         spelt: dict[str, str] = {}
         for value in map(str, rows[column].dropna().unique()):
-            other = spelt.setdefault(" ".join(normalize("NFC", value).casefold().split()), value)
+            other = spelt.setdefault(_folded(value), value)
             if other != value:
                 apart = "may come into train and test" if column == "group" else "is measured apart"
                 what = (
@@ -80,6 +97,11 @@ def _spelt_alike(rows: pd.DataFrame) -> Iterator[str]:
                 )
                 yield f"{column} {other!r} and {value!r} differ in {what} only: each {apart}"
                 break
+
+
+def _folded(name: str) -> str:
+    """The same for names that differ in capitals, blanks or the Unicode form only."""
+    return " ".join(normalize("NFC", name).casefold().split())
 
 
 def _without_group(rows: pd.DataFrame) -> Iterator[str]:

@@ -38,6 +38,26 @@ def test_a_class_that_says_that_nobody_knows_is_named(data_format: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["Person", "fox", "person"], "'Person' and 'person'"),
+        (["Red  Fox", "red fox"], "'Red  Fox' and 'red fox'"),
+        (["Fox", "FOX", "fox"], "'Fox' and 'FOX', 'Fox' and 'fox'"),
+        (["Fox", "fox", "Owl", "owl"], "'Fox' and 'fox', 'Owl' and 'owl'"),
+        (["fox", "foxes"], ""),
+    ],
+)
+@pytest.mark.parametrize("data_format", ["coco", "camera_traps", "csv"])
+def test_classes_that_differ_in_capitals_only_are_named(names: list[str], named: str, data_format: str) -> None:
+    """A table is refused by its reader, unless classes.csv lists both."""
+    rows = pd.DataFrame({"labels": [[0], [1], []], "unknown": [[]] * 3, "path": list("abc")})
+    rows = rows.assign(group=None, slice=None, sha256=None)
+    warnings = list(likely_mistakes(rows, make_classes(names), data_format))
+    what = f"classes differ in capitals or blanks only: {named}. Each is learned"
+    assert [what in text for text in warnings] == [True] * bool(named and data_format != "csv")
+
+
+@pytest.mark.parametrize(
     ("paths", "group", "is_named"),
     [
         (["train/patient00001/study1/a.jpg", "train/patient00002/study1/a.jpg"], None, True),
