@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from capnet.contracts import write_classes, write_manifest
 from capnet.data.annotations.added import add_images, headers_elsewhere
 from capnet.data.annotations.bad_images import Fault, advice, faults_that_end_ingest, report_left_out
 from capnet.data.annotations.corrections import COLUMNS, apply_corrections, other_names
-from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
+from capnet.data.annotations.likely_mistakes import likely_mistakes, unlisted_images
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+# what an image has in the annotations, for formats that list all images of a folder; folders of VOC and NUS-WIDE hold
+# those of other sets, too
+ENTRIES = {"csv": "row", **dict.fromkeys(("coco", "camera_traps"), "entry in the annotations")}
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -112,9 +116,11 @@ def _warn_of_likely_mistakes(rows: pd.DataFrame, annotations: Annotations, param
     """``rows``: without images left out; ``root``: the data folder, None for copies of a remote."""
     for warning in [*likely_mistakes(rows, annotations.classes, params.data.format), *annotations.warnings]:
         log.warning("%s", warning)
-    is_own_table = params.data.format == "csv" and params.ingest.images != "listed"
-    if is_own_table and root is not None and (warning := without_row(root, annotations.rows)):
-        log.warning("%s", warning)
+    entry = ENTRIES.get(params.data.format)
+    if entry and root is not None and params.ingest.images != "listed":
+        left_out = (image.path for images in annotations.left_out.values() for image in images)
+        if warning := unlisted_images(root, chain(annotations.rows["path"], left_out), entry):
+            log.warning("%s", warning)
 
 
 def _images(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from unicodedata import normalize
@@ -132,15 +132,16 @@ def _contradictions(rows: pd.DataFrame) -> Iterator[str]:
         yield f"{one!r} and {other!r} are the same image and have different labels{more}: correct one, or remove it"
 
 
-def without_row(root: Path, rows: pd.DataFrame) -> str:
-    """A warning of image files in the folders of ``rows`` that have none; "" where every one has a row.
+def unlisted_images(root: Path, paths: Iterable[str], entry: str) -> str:
+    """A warning of image files that are not listed, in the folders of those that are; "" where every one is.
 
     Args:
         root: the data folder.
-        rows: path of each image, relative to ``root``.
+        paths: of the listed images, relative to ``root``.
+        entry: what the others lack, such as a row.
     """
     count, example, names = 0, "", dict[PurePosixPath, set[str]]()
-    for path in map(PurePosixPath, rows["path"]):
+    for path in map(PurePosixPath, paths):
         names.setdefault(path.parent, set()).add(path.name)
     for folder, listed in names.items():
         if not (root / folder).is_dir():  # a shard, or missing
@@ -152,6 +153,6 @@ def without_row(root: Path, rows: pd.DataFrame) -> str:
             example = example or str(folder / min(unlisted))
     if not count:
         return ""
-    first = f"{example!r} has" if count == 1 else f"{count} images, {example!r} first, have"
-    more = "an image on which nothing is needs a row, too; capnet label asks about new ones"
-    return f"{first} no row and {'is' if count == 1 else 'are'} not used: {more}"
+    first = f"{example!r} has" if count == 1 else f"{count:,} images, {example!r} first, have"
+    more = "an image on which nothing is needs one, too; capnet label asks about new ones"
+    return f"{first} no {entry} and {'is' if count == 1 else 'are'} not used: {more}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
+from unit.data.native import write_json
 
 from capnet.config import parse
 from capnet.contracts import make_classes
@@ -110,6 +111,30 @@ def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path,
     caplog.clear()
     (result,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1, **{"._a": 1})
     assert result.startswith("2 images, 'images/y.png' first, have no row")
+
+
+@pytest.mark.parametrize("kind", ["coco", "camera_traps"])
+def test_images_beside_those_of_a_json_file_are_counted_and_those_left_out_are_not(tmp_path, caplog, kind) -> None:
+    """Of camera traps, c.png has no annotation, so that it is left out for a reason of its own."""
+    for number, name in enumerate(("images/a", "images/b", "images/c", "images/z", "images/y", "elsewhere/x")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (40 * number, 0, 0)).save(tmp_path / f"{name}.png")
+    images = [{"id": n, "file_name": f"./images/{name}.png", "location": n} for n, name in enumerate("abc")]
+    classes = [{"id": 1, "name": "fox"}, {"id": 2, "name": "deer"}]
+    seen = [{"id": n, "image_id": n, "category_id": n + 1} for n in range(2)]
+    write_json(tmp_path / "mine.json", images=images, annotations=seen, categories=classes)
+    files = {
+        "coco": {"train": "mine.json", "train_images": "", "test": ""},
+        "camera_traps": {"file": "mine.json", "blank": []},
+    }
+    params = parse({"data": {"root": str(tmp_path), "format": kind}, "ingest": {kind: files[kind]}})
+    with caplog.at_level(logging.WARNING, "capnet"):
+        ingest(params, {"data": tmp_path}, {"manifest": tmp_path / "out"})
+    (message,) = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
+    assert message == (
+        "2 images, 'images/y.png' first, have no entry in the annotations and are not used: an image on which nothing"
+        " is needs one, too; capnet label asks about new ones"
+    )
 
 
 @pytest.mark.parametrize(
