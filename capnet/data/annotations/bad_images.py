@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -53,21 +53,29 @@ def faults_that_end_ingest(
     ids = rows["image_id"].tolist()
     ending = faults if too_many or problems else [item for item in faults if ids[item[0]] in listed]
     section = dict(settings).get(params.data.format, ())
-    folders = [f"ingest.{params.data.format}.{name}" for name, _ in section if name.endswith("images")]
-    named = _by_folder(root, rows, ending, " or ".join(folders))
+    folders = {f"ingest.{params.data.format}.{name}": value for name, value in section if name.endswith("images")}
+    named = _by_folder(root, rows, ending, folders)
     if too_many:
         more = f"{count}: more than ingest.bad_images = {settings.bad_images:g}; a higher share leaves them out"
         named[0] = replace(named[0], todo=f"{named[0].todo} ({more})")
     return problems + named
 
 
-def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting: str) -> list[Problem]:
-    """The faults as problems: one for all images of a missing folder, and one for all that ``setting`` would find."""
+def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], folders: Mapping[str, str]) -> list[Problem]:
+    """The faults as problems: one for all images of a missing folder, and one for all that a setting would find.
+
+    Args:
+        root: the data folder.
+        rows: of all images.
+        faults: of those that are bad.
+        folders: folder of images by the setting that puts it before file names.
+    """
     groups: dict[object, list[tuple[str, Problem]]] = {}
     is_there: dict[PurePosixPath, bool] = {}
     paths = rows["path"].tolist()
-    missing = [paths[row] for row, fault, _ in faults if fault == "missing"] if setting else []
+    missing = [paths[row] for row, fault, _ in faults if fault == "missing"] if folders else []
     below = _folder_with(root, missing[0]) if missing else None
+    shorter = _without_folder(root, missing, folders.values())
     for row, fault, problem in faults:
         folder = PurePosixPath(paths[row]).parent
         if folder not in is_there:
@@ -75,14 +83,21 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
         group: object = row
         if fault == "missing" and below and (below / paths[row]).is_file():
             group = below
+        elif fault == "missing" and (name := _name_in(root, paths[row], shorter)):
+            group = name
         elif fault == "missing" and not is_there[folder]:
             group = folder
         groups.setdefault(group, []).append((paths[row], problem))
     problems = []
     for folder_or_row, ((path, problem), *others) in groups.items():
+        what = f"{counted(1 + len(others), 'image')} missing, but"
         if below and folder_or_row == below:
-            what = f"{counted(1 + len(others), 'image')} missing, but in the folder {below.name!r}"
-            todo = f"set {setting}, so that paths begin with {below.name}/"
+            todo = f"set {' or '.join(folders)}, so that paths begin with {below.name}/"
+            problem = replace(problem, what=f"{what} in the folder {below.name!r}", todo=todo)
+        elif isinstance(folder_or_row, str):
+            settings = [name for name, value in folders.items() if str(PurePosixPath(value)) == folder_or_row]
+            todo = "set " + " and ".join(f'{name}: "{shorter[folder_or_row]}"' for name in settings)
+            what = f"{what} there without the folder {folder_or_row!r} of {' and '.join(settings)}"
             problem = replace(problem, what=what, todo=todo)
         elif others:
             todo = problem.todo or advice(root, path, "missing")
@@ -90,6 +105,26 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
             problem = replace(problem, what=what, todo=todo)
         problems.append(problem)
     return problems
+
+
+def _without_folder(root: Path, missing: Sequence[str], folders: Iterable[str]) -> dict[str, str]:
+    """Those of ``folders`` without which the first of their missing images is found, and the folder, or "", that it is
+    below then: file names may begin with the folder already.
+    """
+    result = {}
+    for folder in map(PurePosixPath, filter(None, folders)):
+        first = next((path for path in missing if path.startswith(f"{folder}/")), "")
+        for parent in folder.parents if first else ():
+            if (root / parent / PurePosixPath(first).relative_to(folder)).is_file():
+                result[str(folder)] = "" if parent == PurePosixPath() else str(parent)
+                break
+    return result
+
+
+def _name_in(root: Path, path: str, shorter: Mapping[str, str]) -> str:
+    """The one of the folders of ``_without_folder`` without which an image is found; "" where none is."""
+    inside = ((folder, path.removeprefix(f"{folder}/")) for folder in shorter if path.startswith(f"{folder}/"))
+    return next((folder for folder, name in inside if (root / shorter[folder] / name).is_file()), "")
 
 
 def report_left_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_format: LeftOut) -> None:

@@ -213,6 +213,42 @@ def test_images_below_a_folder_that_a_setting_names_are_one_mistake(
     assert f"image '{folder.format(0)}gone.png': missing" in gone
 
 
+@pytest.mark.parametrize(
+    ("section", "names", "todo"),
+    [
+        ({"train_images": "images"}, "images/{}.png", 'set ingest.coco.train_images: "" ('),
+        ({"train_images": "./images/"}, "images/{}.png", 'set ingest.coco.train_images: "" ('),
+        ({"train_images": "photos/images"}, "images/{}.png", 'set ingest.coco.train_images: "photos" ('),
+        ({"train_images": "train"}, "{}.png", 'set ingest.coco.train_images: "" ('),
+        (
+            {"train_images": "images", "test_images": "images"},
+            "images/{}.png",
+            'set ingest.coco.train_images: "" and ingest.coco.test_images: "" (',
+        ),
+        ({"images": "images"}, "images/{}.png", 'set ingest.camera_traps.images: "" ('),
+    ],
+)
+def test_file_names_that_begin_with_the_folder_of_the_setting_are_one_mistake(
+    data: Path, tmp_path: Path, section: dict[str, str], names: str, todo: str
+) -> None:
+    """The advice was to write the names as the annotations have them."""
+    folder = "photos/" if "photos" in todo else ""
+    for number in range(4):
+        picture(data / folder / names.format(number))
+    images = [{"id": number, "file_name": names.format(number)} for number in range(5)]
+    seen = [{"id": n, "image_id": n, "category_id": 1, "area": 9, "bbox": [0, 0, 3, 3]} for n in range(5)]
+    (data / "mine.json").write_text(
+        json.dumps({"images": images, "annotations": seen, "categories": [{"id": 1, "name": "fox"}]})
+    )
+    kind = "coco" if "train_images" in section else "camera_traps"
+    section |= {"train": "mine.json", "test": ""} if kind == "coco" else {"file": "mine.json", "blank": []}
+    moved, gone = refused(data, tmp_path / "manifest", kind=kind, **{kind: section})
+    folder = str(Path(section.get("images") or section["train_images"]))
+    assert moved.startswith(f"4 images missing, but there without the folder {folder!r} of ingest.{kind}.")
+    assert f"to do: {todo}5 of 5 are bad" in moved
+    assert gone.startswith(f"image '{folder}/{names.format(4)}': missing")
+
+
 @pytest.mark.parametrize("name", ["a.HEIC", "scan.dcm", "scan.dicom", "scan.nii.gz", "a.jp2"])
 def test_a_picture_in_a_format_that_is_not_read_is_to_be_converted(data: Path, tmp_path: Path, name: str) -> None:
     (data / "images" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
