@@ -46,9 +46,9 @@ class CocoJson:
         if fault:
             raise self.error(fault)
 
-    def error(self, what: str) -> DataError:
-        """What is wrong with the file, for a user."""
-        return DataError(what, str(self.path), self._todo)
+    def error(self, what: str, todo: str = "") -> DataError:
+        """What is wrong with the file, for a user; ``todo``: what helps, if it is not what the file was made with."""
+        return DataError(what, str(self.path), todo or self._todo)
 
     def items(self, part: str) -> Iterator[dict[str, Any]]:
         """The objects of one list of the top-level object, in their order.
@@ -117,9 +117,13 @@ def read_categories(file: CocoJson) -> dict[int, str]:
     for item in file.items("categories"):
         number, name = item.get("id"), item.get("name")
         if not is_whole(number) or not 0 <= number < 2**31 or not isinstance(name, str) or not name:
-            raise file.error(f"category {str(item)[:80]} needs a name, and a whole number as its id")
+            what = f"category {str(item)[:80]} needs a name, and a whole number as its id"
+            raise file.error(what, "correct the file")
         if number in categories or name in names:
-            raise file.error(f"category {name!r} (id {number}) appears twice")
+            todo = "give one of them another name, or keep one and give the annotations of both its id"
+            if number in categories:
+                todo = "give each category an id of its own, in the annotations, too"
+            raise file.error(f"category {name!r} (id {number}) appears twice", todo)
         categories[number] = name
         names.add(name)
         if len(names) > MOST_CLASSES:

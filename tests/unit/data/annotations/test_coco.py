@@ -210,6 +210,26 @@ def test_broken_files_are_one_clear_error(tmp_path: Path, content: bytes | None,
         read(tmp_path, Ingest(coco=Coco(train="train.json", test="")))
 
 
+@pytest.mark.parametrize(
+    ("category", "what", "todo"),
+    [
+        ({"id": 3, "name": "dog"}, "category 'dog' (id 3) appears twice", "give one of them another name, or"),
+        ({"id": 1, "name": "cat"}, "category 'cat' (id 1) appears twice", "give each category an id of its own"),
+        ({"id": "3", "name": "cat"}, "needs a name, and a whole number as its id", "correct the file"),
+        ({"id": 3, "name": ""}, "needs a name, and a whole number as its id", "correct the file"),
+    ],
+)
+def test_mistakes_in_categories_say_what_to_change(
+    tmp_path: Path, category: dict[str, object], what: str, todo: str
+) -> None:
+    """The advice was to unpack COCO's annotations."""
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, write(tmp_path, IMAGES, [box(9, 1)], [*CATEGORIES, category]))
+    (problem,) = caught.value.problems
+    assert what in problem.what
+    assert problem.todo.startswith(todo)
+
+
 def test_train_and_test_must_have_the_same_categories(tmp_path: Path) -> None:
     write(tmp_path, IMAGES, [])
     write(tmp_path, [{"id": 7, "file_name": "7.jpg"}], [], [{"id": 1, "name": "person"}], name="test")
