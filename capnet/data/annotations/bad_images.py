@@ -18,6 +18,7 @@ from capnet.config import Params
 from capnet.contracts import csv_text, replace_file
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import LeftOut
+from capnet.data.images.shards import shard_of
 from capnet.errors import Problem, counted, some
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def advice(root: Path, path: str, fault: str) -> str:
         if path.lower().endswith(CONVERTED):
             return "convert it to JPEG or PNG, which other programs read as well, and correct the path"
         return "replace the file by a good copy, or remove its row"
+    if (root / path).is_file():  # a share that was away for a moment
+        return "the file is there now: run the same command again"
     listed = PurePosixPath(path)
     if below := _folder_with(root, path):
         return f"paths are relative to the data folder: write {below.name}/{path}"
@@ -181,13 +184,17 @@ def advice(root: Path, path: str, fault: str) -> str:
         return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"
     for form in ("NFC", "NFD"):
         other = PurePosixPath(unicodedata.normalize(form, path))
-        if any((root / each).is_file() for each in (other, listed.parent / other.name, other.parent / listed.name)):
+        others = {other, listed.parent / other.name, other.parent / listed.name} - {listed}
+        if any((root / each).is_file() for each in others):
             return (
                 f"the file is there with its accents in another Unicode form: write the name in {form} as it is on the"
                 " disk, or rename the file or the folder"
             )
     if (root / (decoded := unquote(path))).is_file():
         return f"the name is written as in an address: write {decoded}"
+    if shard := shard_of(root / path):
+        name = shard.relative_to(root).as_posix()
+        return f"the shard {name!r} is there, and holds no such image: write it again, or correct the path"
     folder = root / listed.parent
     if not folder.is_dir():
         return f"the data folder has no folder {str(listed.parent)!r}: put it there, or correct the paths"
