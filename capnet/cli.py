@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -62,7 +63,10 @@ class _Lazy(click.Group):
         near = get_close_matches(args[0], self.list_commands(ctx), n=1)
         if near and self.get_command(ctx, args[0]) is None:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            _refuse_repeated(click.Context(command, ctx, name, **command.context_settings), rest)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         from capnet.redaction import redact
@@ -91,6 +95,16 @@ def main(traceback: bool) -> None:
 
     need_docstrings()
     need_utf8()
+
+
+def _refuse_repeated(ctx: click.Context, args: list[str]) -> None:
+    """Refuse an option that takes one value and is given several times: the last would count, without a word."""
+    _, _, given = ctx.command.make_parser(ctx).parse_args([*args])
+    for option, count in Counter(given).items():
+        single = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
+        if single and count > 1:
+            times = "twice" if count == 2 else f"{count} times"
+            ctx.fail(f"{option.opts[0]} is given {times}: give one")
 
 
 def _setting_instead(error: click.NoSuchOption) -> str:

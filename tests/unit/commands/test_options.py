@@ -71,3 +71,38 @@ def test_a_number_of_a_command_has_a_range(name: str) -> None:
     numbers = (click.types.IntParamType, click.types.FloatParamType)
     without = [item.name for item in found.params if type(item.type) in numbers]
     assert without == []
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["label", "--input", "data/july", "--class", "person", "--class", "car"], "--class is given twice"),
+        (["label", "--input=data/july", "--input", "data/july"], "--input is given twice"),
+        (["predict", "--input", "a", *["--model", "outputs"] * 3], "--model is given 3 times"),
+        (["train", "--params", "a.yaml", "--params=b.yaml"], "--params is given twice"),
+        (["demo-data", "--out", "a", "--out", "b"], "--out is given twice"),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(
+    words: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one won without a word."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2, done.stderr
+    assert f"Error: {named}: give one\n" in done.stderr
+    assert done.stderr.startswith(f"Usage: main {words[0]} ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_with_several_values_and_flags_are_given_as_often_as_wanted() -> None:
+    for words in (["--set", "train.epochs=3", "--set", "train.epochs=4"], ["--check", "--check"]):
+        done = CliRunner().invoke(main, ["register", *words, "--input", "a=b", "--input", "a=c", "--help"])
+        assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_other_mistakes_of_options_are_answered_by_click() -> None:
+    for words, what in ((["--mots", "3"], "No such option '--mots'"), (["--most", "x"], "'x' is not a valid integer")):
+        done = CliRunner().invoke(main, ["label", "--input", "data/july", *words])
+        assert done.exit_code == 2
+        assert what in done.stderr
