@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from capnet.commands.label_page import (
     common_classes,
     folder_group,
     page,
+    require_class,
     row_of,
     stem_of,
     suggestions,
@@ -85,6 +87,7 @@ def command(
     loaded = load(Path(params), settings)
     folder = DataFolder(local_root(loaded.data, Path(loaded.data.root)), loaded.data.links)
     before = labelled_before(folder, loaded)
+    require_class(suspect, before.classes)
     prefix, is_inside = prefix_of(location, loaded.data.root)
     new, option_groups = list[str](), list[str]()
 
@@ -93,8 +96,9 @@ def command(
         return new if suspect else sorted(new, key=lambda name: draw(prefix + name))[:most]
 
     source = images_of(location, loaded.data, choose)
-    with open_model(address, loaded) as (served, key, _):
-        common = common_classes(served.names, before.classes, suspect, key)
+    common_with = partial(common_classes, classes=before.classes, suspect=suspect)
+    with open_model(address, loaded, common_with) as (served, key, _):
+        common = common_with(served.names, key)
         out.mkdir(parents=True, exist_ok=True)
         done = predict(served, key, source, out / PREDICTIONS)
         for path, fault in done.faults:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
@@ -68,14 +69,14 @@ def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> 
     return items
 
 
-def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:
+def common_classes(of_model: Sequence[str], model: str, classes: Sequence[str], suspect: str) -> set[str]:
     """The classes that the model knows and people may give.
 
     Args:
         of_model: classes of the model.
+        model: its name.
         classes: those of the annotations.
         suspect: the class whose images are asked for, or "".
-        model: its name.
 
     Raises:
         ConfigError: there are none, or ``suspect`` is none of them.
@@ -88,6 +89,14 @@ def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str
         what = f"no class {suspect!r} in both the model and the annotations"
         raise ConfigError(what, "--class", f"in both are {some(common, NAMED)}")
     return set(common)
+
+
+def require_class(suspect: str, classes: Sequence[str]) -> None:
+    """Refuse ``suspect`` (ConfigError), unless it is empty or one of the annotations' ``classes``."""
+    if suspect and suspect not in classes:
+        close = get_close_matches(suspect, classes, n=1)
+        todo = f"did you mean {close[0]!r}?" if close else f"the classes are: {some(classes, NAMED)}"
+        raise ConfigError(f"no class {suspect!r} in the annotations", "--class", todo)
 
 
 def folder_group(name: str, prefix: str) -> str:
