@@ -55,7 +55,8 @@ def verdict(client: MlflowClient, **tags: str) -> None:
 
 
 def deploy(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["deploy", "--image", IMAGE, *arguments])
+    image = [] if "--image" in arguments else ["--image", IMAGE]
+    return CliRunner().invoke(main, ["deploy", *image, *arguments])
 
 
 def error(result: Result) -> str:
