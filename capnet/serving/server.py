@@ -71,8 +71,6 @@ def _run(app: App, host: str, port: int) -> None:
 
     import uvicorn
 
-    from capnet.serving.connections import BoundedHeaders
-
     class Server(uvicorn.Server):
         got = signal.SIGINT  # Ctrl-C, after which nobody is sent more requests
 
@@ -87,8 +85,7 @@ def _run(app: App, host: str, port: int) -> None:
             await super().shutdown(sockets)
 
     with suppress(KeyboardInterrupt):
-        config = uvicorn.Config(app, host=host, port=port, http=BoundedHeaders, timeout_graceful_shutdown=LAST_ANSWERS)
-        Server(config).run()
+        Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)).run()
 
 
 def _check_free(host: str, port: int) -> None:
