@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 JSON = "application/json"
 PARTS = 1000  # lists, objects and commas of a body for each image that a request may have
 LONGEST = 100_000  # letters of all names, and of all texts that are no base64
-NAMES = 100  # different ones, of which a table has a column each
+NAMES = 100  # different ones, of which a table has a column each, and values of a row
 RECORDS = '{"dataframe_records": [{"image": "..."}]}'
 OPENING, REASON = 300, 10_000  # letters of MLflow's message that an answer has: its first and its last ones
 LONGEST_ANSWER = 20_000  # bytes of an error's answer that is not cut
@@ -174,27 +174,27 @@ def _of_headers(headers: Headers) -> Refused | None:
 def _parse(body: bytes, most: float) -> None:
     """Raise Refused where a body is no JSON, or would take far more memory as MLflow's table than it has bytes.
 
-    MLflow's answer would repeat long texts that are no images, with up to ten letters for a byte. Its table has a cell
-    for every row and every name in any of them, and for ``instances`` and ``inputs`` an array whose texts all take as
-    much as the longest.
+    MLflow's answer would repeat long texts that are no images, with up to ten letters for a byte. Its table has as many
+    cells in each row as there are names in any, or values in the longest; ``instances`` and ``inputs`` become arrays,
+    in each of which all texts take as much as the longest.
 
     Args:
         body: in full.
-        most: bytes that a body may have; also letters of such an array.
+        most: bytes that a body may have; also letters of such arrays, of four bytes each.
     """
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Refused(400, f"a body that does not parse: {what}", "send JSON in UTF-8") from None
-    names, letters, widest = _measured(content)
+    names, letters, arrays = _measured(content)
     if letters > LONGEST:
         what = f"names and texts that are no images in base64 of more than {LONGEST:,} letters"
         raise Refused(400, what, f"send {RECORDS}")
     if names > NAMES:
-        raise Refused(400, f"a table of more than {NAMES} columns, or other names", f"send {RECORDS}")
-    if widest > most:
-        what = f"an array of texts that takes more than {most / MEGA:g} million letters, because one of them is long"
+        raise Refused(400, f"a table of more than {NAMES} columns, or more names", f"send {RECORDS}")
+    if arrays > most:
+        what = f"arrays of texts that take more than {most / MEGA:g} million letters, each as many as the longest"
         raise Refused(413, what, f"send {RECORDS}, or fewer images at a time")
 
 
@@ -202,30 +202,32 @@ def _measured(content: Any) -> tuple[int, int, int]:
     """What is bounded of a body.
 
     Returns:
-        Different names, columns of a table among them; letters of all names, and of all texts that stand for no table
-        or are no base64; and letters of the largest array of texts, of each as many as the longest below its name has.
+        Different names, or what the longest row or list of columns has if that is more; letters of all names, and of
+        all texts that stand for no table or are no base64; and letters of arrays of texts, each of which has as many
+        as the longest below its name.
     """
     tables = content.values() if isinstance(content, dict) else [content]
     letters = sum(len(table) for table in tables if isinstance(table, str))
-    names, columns, texts = set[str](), 0, dict[str, tuple[int, int]]()
+    names, longest_row, texts = set[str](), 0, dict[str, tuple[int, int]]()
     has_arrays = isinstance(content, dict) and not {"instances", "inputs"}.isdisjoint(content)
-    pending: list[tuple[str, Any]] = [("", content)]
+    pending: list[tuple[str, bool, Any]] = [("", False, content)]
     while pending:
-        name, item = pending.pop()
+        name, is_in_list, item = pending.pop()
         if isinstance(item, dict):
             letters += sum(map(len, item))
             names.update(item)
-            pending += item.items()
+            pending += [(key, False, value) for key, value in item.items()]
         elif isinstance(item, list):
-            columns += len(item) if name == "columns" else 0
-            pending += [(name, inner) for inner in item]
+            if is_in_list or name == "columns":
+                longest_row = max(longest_row, len(item))
+            pending += [(name, True, inner) for inner in item]
         else:
             length = len(item) if isinstance(item, str) else 0
             letters += length if isinstance(item, str) and not item.isascii() else 0
             number, longest = texts.get(name, (0, 0))
             texts[name] = number + 1, max(longest, length)
-    widest = max((number * longest for number, longest in texts.values()), default=0)
-    return len(names) + columns, letters, widest if has_arrays else 0
+    arrays = sum(number * longest for number, longest in texts.values()) if has_arrays else 0
+    return max(len(names), longest_row), letters, arrays
 
 
 def _cut(answer: bytes) -> bytes:

@@ -128,10 +128,13 @@ def test_long_texts_that_are_no_images_are_refused(monkeypatch: pytest.MonkeyPat
         {"dataframe_records": [{f"column {number}": 1} for number in range(101)]},
         {"dataframe_records": [{f"column {number}": 1 for number in range(101)}]},
         {"instances": [{"image": {f"key {number}": 1 for number in range(99)}}]},
-        {"dataframe_split": {"columns": [*range(98)], "index": [0] * 100, "data": {}}},
-        {"dataframe_split": {"columns": [[*range(49)], [*range(49)]], "data": [{}] * 100}},
+        {"dataframe_split": {"columns": [*range(101)], "index": [0] * 100, "data": {}}},
+        {"dataframe_split": {"columns": [[*range(101)], [*range(101)]], "data": [{}] * 100}},
+        {"dataframe_split": {"data": [[*range(101)], *[[]] * 100]}},
+        {"dataframe_records": [[], [*range(101)], []]},
+        {"dataframe_split": {"data": [{"a": [[*range(101)]]}]}},
     ],
-    ids=["a name a row", "a row", "within a value", "an index", "two levels"],
+    ids=["a name a row", "a row", "within a value", "an index", "two levels", "a long row", "a list", "a cell"],
 )
 def test_a_table_of_many_columns_is_refused(table: object) -> None:
     """MLflow's table has a cell for every row and every name: 196 kB of records took 6.8 GB."""
@@ -144,7 +147,7 @@ def test_a_table_of_many_columns_is_refused(table: object) -> None:
 def test_a_table_of_a_hundred_names_is_handed_on() -> None:
     names = {"image": "abc"} | {f"column {number}": 1 for number in range(98)}
     assert Server([json.dumps({"dataframe_records": [names, names]}).encode()]).run() == 200
-    columns = {"columns": [*range(97)], "data": [[*range(97)]]}
+    columns = {"columns": [*range(100)], "data": [[*range(100)]] * 2}
     assert Server([json.dumps({"dataframe_split": columns}).encode()]).run() == 200
 
 
@@ -158,6 +161,7 @@ def test_a_table_of_a_hundred_names_is_handed_on() -> None:
         ({"instances": ["a" * 2000] + [1] * 10}, 413),
         ({"inputs": {"image": ["a"] * 11, "other": [["a" * 2000], ["a"] * 10]}}, 413),
         ({"inputs": {"image": ["a"] * 11, "other": "a" * 2000}}, 200),
+        ({"inputs": {f"column {number}": ["a" * 1000, "a", "a"] for number in range(7)}}, 413),
         ({"dataframe_records": [{"image": "a" * 2000}] + [{"image": "a"}] * 50}, 200),
     ],
 )
