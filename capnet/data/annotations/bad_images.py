@@ -76,7 +76,7 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], folders:
     paths = rows["path"].tolist()
     missing = [paths[row] for row, fault, _ in faults if fault == "missing"] if folders else []
     below = _folder_with(root, missing[0]) if missing else None
-    shorter = _without_folder(root, missing, folders.values())
+    shorter = _without_folder(root, missing, folders.values(), paths)
     for row, fault, problem in faults:
         folder = PurePosixPath(paths[row]).parent
         if folder not in is_there:
@@ -108,14 +108,17 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], folders:
     return problems
 
 
-def _without_folder(root: Path, missing: Sequence[str], folders: Iterable[str]) -> dict[str, str]:
+def _without_folder(root: Path, missing: Sequence[str], folders: Iterable[str], paths: Sequence[str]) -> dict[str, str]:
     """Those of ``folders`` without which the first of their missing images is found, and the folder, or "", that it is
-    below then: file names may begin with the folder already.
+    below then: file names may begin with the folder already. Where most of their images among ``paths`` are there, the
+    folder is right.
     """
     result = {}
     for folder in map(PurePosixPath, filter(None, folders)):
-        first = next((path for path in missing if path.startswith(f"{folder}/")), "")
-        for parent in folder.parents if first else ():
+        inside = [path for path in missing if path.startswith(f"{folder}/")]
+        first = next(iter(inside), "")
+        is_right = 2 * len(inside) < sum(path.startswith(f"{folder}/") for path in paths)
+        for parent in folder.parents if first and not is_right else ():
             if (root / parent / PurePosixPath(first).relative_to(folder)).is_file():
                 result[str(folder)] = "" if parent == PurePosixPath() else str(parent)
                 break

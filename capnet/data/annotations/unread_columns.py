@@ -101,7 +101,7 @@ class UnreadKeys:
         named = [key for key, value in image.items() if type(value) in (str, int) and value != ""]
         for key in named:
             # no more than are shown: each image of a hostile file may have other keys
-            if key in BURST or (may_be_group(key) and (key in self._images or len(self._images) < SHOWN)):
+            if key in BURST or (_is_group(key) and (key in self._images or len(self._images) < SHOWN)):
                 self._images[key] += 1
         self._of_burst += not BURST.keys().isdisjoint(named)
         self._partly += ABSENT in image
@@ -123,8 +123,8 @@ class UnreadKeys:
         for key, count in () if named else self._images.items():
             warnings.append(
                 f"key {key!r} of {counted(count, 'image')} is not read. If images with the same value belong together,"
-                " call it 'location', and set data.format: camera_traps, which reads that as the group: else they get"
-                " into two splits, and the figures flatter"
+                " call it 'location', and set data.format: camera_traps, which reads that as the group, of one file,"
+                " and leaves out images without an annotation: else they get into two splits, and the figures flatter"
             )
         if self._partly:
             warnings.append(
@@ -136,22 +136,28 @@ class UnreadKeys:
 
 
 @lru_cache(maxsize=1000)
+def _is_group(key: str) -> bool:
+    """Whether a key of an image names what images are of, such as patient_id: camera_model or location_type do not."""
+    return key.casefold().removesuffix("id").rstrip("_- ") in (*TOGETHER, SITE)
+
+
 def may_be_group(name: str) -> bool:
-    """Whether a column or a key of this name often says which images belong together."""
+    """Whether a column of this name often says which images belong together."""
     name = name.casefold()
     return (name.startswith(SITE) or any(word in name for word in TOGETHER)) and not name.endswith(ATTRIBUTES)
 
 
-def unread_split(values: set[str], settings: Ingest) -> list[str]:
+def unread_split(values: set[str], settings: Ingest, ids: str) -> list[str]:
     """A warning of the key ``split`` of images, where it divides them and no setting does.
 
     Args:
         values: those of SPLIT_WORDS that it has.
         settings: the section ``ingest``.
+        ids: what lists of images have.
     """
     if settings.train_list or not values & TRAIN or len(values - {""}) < 2:
         return []
     return [
-        "key 'split' of images is not read, so other test images are drawn. To keep the file's, write the ids of"
-        " annotated images into ingest.train_list and ingest.test_list, and set split.method: published"
+        f"key 'split' of images is not read, so other test images are drawn. To keep the file's, write {ids} into"
+        " ingest.train_list and ingest.test_list, and set split.method: published"
     ]

@@ -249,6 +249,21 @@ def test_file_names_that_begin_with_the_folder_of_the_setting_are_one_mistake(
     assert gone.startswith(f"image '{folder}/{names.format(4)}': missing")
 
 
+def test_a_stray_image_does_not_make_the_folder_of_all_others_wrong(data: Path, tmp_path: Path) -> None:
+    """Ingest said to leave the folder out, and then four of five were missing."""
+    for name in (*(f"images/{number}.png" for number in range(4)), "4.png"):
+        picture(data / name)
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(5)]
+    seen = [{"id": n, "image_id": n, "category_id": 1, "area": 9, "bbox": [0, 0, 3, 3]} for n in range(5)]
+    (data / "mine.json").write_text(
+        json.dumps({"images": images, "annotations": seen, "categories": [{"id": 1, "name": "fox"}]})
+    )
+    section = {"train": "mine.json", "train_images": "images", "test": ""}
+    (missing,) = refused(data, tmp_path / "manifest", kind="coco", coco=section)
+    assert missing.startswith("image 'images/4.png': missing")
+    assert "train_images" not in missing
+
+
 @pytest.mark.parametrize("name", ["a.HEIC", "scan.dcm", "scan.dicom", "scan.nii.gz", "a.jp2"])
 def test_a_picture_in_a_format_that_is_not_read_is_to_be_converted(data: Path, tmp_path: Path, name: str) -> None:
     (data / "images" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))

@@ -102,7 +102,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     if traps.sequence_maximum:
         _over_sequences(file)
     warnings += _without_location(file)
-    warnings += unread_split(file.splits, settings)
+    warnings += unread_split(file.splits, settings, "the ids of annotated images")
     names = {number: name for number, name in categories.items() if number not in blank | unsure}
     if not names:
         todo = "correct ingest.camera_traps.blank and unsure"

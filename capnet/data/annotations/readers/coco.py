@@ -71,7 +71,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         annotated = _images(annotations, unread, problems)
         warnings += [f"{path.name}: {warning}" for warning in unread.warnings()]
         if not (coco.train and coco.test):
-            warnings += unread_split(unread.splits, settings)
+            warnings += unread_split(unread.splits, settings, "file names without their ending")
         lost, labels = _mark_boxes(annotations, annotated, categories, coco, problems)
         what = f"{lost:,} of {counted(labels, 'label')} not used, because of boxes below 1 pixel or of area 0"
         if 2 * lost > labels:

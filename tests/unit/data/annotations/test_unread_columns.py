@@ -4,6 +4,7 @@ counts.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -86,25 +87,27 @@ def test_camera_traps_reads_the_keys_that_are_named(tmp_path: Path) -> None:
     assert rows[["group", "sequence"]].to_numpy().tolist() == [["7", "a"]]
 
 
-@pytest.mark.parametrize("key", ["patient_id", "Camera", "site"])
+@pytest.mark.parametrize("key", ["patient_id", "PatientID", "Camera", "site"])
 def test_other_keys_of_a_coco_file_that_may_be_groups_are_named(tmp_path: Path, key: str) -> None:
     (warning,) = coco_warnings(tmp_path, [{key: 7}, {}], ONE_FILE)
     assert warning == (
         f"train.json: key {key!r} of 1 image is not read. If images with the same value belong together, call it"
-        " 'location', and set data.format: camera_traps, which reads that as the group: else they get into two splits,"
-        " and the figures flatter"
+        " 'location', and set data.format: camera_traps, which reads that as the group, of one file, and leaves out"
+        " images without an annotation: else they get into two splits, and the figures flatter"
     )
 
 
 @pytest.mark.parametrize("key", ["location", "seq_id", "patient_id"])
 @pytest.mark.parametrize("value", [None, "", True, 1.5, {"x": 1}])
 def test_keys_without_a_name_in_them_and_those_of_coco_are_not_named(tmp_path: Path, key: str, value: object) -> None:
-    image = LICENCE | {key: value, "patient_sex": "f", "extra": {"name": "a"}}
+    others = ("patient_sex", "camera_model", "camera_height", "location_type", "site_url", "slideshow")
+    image = LICENCE | dict.fromkeys(others, "f") | {key: value, "extra": {"name": "a"}}
     assert coco_warnings(tmp_path, [image], TWO_FILES) == []
 
 
 def test_hostile_keys_fill_neither_the_memory_nor_the_screen(tmp_path: Path) -> None:
-    images = [{f"camera {number}": 1} for number in range(50)]
+    words = map("".join, itertools.islice(itertools.product(*zip("camera", "CAMERA", strict=True)), 50))
+    images = [{word: 1} for word in words]
     assert len(coco_warnings(tmp_path, images, ONE_FILE)) == 20
     (warning,) = coco_warnings(tmp_path, [*images, {"location": 1}], ONE_FILE)
     assert warning.startswith("train.json: key 'location' of 1 image")
