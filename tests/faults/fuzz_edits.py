@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+PARQUET = b"PAR1"
 MARK = b"\0"  # before an edit: no file of text begins with it
 _HOLE = "the value that is replaced"
 
@@ -26,20 +28,19 @@ def edited(valid: bytes, data: bytes) -> bytes | None:
     Returns:
         The bytes of the file; None where no such file can be written.
     """
-    document, write = _opened(valid)
+    document = json.loads(_as_json(valid))
     slots = list(_slots(document))
     container, key = slots[data[1] % len(slots)] if len(data) > 1 else slots[0]
     if not data[2:]:
         del container[key]
-        return write(json.dumps(document).encode())
+        return _written(json.dumps(document).encode(), valid)
     container[key] = _HOLE
-    return write(json.dumps(document).encode().replace(json.dumps(_HOLE).encode(), data[2:]))
+    return _written(json.dumps(document).encode().replace(json.dumps(_HOLE).encode(), data[2:]), valid)
 
 
 def edits(valid: bytes) -> list[bytes]:
     """For each value of the file the edit that changes nothing, from which a fuzzer may go on."""
-    document, _ = _opened(valid)
-    slots = list(_slots(document))[:256]
+    slots = list(_slots(json.loads(_as_json(valid))))[:256]
     return [
         MARK + bytes([number]) + json.dumps(container[key]).encode() for number, (container, key) in enumerate(slots)
     ]
@@ -53,16 +54,37 @@ def _slots(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _slots(inner)
 
 
-def _opened(valid: bytes) -> tuple[Any, Callable[[bytes], bytes | None]]:
-    """What a valid file holds, as JSON has it, and how such JSON becomes a file again."""
-    if valid.startswith(b"PAR1"):
-        table = pq.read_table(pa.BufferReader(valid))
-        return table.to_pydict(), lambda text: _table(text, table.schema)
-    if valid[8:9] == b"{":
-        (length,) = struct.unpack("<Q", valid[:8])
-        rest = valid[8 + length :]
-        return json.loads(valid[8 : 8 + length]), lambda text: struct.pack("<Q", len(text)) + text + rest
-    return yaml.safe_load(valid), lambda text: text
+@cache
+def _as_json(valid: bytes) -> str:
+    """What a valid file holds: of a table its columns, of tensors their header."""
+    if valid.startswith(PARQUET):
+        return json.dumps(_read(valid).to_pydict())
+    if _is_safetensors(valid):
+        return valid[8 : _end_of_header(valid)].decode()
+    return json.dumps(yaml.safe_load(valid))
+
+
+def _written(text: bytes, valid: bytes) -> bytes | None:
+    """Such JSON as a file of the kind of ``valid``."""
+    if valid.startswith(PARQUET):
+        return _table(text, _read(valid).schema)
+    if _is_safetensors(valid):
+        return struct.pack("<Q", len(text)) + text + valid[_end_of_header(valid) :]
+    return text
+
+
+@cache
+def _read(valid: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(valid))
+
+
+def _is_safetensors(valid: bytes) -> bool:
+    return valid[8:9] == b"{"
+
+
+def _end_of_header(valid: bytes) -> int:
+    (length,) = struct.unpack("<Q", valid[:8])
+    return 8 + int(length)
 
 
 def _table(text: bytes, schema: pa.Schema) -> bytes | None:
