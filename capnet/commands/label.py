@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence, Set
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,9 +95,8 @@ def command(
         return new if suspect else sorted(new, key=lambda name: draw(prefix + name))[:most]
 
     source = images_of(location, loaded.data, choose)
-    common_with = partial(common_classes, classes=before.classes, suspect=suspect)
-    with open_model(address, loaded, common_with) as (served, key, _):
-        common = common_with(served.names, key)
+    with open_model(address, loaded) as (served, key, _):
+        common = common_classes(served.names, before.classes, suspect, key)
         out.mkdir(parents=True, exist_ok=True)
         done = predict(served, key, source, out / PREDICTIONS)
         for path, fault in done.faults:

@@ -69,14 +69,14 @@ def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> 
     return items
 
 
-def common_classes(of_model: Sequence[str], model: str, classes: Sequence[str], suspect: str) -> set[str]:
+def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:
     """The classes that the model knows and people may give.
 
     Args:
         of_model: classes of the model.
-        model: its name.
         classes: those of the annotations.
         suspect: the class whose images are asked for, or "".
+        model: its name.
 
     Raises:
         ConfigError: there are none, or ``suspect`` is none of them.

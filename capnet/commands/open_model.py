@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,19 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_model(
-    address: str, params: Params, refuse: Callable[[Sequence[str], str], object] | None = None
-) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
+def open_model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
     """The loaded model, by default the champion, its name for messages, and its reference for drift ({} where it has
     none).
-
-    Args:
-        address: what --model says.
-        params: all settings.
-        refuse: gets names of its classes and its own before it is loaded, which takes long, and raises where it is of
-            no use.
     """
-    from capnet.contracts import read_classes, read_json
+    from capnet.contracts import read_json
     from capnet.contracts.stage_json import read_evaluation
     from capnet.evaluation.belonging import require_measured
     from capnet.serving.engine import load_served
@@ -51,13 +43,9 @@ def open_model(
         elif (evaluation / "thresholds.json").is_file():
             what = "nothing says that %s are those of this model: evaluation.json, which would, is not beside them"
             logger.warning(what, evaluation / "thresholds.json")
-        if refuse:
-            refuse(read_classes(folder / "model" / "classes.json").names, str(folder))
         yield load_served(folder / "model", evaluation / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:
         artifacts, name = fetch_version(params.register_, address, Path(temporary))
         reference = read_json(artifacts / "reference.json") if (artifacts / "reference.json").is_file() else {}
-        if refuse:
-            refuse(read_classes(artifacts / "model" / "classes.json").names, name)
         yield load_served(artifacts / "model", artifacts / "thresholds.json", params.runtime), name, reference
