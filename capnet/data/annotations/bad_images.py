@@ -116,10 +116,10 @@ def _without_folder(root: Path, missing: Sequence[str], folders: Iterable[str], 
     result = {}
     for folder in map(PurePosixPath, filter(None, folders)):
         inside = [path for path in missing if path.startswith(f"{folder}/")]
-        first = next(iter(inside), "")
-        is_right = 2 * len(inside) < sum(path.startswith(f"{folder}/") for path in paths)
-        for parent in folder.parents if first and not is_right else ():
-            if (root / parent / PurePosixPath(first).relative_to(folder)).is_file():
+        if not inside or 2 * len(inside) < sum(path.startswith(f"{folder}/") for path in paths):
+            continue
+        for parent in folder.parents:
+            if (root / parent / PurePosixPath(inside[0]).relative_to(folder)).is_file():
                 result[str(folder)] = "" if parent == PurePosixPath() else str(parent)
                 break
     return result

@@ -71,7 +71,7 @@ def coco_warnings(root: Path, images: list[dict[str, Any]], files: dict[str, str
 def test_keys_of_camera_traps_in_a_coco_file_are_named(
     tmp_path: Path, images: list[dict[str, Any]], named: str
 ) -> None:
-    """Frames of one camera came into train and test, and nothing was said."""
+    """Frames of one camera came into train and test without a warning."""
     first, *_ = coco_warnings(tmp_path, images, ONE_FILE)
     assert first == (
         f"train.json: {named} not read: images that belong together may get into two splits, and the figures flatter."
