@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,35 @@ def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance
 
         yield advance
         progress.live.transient |= not progress.tasks[0].completed
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """A spinner on a terminal for seconds of unknown work, such as loading a library; in a log, in a thread and within
+    another spinner, nothing.
+    """
+    if Spinner.turns or threading.current_thread() is not threading.main_thread() or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    columns, console = (SpinnerColumn(), TextColumn("{task.description}")), Console(stderr=True)
+    # stderr itself stays as it is: log handlers of a library that is imported here keep it
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    progress.add_task(description, total=None)
+    Spinner.turns = True
+    try:
+        with progress:
+            yield
+    finally:
+        Spinner.turns = False
+
+
+class Spinner:
+    """Whether one is on the terminal: a second would write over it."""
+
+    turns = False
 
 
 class LastLine:

@@ -15,6 +15,7 @@ from capnet.contracts.files import remove
 from capnet.contracts.publish import check_target, prepare, publish, temporary_path
 from capnet.errors import ConfigError, ContractError, GateError, Problem
 from capnet.machine_faults import machine_faults
+from capnet.progress import waiting
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -135,7 +136,8 @@ def run(
             )
     for key, path in targets.items():
         check_target(path, bool(Path(stage.outputs[key]).suffix), sources)
-    step = getattr(import_module(stage.module), name)
+    with waiting(f"{name}: loading libraries"):
+        step = getattr(import_module(stage.module), name)
     rank = process_rank()
     temporary = {key: temporary_path(path, rank) for key, path in targets.items()}
     try:

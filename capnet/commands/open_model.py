@@ -23,11 +23,14 @@ def open_model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapp
     """The loaded model, by default the champion, its name for messages, and its reference for drift ({} where it has
     none).
     """
-    from capnet.contracts import read_json
-    from capnet.contracts.stage_json import read_evaluation
-    from capnet.evaluation.belonging import require_measured
-    from capnet.serving.engine import load_served
-    from capnet.serving.fetch import fetch_version
+    from capnet.progress import waiting
+
+    with waiting("loading libraries"):
+        from capnet.contracts import read_json
+        from capnet.contracts.stage_json import read_evaluation
+        from capnet.evaluation.belonging import require_measured
+        from capnet.serving.engine import load_served
+        from capnet.serving.fetch import fetch_version
 
     address = address or f"models:/{params.register_.name}@champion"
     if not address.startswith("models:/"):

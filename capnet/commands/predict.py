@@ -48,11 +48,14 @@ def command(source_address: str, out: Path, address: str, fails: bool, params: s
     Label rates and scores are compared with those of the model's test images, where there are 50 of both:
     OUT.drift.json. Without --fail-on-drift a difference changes no exit code.
     """
-    from capnet.config import load
-    from capnet.contracts import write_json
-    from capnet.serving import predict as prediction
-    from capnet.serving.drift import Drift
-    from capnet.serving.image_source import ENDINGS, list_images
+    from capnet.progress import waiting
+
+    with waiting("predict: loading libraries"):
+        from capnet.config import load
+        from capnet.contracts import write_json
+        from capnet.serving import predict as prediction
+        from capnet.serving.drift import Drift
+        from capnet.serving.image_source import ENDINGS, list_images
 
     loaded = load(Path(params), settings)
     prediction.format_of(out)

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 
 from capnet.config import Register
 from capnet.errors import ConfigError
+from capnet.progress import waiting
 from capnet.streams import quiet
 from capnet.tracking.database import (
     POD_NAME,
@@ -68,7 +69,7 @@ def tracking_uri(settings: Register) -> str:
 
 def preload() -> None:
     """Import MLflow's client, which takes seconds, before a clock runs; what prevents that is an error of ``store``."""
-    with _environment(QUIET), suppress(ImportError, ValueError):
+    with _environment(QUIET), suppress(ImportError, ValueError), waiting("loading MLflow"):
         import mlflow.tracking  # noqa: F401
 
 
@@ -97,10 +98,11 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
         )
     with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
         try:
-            from mlflow.exceptions import MlflowException
-            from mlflow.tracking import MlflowClient
-            from requests import RequestException
-            from sqlalchemy.exc import SQLAlchemyError
+            with waiting("loading MLflow"):
+                from mlflow.exceptions import MlflowException
+                from mlflow.tracking import MlflowClient
+                from requests import RequestException
+                from sqlalchemy.exc import SQLAlchemyError
         except ModuleNotFoundError as error:
             raise StoreError(f"could not {doing}: {error}", uri, "pip install 'capnet[registry]'") from error
         except ValueError as error:

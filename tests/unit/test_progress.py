@@ -113,19 +113,62 @@ def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
     assert done.stderr.splitlines() == (messages if rank == "0" else [])
 
 
-def test_a_bar_of_one_step_or_without_any_leaves_no_line_on_a_terminal() -> None:
-    """Ingest left `reading images 0/0` behind, and a model that was registered already `register 0/5`."""
+def on_terminal(code: str) -> str:
+    """What the code writes to stderr where that is a terminal."""
     terminal, other = pty.openpty()
-    code = "from capnet.progress import bar, track\nwith bar('work of 5', 5): pass"
-    code += "\nfor n in (0, 1, 2): list(track(range(n), f'work of {n}', n))"
     subprocess.run([sys.executable, "-c", code], check=True, stderr=other, env={**os.environ, "TERM": "xterm"})
     os.close(other)
     written = ""
     with os.fdopen(terminal, "rb") as file, suppress(OSError):  # its end, on Linux
         while part := file.read1(100_000):
             written += part.decode()
+    return written
+
+
+def test_a_bar_of_one_step_or_without_any_leaves_no_line_on_a_terminal() -> None:
+    """Ingest left `reading images 0/0` behind, and a model that was registered already `register 0/5`."""
+    code = "from capnet.progress import bar, track\nwith bar('work of 5', 5): pass"
+    code += "\nfor n in (0, 1, 2): list(track(range(n), f'work of {n}', n))"
     hide_cursor, erase_line = "\x1b[?25l", "\x1b[1A\x1b[2K"
-    assert [erase_line in shown for shown in written.split(hide_cursor)[1:]] == [True, True, True, False]
+    assert [erase_line in shown for shown in on_terminal(code).split(hide_cursor)[1:]] == [True, True, True, False]
+
+
+SPIN = """
+import logging, sys, threading
+from capnet.progress import waiting
+
+before = sys.stderr
+with waiting("loading a library"), waiting("loading a part of it"):
+    kept = logging.StreamHandler()  # as libraries do while they are imported
+assert kept.stream is before is sys.stderr
+with waiting("loading another"):
+    pass
+
+
+def quietly():
+    with waiting("loading in a thread"):  # such as that of the tracking server, while a bar is on the terminal
+        pass
+
+
+thread = threading.Thread(target=quietly)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_spinner_shows_on_a_terminal_and_leaves_nothing() -> None:
+    """`validate` and `predict` were silent for five to ten seconds while their libraries were loaded."""
+    written = on_terminal(SPIN)
+    assert "loading a library" in written
+    assert "loading another" in written
+    assert "part of it" not in written
+    assert "in a thread" not in written
+    assert written.endswith("\x1b[?25h\r\x1b[1A\x1b[2K"), repr(written)  # the cursor is back, the line erased
+
+
+def test_a_log_gets_no_spinner() -> None:
+    done = subprocess.run([sys.executable, "-c", SPIN], check=True, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 def test_a_library_that_logs_to_the_root_leaves_no_handler_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 from capnet.data.checks.groups import linked_groups, some_of_each
 from capnet.data.checks.rules import Check, Rule
 from capnet.errors import ConfigError
+from capnet.progress import waiting
 
 OFFENDING = 20  # offending rows kept per check
 OF_A_GROUP = 4  # of these, where there are more groups
@@ -35,7 +36,8 @@ def need_library() -> None:
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = "/"  # it cannot be imported without a home
     try:
-        import great_expectations  # noqa: F401
+        with waiting("loading great_expectations"):
+            import great_expectations  # noqa: F401
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed", "capnet validate", "pip install 'capnet[data]'") from None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from capnet.errors import ConfigError
 from capnet.model.backbones.entry import BackboneEntry
 from capnet.model.backbones.open_clip import OPEN_CLIP
+from capnet.progress import waiting
 
 if TYPE_CHECKING:
     from capnet.config import Backbone
@@ -64,4 +65,5 @@ def load_towers(settings: Backbone, size: int = 0) -> Towers:
             "settings",
             f"set backbone.pretrained: {entry.pretrained}",
         )
-    return entry.load(entry, settings, size, sorted(BACKBONES))
+    with waiting(f"loading {settings.name}"):
+        return entry.load(entry, settings, size, sorted(BACKBONES))
