@@ -73,7 +73,7 @@ def loosened(policy: Policy, champion: Mapping[str, str], passed: str = "") -> l
     }
     if known is not None:
         pairs["draws"] = (before.draws, policy.draws)
-    less = [f"{name} {abs(now):g} instead of {abs(then):g}" for name, (then, now) in pairs.items() if now < then]
+    less = [f"{name} {abs(now):.15g} instead of {abs(then):.15g}" for name, (then, now) in pairs.items() if now < then]
     if known is not None and policy.seed != before.seed:
         less.append(f"seed {policy.seed} instead of {before.seed}")
     return [_failed(f"it asks for less than the one that the champion passed: {', '.join(less)}")] if less else []

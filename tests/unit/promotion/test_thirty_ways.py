@@ -142,6 +142,9 @@ def test_fewer_draws_are_less_and_more_margin_is_not_needed(client: MlflowClient
     assert promote(client, "3", stricter).now == "3"
     with pytest.raises(GateError, match=r"coverage 0.99 instead of 1, may_fall.mAP 0.02 instead of 0.01"):
         promote(client, "1", Policy(draws=400))
+    hardly = Policy(draws=400, coverage=1.0, may_fall=MayFall(mAP=0.01 + 1e-9, tail=0.03, critical=0.01))
+    with pytest.raises(GateError, match=r"may_fall\.mAP 0\.010000001 instead of 0\.01\n"):  # both were 0.01
+        promote(client, "1", hardly)
 
 
 def test_the_policy_stands_in_tags_history_and_page(client: MlflowClient) -> None:
