@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from capnet import __version__
-from capnet.commands.options import COLUMNS
+from capnet.commands.options import COLUMNS, refuse_repeated
 from capnet.commands.stage import stage_command
 from capnet.errors import stopped
 from capnet.stages import STAGES, process_rank
@@ -65,7 +64,7 @@ class _Lazy(click.Group):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not ctx.resilient_parsing:
-            _refuse_repeated(click.Context(command, ctx, name, **command.context_settings), rest)
+            refuse_repeated(click.Context(command, ctx, name, **command.context_settings), rest)
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -95,16 +94,6 @@ def main(traceback: bool) -> None:
 
     need_docstrings()
     need_utf8()
-
-
-def _refuse_repeated(ctx: click.Context, args: list[str]) -> None:
-    """Refuse an option that takes one value and is given several times: the last would count, without a word."""
-    _, _, given = ctx.command.make_parser(ctx).parse_args([*args])
-    for option, count in Counter(given).items():
-        single = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
-        if single and count > 1:
-            times = "twice" if count == 2 else f"{count} times"
-            ctx.fail(f"{option.opts[0]} is given {times}: give one")
 
 
 def _setting_instead(error: click.NoSuchOption) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from capnet.cluster.names import DATA, PULL_SECRET
+from capnet.commands.options import OneValueEach
 from capnet.config import Params, load
 from capnet.errors import ConfigError, exits
 from capnet.machine_faults import machine_faults
@@ -31,6 +32,7 @@ Examples:
 
 
 @click.command(
+    cls=OneValueEach,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,25 @@ model_option = click.option(
     metavar="MODEL",
     help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
 )
+
+
+def refuse_repeated(context: click.Context, arguments: Sequence[str]) -> None:
+    """Refuse an option that takes one value and is given several times: the last would count, without a word."""
+    _, _, given = context.command.make_parser(context).parse_args([*arguments])
+    for option, count in Counter(given).items():
+        single = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
+        if single and count > 1:
+            times = "twice" if count == 2 else f"{count} times"
+            context.fail(f"{option.opts[0]} is given {times}: give one")
+
+
+class OneValueEach(click.Command):
+    """A command that stands alone, with ``refuse_repeated``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            refuse_repeated(ctx, args)
+        return super().parse_args(ctx, args)
 
 
 def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

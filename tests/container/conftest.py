@@ -171,19 +171,21 @@ class Submitter:
     workspace: Workspace
     repository: Path
 
-    def __call__(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, pipeline: str, runs: Path, *options: str, lock: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """`python -m pipelines.submit ... --local docker` with the pictures in S3; a second time, as the command says,
         where runc failed before a task's first instruction.
         """
-        done = self.once(pipeline, runs, *options)
+        done = self.once(pipeline, runs, lock or self.built.lock, *options)
         if done.returncode == 6 and NOT_STARTED in done.stderr:
             print(f"submitted again: {done.stderr}")
             for folder in runs.glob("capnet-*"):
                 shutil.rmtree(folder)
-            done = self.once(pipeline, runs, *options)
+            done = self.once(pipeline, runs, lock or self.built.lock, *options)
         return done
 
-    def once(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    def once(self, pipeline: str, runs: Path, lock: Path, *options: str) -> subprocess.CompletedProcess[str]:
         command = [
             sys.executable,
             "-m",
@@ -192,7 +194,7 @@ class Submitter:
             "--local",
             "docker",
             "--lock",
-            str(self.built.lock),
+            str(lock),
             "--runs",
             str(runs),
         ]

@@ -81,7 +81,7 @@ def test_an_image_that_the_registry_does_not_have_is_named(submit: Submitter, bu
     digest = built.locked.data.rpartition("@")[2]
     lock = tmp_path / "lock.yaml"
     lock.write_text(built.lock.read_text().replace(digest, f"sha256:{'0' * 64}"))
-    done = submit("training", tmp_path / "runs", "--lock", str(lock))
+    done = submit("training", tmp_path / "runs", lock=lock)
     assert done.returncode == 6, done.stdout + done.stderr
     assert "Docker could not run the task fetch: " in done.stderr
     assert "manifest unknown" in done.stderr

@@ -23,12 +23,18 @@ class SubmitCommand:
     host: str
     repository: Path
 
-    def run(self, *arguments: str, pipeline: str = "training", pictures: tuple[str, ...] = ON_VOLUME) -> Result:
+    def run(
+        self,
+        *arguments: str,
+        pipeline: str = "training",
+        pictures: tuple[str, ...] = ON_VOLUME,
+        lock: Path = compiling.GOLDEN_LOCK,
+    ) -> Result:
         options = [
             "--host",
             self.host,
             "--lock",
-            str(compiling.GOLDEN_LOCK),
+            str(lock),
             "--params",
             str(self.repository / "params.yaml"),
             *pictures,

@@ -42,6 +42,14 @@ def test_the_addresses_that_are_printed_are_those_of_the_page(
     assert ": https://kubeflow.example.com/pipeline/#/recurringrun/details/recurringruns-1" in output
 
 
+def test_an_option_with_one_value_is_given_once(server: SubmitCommand) -> None:
+    done = server.run("--memory", "8Gi", "--memory=16Gi")
+    assert done.exit_code == 2
+    assert "Error: --memory is given twice: give one\n" in done.stderr
+    assert not server.state.runs
+    server.good("--set", "train.epochs=3", "--set", "train.seeds=[1]", "--no-cache", "--no-cache")
+
+
 def test_an_option_fixed_at_compile_time_is_another_version(server: SubmitCommand) -> None:
     for size in ("1Gi", "2Gi", "3Gi", "4Gi", "1Gi"):  # more than a page of the server's list
         server.good("--shared-memory", size)
@@ -192,7 +200,7 @@ def test_a_dry_run_prints_the_pipeline_and_asks_no_server(server: SubmitCommand)
 
 
 def test_without_a_lock_the_error_names_the_command(server: SubmitCommand, tmp_path: Path) -> None:
-    result = server.run("--lock", str(tmp_path / "none.yaml"))
+    result = server.run(lock=tmp_path / "none.yaml")
     assert isinstance(result.exception, ConfigError)
     assert "make images push" in str(result.exception)
     assert server.state.seen == []
