@@ -24,7 +24,8 @@ EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how program
 NOTHING = {"blank", "empty", "nothing", "none", "none of the above", "no animal", "no finding", "no label", "no_label"}
 # as Python, JSON and databases write one: ['a', 'b'], ('a',), {a,b}, {"choices": ["a", "b"]}
 A_LIST = re.compile(r"""[\[({]\s*+(['"].*['"],?)?\s*+[\])}]|\[(?=.*[,:]).*\]|\{.*\}""", re.DOTALL)
-OTHER_SEPARATORS = ";,|/"
+# between labels in one cell; a spreadsheet puts a line break there (Alt and Enter)
+OTHER_SEPARATORS = {";": "';'", ",": "','", "|": "'|'", "/": "'/'", "\n": '"\\n"'}
 ROWS_NAMED = 5
 SEVERAL = 5  # labels made of other labels with a space between them
 NUMBERS = re.compile(r"\d+")
@@ -145,7 +146,7 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
 
     A label is refused where that is near certain: all its parts are labels, or it is the only label. A name may well
     hold ``,`` or ``/``, so there all its parts must stand in other labels, and one of them first here and later there:
-    'fox, small' and 'deer, small' are names. With ``;`` or ``|`` one such part is enough.
+    'fox, small' and 'deer, small' are names. With ``;``, ``|`` or a line break one such part is enough.
 
     Args:
         table: for messages.
@@ -158,7 +159,7 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
     known = set(names)
     problems: list[Problem] = []
     doubtful: dict[str, None] = {}
-    for mark in OTHER_SEPARATORS:
+    for mark, written in OTHER_SEPARATORS.items():
         parts = {name: [part.strip() for part in name.split(mark) if part.strip()] for name in names if mark in name}
         uses = Counter(part for pieces in parts.values() for part in set(pieces))
         turned = not {pieces[0] for pieces in parts.values() if pieces}.isdisjoint(
@@ -168,16 +169,16 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
         for name, pieces in parts.items():
             elsewhere = [part in known or uses[part] > 1 for part in pieces]
             several = len(pieces) > 1
-            sure = any(elsewhere) if mark in ";|" else turned and all(elsewhere)
+            sure = any(elsewhere) if mark in ";|\n" else turned and all(elsewhere)
             if pieces and ({*pieces} <= known or (several and (sure or (len(names) == 1 and mark != "/")))):
                 compound.append(name)
             elif several:
                 doubtful[name] = None
         if compound:
             verb = "seems" if len(compound) == 1 else "seem"
-            what = f"label {some(list(map(repr, compound)), 1)} {verb} to be labels with {mark!r} between them"
+            what = f"label {some(list(map(repr, compound)), 1)} {verb} to be labels with {written} between them"
             todo = (
-                f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
+                f"set ingest.separator to {written}, or rewrite the cells; where it is one class, list all in"
                 f" {settings.classes}"
             )
             if mark == settings.separator:  # in a list of a Parquet file
@@ -209,7 +210,7 @@ def _of_words(names: list[str]) -> tuple[list[str], list[str]]:
     names are of words that stand in other names, there are fewer words than names and one stands first here and later
     there; and where all are numbers.
     """
-    words = {name: name.split() for name in names}
+    words = {name: [word for word in name.split(" ") if word] for name in names}
     spaced = {name: pieces for name, pieces in words.items() if len(pieces) > 1}
     uses = Counter(word for pieces in words.values() for word in set(pieces))
     if spaced and all(word.isdigit() for word in uses):
@@ -286,7 +287,7 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
     if separated:
         return (
             f"labels are separated by {settings.separator!r}: rewrite the cell, or set ingest.separator to"
-            f" {separated!r} if all tables have that"
+            f" {OTHER_SEPARATORS.get(separated, repr(separated))} if all tables have that"
         )
     if close:
         return f"did you mean {lower[close[0]]!r}? else add the class to {listed_in}"

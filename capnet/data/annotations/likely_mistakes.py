@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from capnet.contracts import Classes
 from capnet.data.annotations.label_lists import class_counts
@@ -42,11 +42,12 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
 def _no_classes(classes: Classes, data_format: str) -> Iterator[str]:
     """A warning of each class whose name says that nothing is there, or that nobody knows."""
     for item in classes.items:
-        if item.name.casefold() in NOTHING:
+        marks = set(item.name) if all(category(letter).startswith("P") for letter in item.name) else set[str]()
+        if item.name.casefold() in NOTHING or marks - {"?"}:  # as "-"
             traps = data_format == "camera_traps"
             todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
-        elif item.name.casefold() in {"unknown", *UNSURE}:
+        elif item.name.casefold() in {"unknown", *UNSURE} or marks:
             what = "is learned like any other, and where it is, classes without a label count as absent"
             todo = "name in column unknown what the image may show"
             if data_format == "camera_traps":

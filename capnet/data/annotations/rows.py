@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from capnet.contracts import SPLITS, Classes, parts, row_lengths
 from capnet.data.annotations.label_lists import LabelLists, label_csr
 from capnet.data.annotations.paths import TODO, normal_path, without_suffix
-from capnet.errors import MOST, DataError, Problem, Problems
+from capnet.errors import MOST, DataError, Problem, Problems, some
 from capnet.section import SURROGATE, path_fault
 
 if TYPE_CHECKING:
@@ -201,12 +201,17 @@ def make_rows(
     return Annotations(frame, classes, problems, rows.source, left_out or {}, warnings)
 
 
+def _is_control(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cs") or letter in TURNS_TEXT
+
+
 def _strange_names(names: Sequence[str]) -> Iterable[Problem]:
     """Class names that a person cannot tell apart, or that change what is around them on a page or in a terminal."""
     alike: dict[str, str] = {}
+    if control := [name for name in names if any(_is_control(letter) for letter in name)]:
+        verb = "has a control character" if len(control) == 1 else "have control characters"
+        yield Problem(f"label {some(list(map(repr, control)), 1)} {verb}", "the classes", "correct the labels")
     for name in names:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") or letter in TURNS_TEXT for letter in name):
-            yield Problem(f"label {name!r} has a control character", "the classes", "correct the label")
         if len(name) > LONGEST_NAME:
             what = f"label {name[:40]!r}... has {len(name)} letters"
             yield Problem(what, "the classes", f"a name has at most {LONGEST_NAME}")

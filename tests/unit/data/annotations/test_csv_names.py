@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from unit.data.annotations.csv_tables import accept, problems_of, write
 
-from capnet.config import Ingest
+from capnet.config import Ingest, parse
 
 
 def test_a_label_that_says_that_nothing_is_there_is_no_class_to_add(tmp_path: Path) -> None:
@@ -124,7 +125,21 @@ def test_what_programs_write_for_an_empty_cell_is_no_class_and_no_group(tmp_path
         "label 'nan' is how programs write an empty cell",
     ]
     accept(write(tmp_path, "path,labels\na.jpg,none\n", "name\nnone\n"))
-    assert "has a control character" in problems_of(write(tmp_path / "b", 'path,labels\na.jpg,"fox\ndeer"\n'))[0].what
+    table = 'path,labels\na.jpg,"fo\tx"\nb.jpg,deer\nc.jpg,"de\ter"\n'
+    (problem,) = problems_of(write(tmp_path / "b", table))
+    assert problem.what == "label 'de\\ter' and 1 more have control characters"
+
+
+def test_labels_on_lines_of_their_own_are_read_with_the_separator_that_is_named(tmp_path: Path) -> None:
+    """A spreadsheet's cell with line breaks: the advice was a blank as the separator, which changed nothing."""
+    table = 'path,labels\na.jpg,"grey fox\ndeer\nowl"\nb.jpg,"grey fox\nowl"\nc.jpg,"deer\ngrey fox"\n'
+    separation, _ = problems_of(write(tmp_path, table))
+    assert separation.what == """label 'deer\\ngrey fox' and 2 more seem to be labels with "\\n" between them"""
+    assert separation.todo.startswith('set ingest.separator to "\\n", or')
+    setting = separation.todo.partition("separator to ")[2].partition(",")[0]
+    params = parse(yaml.safe_load(f"ingest:\n  separator: {setting}"))
+    rows = accept(write(tmp_path, table), params.ingest)
+    assert rows.classes.names == ["deer", "grey fox", "owl"]
 
 
 @pytest.mark.parametrize(

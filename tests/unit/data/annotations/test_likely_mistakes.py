@@ -38,6 +38,19 @@ def test_a_class_that_says_that_nobody_knows_is_named(data_format: str) -> None:
     assert ("ingest.camera_traps.unsure" in warning) == (data_format == "camera_traps")
 
 
+@pytest.mark.parametrize("name", ["-", "?", "--", "???", "\u2014", "C++", "?!"])
+def test_a_name_of_marks_alone_is_named(name: str) -> None:
+    """A cell with `-` for nothing or `?` for "not sure" made a class without a word."""
+    rows = pd.DataFrame({"labels": [[0], [1], []], "unknown": [[]] * 3, "path": list("abc")})
+    rows = rows.assign(group=None, slice=None, sha256=None)
+    warnings = list(likely_mistakes(rows, make_classes([name, "fox"]), "csv"))
+    assert len(warnings) == (name != "C++")
+    for warning in warnings:
+        todo = "name in column unknown what" if set(name) == {"?"} else "give such images no label"
+        assert warning.startswith(f"class {name!r} is learned like any other")
+        assert todo in warning
+
+
 @pytest.mark.parametrize(
     ("names", "named"),
     [
