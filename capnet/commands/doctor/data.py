@@ -79,12 +79,18 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     if (len(files), size) == (version.files, version.size):
         yield Finding("data", f"{content}, as many as {folder.name}.dvc says")
         return
-    what = f"{content}, but {folder.name}.dvc says {counted(version.files, 'file')}, {version.size / 1e6:.1f} MB"
-    missing = sorted(set(listed_files(folder.parent, version) or ()) - files.keys())
+    unit, digits = (1, 0) if f"{size / 1e6:.1f}" == f"{version.size / 1e6:.1f}" else (1e6, 1)
+    present, recorded = (f"{total / unit:,.{digits}f} {'MB' if digits else 'bytes'}" for total in (size, version.size))
+    what = f"{counted(len(files), 'file')}, {present} in {folder}, but {folder.name}.dvc says"
+    what += f" {counted(version.files, 'file')}, {recorded}"
+    listed = listed_files(folder.parent, version)
+    missing = sorted(set(listed or ()) - files.keys())
+    todo = f"`dvc add {quote(str(folder))}` records the folder as it is"
     if missing:
         what += f"; missing are {some(missing, SHOWN)}"
-    todo = f"{pull} fetches what is missing" if pull else NO_REMOTE
-    yield wrong("data", what, f"{folder}.dvc", f"{todo}; dvc add takes the folder as it is")
+    if missing or listed is None:
+        todo = f"{f'{pull} fetches what is missing' if pull else NO_REMOTE}; {todo}"
+    yield wrong("data", what, f"{folder}.dvc", todo)
 
 
 def check_root(data: Data) -> Iterable[Finding]:
