@@ -169,8 +169,8 @@ def overall_f1(counts: Counts) -> Floats:
 
 
 def precision(counts: Counts) -> Floats:
-    """Precision [class, draw]; 0 where the class was never predicted but has positives, NaN without both."""
-    return np.where((counts.predicted == 0) & (counts.true > 0), 0.0, _divide(counts.hit, counts.predicted))
+    """Precision [class, draw]; NaN for a class that was never predicted: none of its labels is wrong."""
+    return _divide(counts.hit, counts.predicted)
 
 
 def recall(counts: Counts) -> Floats:

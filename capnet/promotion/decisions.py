@@ -24,6 +24,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import CRITICAL, FEWER_KEPT, FORMER_TAIL, Rule
 
 F1_OF_ALL = "F1 at the thresholds, all classes"
+NEVER_GIVEN = "; the mean over classes, of which one that is never given counts as 0"
 NOT_CHOSEN = "nothing"  # the objective where there were no images to choose thresholds on
 
 
@@ -120,7 +121,10 @@ def worse_decisions(
     rules = [
         judge(name, *compared[name], margin, Evidence.of(rows, mask, questions)) for name, (_, mask) in masks.items()
     ]
-    return [replace(rule, outcome="inconclusive", note=FEWER_KEPT) for rule in rules if rule.is_below]
+    notes = {name: NEVER_GIVEN if objective.startswith("precision") else "" for name, (objective, _) in masks.items()}
+    return [
+        replace(rule, outcome="inconclusive", note=FEWER_KEPT + notes[rule.name]) for rule in rules if rule.is_below
+    ]
 
 
 def _kept(objective: str, counts: Counts) -> Floats:
@@ -128,8 +132,11 @@ def _kept(objective: str, counts: Counts) -> Floats:
     kind, _, share = objective.partition(">=")
     if not share:  # F1, which also says most where thresholds were chosen for NOT_CHOSEN
         return class_f1(counts)
-    rate = recall(counts) if kind == "recall" else np.where(counts.true > 0, precision(counts), np.nan)
-    return np.minimum(rate, float(share))
+    if kind == "recall":
+        return np.minimum(recall(counts), float(share))
+    # a class that is never given has no wrong label and is of no use; left out, giving less would always be better
+    kept = np.where(counts.predicted > 0, precision(counts), 0.0)
+    return np.where(counts.true > 0, np.minimum(kept, float(share)), np.nan)
 
 
 def _masks(rows: ComparedRows, objective: str, chosen: Bools) -> dict[str, Bools]:
