@@ -26,6 +26,13 @@ from capnet.registry.markdown import class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 RATES = ("recall", "precision")
+# section of the settings: the part of the method that it switches on
+PARTS = {
+    "prompt": "class-specific soft prompts",
+    "gcn": "a graph convolutional network over the label graph",
+    "adapter": "adapters",
+    "class_head": "a class-specific head",
+}
 HALF = 0.5  # precision and recall below which a critical class is called weak
 
 
@@ -139,6 +146,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         notes=metrics.get("threshold", {}).get("notes", []),
         critical=class_table(["class", "test", *(f"{name} %" for name in RATES)], rates) if rates else [],
         policy=policy_in_words(policy),
+        parts=[words for name, words in PARTS.items() if config.get("train", {}).get(name, {}).get("enabled")],
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
         entry=find_backbone(str(shared["backbone"].get("name", ""))),
         digest=str(config.get("weight_hash", "")),
@@ -200,7 +208,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         elif ap is not None and is_grouped(candidate.metrics) and number(row.get("ap_low")) is None:
             reasons.append(f"positive test pictures of fewer than {MIN_POSITIVES} groups: the figure is uncertain")
         if name in borrowed:
-            reasons.append("no threshold of its own, most often for want of positives")
+            reasons.append("no threshold of its own: its held-out pictures alone do not show the objective")
         own = of_critical if name in critical else objective
         if name in unreached and own != "f1":
             reasons.append(f"{own} is not reached")

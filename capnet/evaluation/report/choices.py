@@ -95,7 +95,7 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         return [NONE_CHOSEN]
     notes, wrong, unseen = [], [], []
     shortfalls, never = dict[str, list[Mapping[str, Any]]](), dict[str, list[str]]()
-    for item in content["classes"]:
+    for item in sorted(content["classes"], key=lambda item: -(item.get("positives") or 0)):
         objective = _objective(content, item)
         kind, _, share = objective.partition(">=")
         if not item.get("reached", True) and share:
@@ -125,11 +125,11 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         notes.append(note)
     for objective, silent in never.items():
         whom, setting = _classes_with(content, objective)
-        are, need = ("is", "It needs") if len(silent) == 1 else ("are", "They need")
+        are = "is" if len(silent) == 1 else "are"
         other = "recall>=0.9" if objective == "f1" else "f1"
         notes.append(
-            f"{len(silent)} of {whom} {are} hardly ever recognised on held-out pictures: {some(silent)}. {need} more"
-            f" labelled pictures; {setting}: {other} gives more labels, and more wrong ones."
+            f"{len(silent)} of {whom} {are} hardly ever recognised on held-out pictures: {some(silent)}. More labelled"
+            f" pictures may help; {setting}: {other} gives more labels, and more wrong ones."
         )
     whom, setting = _classes_with(content, "f1") if wrong or unseen else ("", "")
     if wrong:

@@ -37,7 +37,7 @@ def decisions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def promises(metrics: Mapping[str, Any]) -> list[str]:
-    """What the test images say about each recall or precision that was asked for, in sentences.
+    """What the test images say about each recall or precision that was asked for, and what it costs, in sentences.
 
     Args:
         metrics: the content of evaluation.json.
@@ -54,9 +54,11 @@ def promises(metrics: Mapping[str, Any]) -> list[str]:
         rates = measured.get(name, {})
         if share and kind in rates:
             whose = "" if name == "all" else f" of {TITLES[name].lower()}"
+            other = "precision" if kind == "recall" else "recall"
+            cost = f"; {other} {percent(rates[other])} %" if other in rates else ""
             sentences.append(
                 f"Asked for: {kind}{whose} of at least {_asked(float(share))} %. On the test pictures:"
-                f" {percent(rates[kind])} %{_kept(rates, kind, float(share))}."
+                f" {percent(rates[kind])} %{_kept(rates, kind, float(share))}{cost}."
             )
     return sentences
 

@@ -206,7 +206,7 @@ def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Mak
         "objective `f1`, chosen on the validation pictures, valid only for 5 test-time views (expand 8 px, average of"
         " logits)" in text
     )
-    assert "threshold of their own, most often for want of positives, so a pooled one is used: `épée`." in text
+    assert "threshold of their own, because their held-out pictures alone do not show the objective, so a" in text
     assert "no positive or no negative test picture): `épée`." in text
 
 

@@ -13,7 +13,7 @@ from capnet.registry.cards import weak_classes
 def test_each_weakness_has_its_reason(make_outputs: Callable[..., dict[str, Path]]) -> None:
     candidate = read_candidate(**make_outputs(critical=["cat"]))
     few = "9 positive test pictures: the figure is uncertain"
-    own = "no threshold of its own, most often for want of positives"
+    own = "no threshold of its own: its held-out pictures alone do not show the objective"
     assert weak_classes(candidate) == [
         ("épée", None, ["not measured: no positive or no negative test picture", own]),
         ("traffic light", 0.25, [few]),
@@ -45,7 +45,7 @@ def test_each_weakness_has_its_reason(make_outputs: Callable[..., dict[str, Path
     reasons = [
         "never learned: no positive training picture",
         "not measured: no positive or no negative test picture",
-        "no threshold of its own, most often for want of positives",
+        "no threshold of its own: its held-out pictures alone do not show the objective",
         "recall>=0.9 is not reached",
     ]
     assert weak_classes(marked)[0][2] == reasons

@@ -27,10 +27,10 @@ def sentences_of(objective: str, critical: str = "", **more: Any) -> list[str]:
 def test_a_recall_is_kept_missed_or_neither() -> None:
     assert sentences_of("recall>=0.9") == [
         "Asked for: recall of at least 90.0 %. On the test pictures: 85.3 % (78.8 to 91.8), which shows neither that it"
-        " is kept nor that it is missed."
+        " is kept nor that it is missed; precision 60.0 %."
     ]
-    assert sentences_of("recall>=0.788")[0].endswith("85.3 % (78.8 to 91.8), which keeps it.")
-    assert sentences_of("recall>=0.95")[0].endswith("85.3 % (78.8 to 91.8), less than that.")
+    assert sentences_of("recall>=0.788")[0].endswith("85.3 % (78.8 to 91.8), which keeps it; precision 60.0 %.")
+    assert sentences_of("recall>=0.95")[0].endswith("85.3 % (78.8 to 91.8), less than that; precision 60.0 %.")
 
 
 def test_what_was_asked_for_is_not_rounded() -> None:
@@ -41,7 +41,7 @@ def test_what_was_asked_for_is_not_rounded() -> None:
 def test_critical_classes_with_an_objective_of_their_own_are_apart() -> None:
     assert sentences_of("recall>=0.8", "precision>=0.95") == [
         "Asked for: precision of critical classes of at least 95.0 %. On the test pictures: 97.0 % (95.0 to 99.0),"
-        " which keeps it.",
+        " which keeps it; recall 10.0 %.",
         "Asked for: recall of other classes of at least 80.0 %. On the test pictures: 70.0 % (60.0 to 79.0), less than"
         " that.",
     ]

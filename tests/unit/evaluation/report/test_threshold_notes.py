@@ -51,7 +51,7 @@ def test_classes_are_counted_among_those_with_their_objective() -> None:
     assert note.startswith(
         "1 of 2 classes that are not critical is hardly ever recognised on held-out pictures: class 0."
     )
-    assert "It needs more labelled pictures; evaluate.threshold.objective: recall>=0.9" in note
+    assert "More labelled pictures may help; evaluate.threshold.objective: recall>=0.9" in note
 
 
 def test_classes_that_reach_a_precision_because_they_are_hardly_ever_given_are_named() -> None:
@@ -61,7 +61,7 @@ def test_classes_that_reach_a_precision_because_they_are_hardly_ever_given_are_n
     assert note.startswith(
         "2 of 3 classes that are not critical are hardly ever recognised on held-out pictures: class 0, class 1."
     )
-    assert "They need more labelled pictures; evaluate.threshold.objective: f1 gives more labels" in note
+    assert "More labelled pictures may help; evaluate.threshold.objective: f1 gives more labels" in note
 
 
 @pytest.mark.parametrize("objective", ["f1", "recall>=0.9", "precision>=0.8"])
