@@ -49,22 +49,24 @@ def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> 
 
     Args:
         table: predictions.
-        served: the model, whose thresholds decide.
+        served: the model.
         common: classes of the model that may be given.
 
     Returns:
-        ``path`` and ``labels``: name, probability as text and whether it is decided; decided ones first, then the most
-        probable, SUGGESTED at least.
+        ``path`` and ``labels``: name, probability as text and whether it is filled in; these first, then the most
+        probable, SUGGESTED at least. Filled in are the labels that the model gives, and those that are more probable
+        than not: thresholds for a precision give hardly any.
     """
     from capnet.serving.output import SCORE
 
     scores = table[[f"{SCORE}{name}" for name in served.names]].to_numpy()
-    probabilities, decided = served.probabilities(scores), scores >= served.class_thresholds
+    probabilities = served.probabilities(scores)
+    filled_in = (scores >= served.class_thresholds) | (probabilities > 0.5)
     items = []
-    for path, row, is_decided in zip(table["path"], probabilities, decided, strict=True):
-        order = [int(c) for c in (-row - is_decided).argsort(kind="stable") if served.names[c] in common]
-        count = max(SUGGESTED, int(is_decided.sum()))
-        labels = [(served.names[c], f"{row[c]:.2f}", bool(is_decided[c])) for c in order[:count]]
+    for path, row, is_filled in zip(table["path"], probabilities, filled_in, strict=True):
+        order = [int(c) for c in (-row - is_filled).argsort(kind="stable") if served.names[c] in common]
+        count = max(SUGGESTED, int(is_filled.sum()))
+        labels = [(served.names[c], f"{row[c]:.2f}", bool(is_filled[c])) for c in order[:count]]
         items.append({"path": path, "labels": labels})
     return items
 

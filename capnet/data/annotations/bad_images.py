@@ -155,7 +155,7 @@ def report_left_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_
     for row, fault, _ in faults:
         by_fault.setdefault(BYTES.sub("", fault), []).append(paths[row])
     named = "; ".join(f"{fault}: {some(names, NAMED)}" for fault, names in list(by_fault.items())[:NAMED])
-    what = "%d of %d images left out: %s; %s names all. To do for the first: %s"
+    what = "%d of %d images left out: %s; %s of the manifest names all. To do for the first: %s"
     log.warning(what, len(faults), len(rows), named, path.name, faults[0][2].todo)
 
 

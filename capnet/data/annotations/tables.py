@@ -244,6 +244,8 @@ def _not_utf8(path: Path) -> list[Problem]:
                 line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 what = f"not UTF-8 text: byte 0x{line[error.start]:02x} in line {number}"
+                if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    what = "not UTF-8 text: UTF-16, as its first bytes say"
                 return [Problem(what, str(path), SAVE_AS)]
     return []
 
@@ -274,7 +276,7 @@ def _header_problems(
     for name in required:
         if name not in header:
             close = similar_columns(name, header)
-            todo = f"rename column {close[0]!r} to {name!r}" if close else f"add a column {name!r}"
+            todo = f"rename column {close[0]!r} to {name!r}" if close else f"call the column that holds it {name!r}"
             problems.append(Problem(f"column {name!r} is missing: {table.columns}", where, todo))
     known = {*columns, *classes}
     for name in [name for name in header if name not in known][:COMPARED]:

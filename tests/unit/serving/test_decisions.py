@@ -64,8 +64,9 @@ def test_files_of_predictions_hold_the_same_labels(served: Served, tmp_path: Pat
         assert box["conf"] == expected[0][1]
 
 
-def test_the_page_of_labels_fills_in_the_same_labels(served: Served) -> None:
+def test_the_page_of_labels_fills_in_the_same_labels_and_what_is_more_probable_than_not(served: Served) -> None:
+    """Owl on the first image: below its threshold, probable by 0.61."""
     table = wide(pd.DataFrame({"path": ["a", "b"], "fault": ["", ""], "scores": list(SCORES)}), served)
-    for item, row, labelled in zip(suggestions(table, served, NAMES), SCORES, ([0], [0, 1, 2]), strict=True):
+    for item, row, labelled in zip(suggestions(table, served, NAMES), SCORES, ([0, 2], [0, 1, 2]), strict=True):
         order = sorted(range(3), key=lambda c: (c not in labelled, -probability(row[c], c)))
         assert item["labels"] == [(NAMES[c], f"{probability(row[c], c):.2f}", c in labelled) for c in order]

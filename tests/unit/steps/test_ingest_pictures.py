@@ -142,7 +142,7 @@ def test_pictures_cut_off_anywhere_hide_no_path_that_is_wrong(
     assert (metrics["added"], metrics["left_out"]) == (1, 11)
     (warning,) = [record.getMessage() for record in caplog.records if "images left out" in record.getMessage()]
     assert "image file is truncated: images/cut2.jpg, images/cut3.jpg, images/cut4.jpg and 7 more; " in warning
-    assert "missing: july/b.jpg; left_out.csv names all" in warning
+    assert "missing: july/b.jpg; left_out.csv of the manifest names all" in warning
 
 
 def test_an_image_whose_name_has_another_unicode_form_is_left_out_with_the_reason(

@@ -96,7 +96,7 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
         (b"path,labels,labels\na.jpg,dog,cat\n", "column 'labels' appears twice", "remove one"),
         (b'path,labels\na.jpg,"dog\nb.jpg,cat\n', "not a CSV file", "quote"),
         (b"path,labels\na.jpg,k\xe4se\n", "byte 0xe4 in line 2", "UTF-8"),
-        ("path,labels\na.jpg,dog\n".encode("utf-16"), "not UTF-8 text", "UTF-8"),
+        ("path,labels\na.jpg,dog\n".encode("utf-16"), "not UTF-8 text: UTF-16", "UTF-8"),
         ("path,labels\na.jpg,dog\n".encode("utf-16-le"), "not UTF-8 text: zero bytes, as UTF-16 has them", "UTF-8"),
         ("path,labels\r\na.jpg,dog\r\n".encode("utf-16-le"), "not UTF-8 text: zero bytes", "UTF-8"),
         ("path,labels\r\na.jpg,dog\r\n".encode("utf-16-be"), "not UTF-8 text: zero bytes", "UTF-8"),
