@@ -16,7 +16,7 @@ LONGEST = 4000  # letters of one part of a message
 
 
 class _Redacted:
-    """A text whose credentials are hidden when it is read: of a hundred thousand problems few are shown, and each
+    """A text whose credentials are hidden when it is first read: of a hundred thousand problems few are shown, and each
     search takes a tenth of a millisecond.
     """
 
@@ -24,11 +24,14 @@ class _Redacted:
         self._default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"_{name}"
+        self._name, self._shown = f"_{name}", f"_shown_{name}"
 
     def __get__(self, owner: object | None, kind: type | None = None) -> str:
         if owner is not None:
-            return redact(owner.__dict__[self._name])
+            values = owner.__dict__
+            if self._shown not in values:
+                values[self._shown] = redact(values[self._name])
+            return str(values[self._shown])
         if self._default is None:
             raise AttributeError(self._name)  # a dataclass takes it for a field without a default
         return self._default

@@ -64,7 +64,8 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
         The same text where there is none. Passwords and tokens in addresses, signatures in their queries, headers,
         assignments such as ``password = x``, private keys and tokens of a known form are hidden.
     """
-    known = _known(tuple(value for name, value in environment.items() if _is_secret(name, value)))
+    values = (environment[name] for name in environment if _is_secret(name))
+    known = _known(tuple(value for value in values if len(value) >= LEAST and not value.startswith("/")))
     if known is not None:
         text = known.sub(HIDDEN, text)
     for pattern, replacement in RULES:
@@ -81,8 +82,9 @@ def steers_nothing(text: str) -> str:
     return STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def _is_secret(name: str, value: str) -> bool:
-    return len(value) >= LEAST and bool(NAMES.search(name)) and not PATHS.search(name) and not value.startswith("/")
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return bool(NAMES.search(name)) and not PATHS.search(name)
 
 
 @lru_cache(maxsize=8)
