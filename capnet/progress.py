@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=total == 1 or not stays) as progress:
+    with Live(), Progress(*columns, console=Console(stderr=True), transient=total == 1 or not stays) as progress:
         task = progress.add_task(description, total=total)
 
         def advance(steps: int = 1, *, note: str = "") -> None:
@@ -48,10 +49,11 @@ def bar(description: str, total: int, *, stays: bool = True) -> Iterator[Advance
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """A spinner on a terminal for seconds of unknown work, such as loading a library; in a log, in a thread and within
-    another spinner, nothing.
+    """A spinner on a terminal for seconds of unknown work, such as loading a library; in a log, in a thread, in further
+    processes of torchrun, and within a bar or another spinner, nothing.
     """
-    if Spinner.turns or threading.current_thread() is not threading.main_thread() or not sys.stderr.isatty():
+    is_further = os.environ.get("LOCAL_RANK", "0") != "0" or threading.current_thread() is not threading.main_thread()
+    if Live.shown or is_further or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield
         return
     from rich.console import Console
@@ -61,18 +63,20 @@ def waiting(description: str) -> Iterator[None]:
     # stderr itself stays as it is: log handlers of a library that is imported here keep it
     progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     progress.add_task(description, total=None)
-    Spinner.turns = True
-    try:
-        with progress:
-            yield
-    finally:
-        Spinner.turns = False
+    with Live(), progress:
+        yield
 
 
-class Spinner:
-    """Whether one is on the terminal: a second would write over it."""
+class Live:
+    """While a bar or a spinner is on the terminal: a spinner would write over it."""
 
-    turns = False
+    shown = 0
+
+    def __enter__(self) -> None:
+        Live.shown += 1
+
+    def __exit__(self, *_: object) -> None:
+        Live.shown -= 1
 
 
 class LastLine:

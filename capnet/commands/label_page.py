@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from capnet.serving.engine import Served
 
 NAMED = 20  # classes in a message
-SUGGESTED = 6  # classes shown with an image, at least: those above their threshold, then the most probable
+SUGGESTED = 6  # classes shown with an image, at least: those that are ticked, then the most probable
 
 
 def chosen_rows(path: Path, suspect: str, most: int) -> pd.DataFrame:

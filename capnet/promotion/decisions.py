@@ -24,7 +24,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import CRITICAL, FEWER_KEPT, FORMER_TAIL, Rule
 
 F1_OF_ALL = "F1 at the thresholds, all classes"
-NEVER_GIVEN = "; the mean over classes, of which one that is never given counts as 0"
+NEVER_GIVEN = "; a class that is never given counts as 0"
 NOT_CHOSEN = "nothing"  # the objective where there were no images to choose thresholds on
 
 

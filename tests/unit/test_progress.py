@@ -113,10 +113,11 @@ def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
     assert done.stderr.splitlines() == (messages if rank == "0" else [])
 
 
-def on_terminal(code: str) -> str:
+def on_terminal(code: str, **environment: str) -> str:
     """What the code writes to stderr where that is a terminal."""
     terminal, other = pty.openpty()
-    subprocess.run([sys.executable, "-c", code], check=True, stderr=other, env={**os.environ, "TERM": "xterm"})
+    environment = {**os.environ, "TERM": "xterm", **environment}
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=other, env=environment)
     os.close(other)
     written = ""
     with os.fdopen(terminal, "rb") as file, suppress(OSError):  # its end, on Linux
@@ -135,13 +136,15 @@ def test_a_bar_of_one_step_or_without_any_leaves_no_line_on_a_terminal() -> None
 
 SPIN = """
 import logging, sys, threading
-from capnet.progress import waiting
+from capnet.progress import bar, waiting
 
 before = sys.stderr
 with waiting("loading a library"), waiting("loading a part of it"):
     kept = logging.StreamHandler()  # as libraries do while they are imported
 assert kept.stream is before is sys.stderr
 with waiting("loading another"):
+    pass
+with bar("work", 1), waiting("loading within a bar"):
     pass
 
 
@@ -163,6 +166,9 @@ def test_a_spinner_shows_on_a_terminal_and_leaves_nothing() -> None:
     assert "loading another" in written
     assert "part of it" not in written
     assert "in a thread" not in written
+    assert "within a bar" not in written
+    assert "loading" not in on_terminal(SPIN, TERM="dumb")
+    assert "loading" not in on_terminal(SPIN, LOCAL_RANK="1"), "torchrun starts several on one terminal"
     assert written.endswith("\x1b[?25h\r\x1b[1A\x1b[2K"), repr(written)  # the cursor is back, the line erased
 
 

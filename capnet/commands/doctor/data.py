@@ -85,7 +85,8 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     what += f" {counted(version.files, 'file')}, {recorded}"
     listed = listed_files(folder.parent, version)
     missing = sorted(set(listed or ()) - files.keys())
-    todo = f"`dvc add {quote(str(folder))}` records the folder as it is"
+    back = f"`dvc checkout --force {quote(str(folder))}` brings back what it was"
+    todo = f"`dvc add {quote(str(folder))}` records the folder as it is; {back}"
     if missing:
         what += f"; missing are {some(missing, SHOWN)}"
     if missing or listed is None:

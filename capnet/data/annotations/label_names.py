@@ -210,7 +210,7 @@ def _of_words(names: list[str]) -> tuple[list[str], list[str]]:
     names are of words that stand in other names, there are fewer words than names and one stands first here and later
     there; and where all are numbers.
     """
-    words = {name: [word for word in name.split(" ") if word] for name in names}
+    words = {name: name.split() for name in names if "\n" not in name}
     spaced = {name: pieces for name, pieces in words.items() if len(pieces) > 1}
     uses = Counter(word for pieces in words.values() for word in set(pieces))
     if spaced and all(word.isdigit() for word in uses):
@@ -281,8 +281,9 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
         return advice
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.65)
-    separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")
-    if " " in token and all(word.lower() in lower or word.isdigit() for word in token.split()):
+    marks = sorted(OTHER_SEPARATORS, key="\n".__ne__)  # a line break is in no name
+    separated = next((mark for mark in marks if mark in token and mark != settings.separator), "")
+    if separated != "\n" and " " in token and all(word.lower() in lower or word.isdigit() for word in token.split()):
         separated = " "
     if separated:
         return (

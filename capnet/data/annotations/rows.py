@@ -210,7 +210,8 @@ def _strange_names(names: Sequence[str]) -> Iterable[Problem]:
     alike: dict[str, str] = {}
     if control := [name for name in names if any(_is_control(letter) for letter in name)]:
         verb = "has a control character" if len(control) == 1 else "have control characters"
-        yield Problem(f"label {some(list(map(repr, control)), 1)} {verb}", "the classes", "correct the labels")
+        labels = "label" if len(control) == 1 else "labels"
+        yield Problem(f"{labels} {some(list(map(repr, control)))} {verb}", "the classes", "correct the labels")
     for name in names:
         if len(name) > LONGEST_NAME:
             what = f"label {name[:40]!r}... has {len(name)} letters"

@@ -52,8 +52,11 @@ def promises(metrics: Mapping[str, Any]) -> list[str]:
     for name, objective in asked.items():
         kind, _, share = str(objective).partition(">=")
         rates = measured.get(name, {})
-        if share and kind in rates:
-            whose = "" if name == "all" else f" of {TITLES[name].lower()}"
+        whose = "" if name == "all" else f" of {TITLES[name].lower()}"
+        if share and kind == "precision" and rates.get("predicted") == 0:
+            asked_for = f"precision{whose} of at least {_asked(float(share))} %"
+            sentences.append(f"Asked for: {asked_for}. No label was given on the test pictures.")
+        elif share and kind in rates:
             other = "precision" if kind == "recall" else "recall"
             cost = f"; {other} {percent(rates[other])} %" if other in rates else ""
             sentences.append(

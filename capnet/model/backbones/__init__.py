@@ -65,5 +65,6 @@ def load_towers(settings: Backbone, size: int = 0) -> Towers:
             "settings",
             f"set backbone.pretrained: {entry.pretrained}",
         )
-    with waiting(f"loading {settings.name}"):
-        return entry.load(entry, settings, size, sorted(BACKBONES))
+    with waiting("loading open_clip"):  # not while weights are downloaded, which shows a bar of its own
+        import open_clip  # noqa: F401
+    return entry.load(entry, settings, size, sorted(BACKBONES))

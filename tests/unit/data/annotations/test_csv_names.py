@@ -127,7 +127,7 @@ def test_what_programs_write_for_an_empty_cell_is_no_class_and_no_group(tmp_path
     accept(write(tmp_path, "path,labels\na.jpg,none\n", "name\nnone\n"))
     table = 'path,labels\na.jpg,"fo\tx"\nb.jpg,deer\nc.jpg,"de\ter"\n'
     (problem,) = problems_of(write(tmp_path / "b", table))
-    assert problem.what == "label 'de\\ter' and 1 more have control characters"
+    assert problem.what == "labels 'de\\ter', 'fo\\tx' have control characters"
 
 
 def test_labels_on_lines_of_their_own_are_read_with_the_separator_that_is_named(tmp_path: Path) -> None:
@@ -140,6 +140,14 @@ def test_labels_on_lines_of_their_own_are_read_with_the_separator_that_is_named(
     params = parse(yaml.safe_load(f"ingest:\n  separator: {setting}"))
     rows = accept(write(tmp_path, table), params.ingest)
     assert rows.classes.names == ["deer", "grey fox", "owl"]
+
+
+def test_blanks_of_any_kind_between_labels_are_seen(tmp_path: Path) -> None:
+    cells = ("fox{}deer", "deer{}fox", "owl{}fox", "fox{}owl", "owl{}deer", "deer{}owl")
+    for blank in " \u00a0\u3000":
+        table = "path,labels\n" + "".join(f"{n}.jpg,{cell.format(blank)}\n" for n, cell in enumerate(cells))
+        (problem,) = problems_of(write(tmp_path, table))
+        assert "and 5 more seem to be labels with blanks between them" in problem.what
 
 
 @pytest.mark.parametrize(

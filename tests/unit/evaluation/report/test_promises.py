@@ -48,6 +48,12 @@ def test_critical_classes_with_an_objective_of_their_own_are_apart() -> None:
     assert len(sentences_of("f1", "precision>=0.95")) == 1
 
 
+def test_no_label_at_all_is_no_promise_that_was_kept() -> None:
+    rates = {"all": {"true": 7, "predicted": 0, "recall": 0.0}}
+    (sentence,) = promises({"decisions": rates, "threshold": {"objective": "precision>=0.9"}})
+    assert sentence == "Asked for: precision of at least 90.0 %. No label was given on the test pictures."
+
+
 def test_nothing_is_claimed_without_promise_or_interval() -> None:
     assert sentences_of("f1") == []
     assert sentences_of("recall>=0.9", source="none") == []
