@@ -146,7 +146,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         notes=metrics.get("threshold", {}).get("notes", []),
         critical=class_table(["class", "test", *(f"{name} %" for name in RATES)], rates) if rates else [],
         policy=policy_in_words(policy),
-        parts=[words for name, words in PARTS.items() if config.get("train", {}).get(name, {}).get("enabled")],
+        parts=_switched_on(config.get("train")),
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
         entry=find_backbone(str(shared["backbone"].get("name", ""))),
         digest=str(config.get("weight_hash", "")),
@@ -154,6 +154,12 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         settings=table(["setting", "value"], [[code(name), code(value)] for name, value in settings]),
         blend_in_words=blend_in_words,
     )
+
+
+def _switched_on(train: object) -> list[str]:
+    """The parts of the method in the section train of a config.json, which somebody may have edited."""
+    sections = {name: train.get(name) for name in PARTS} if isinstance(train, Mapping) else {}
+    return [PARTS[name] for name, part in sections.items() if isinstance(part, Mapping) and part.get("enabled")]
 
 
 def _shared(candidate: Candidate) -> dict[str, Any]:
