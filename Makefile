@@ -14,8 +14,8 @@ LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# two processes more than cores: these tests also wait, for servers and for what they kill
-WAITING := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# one process more than cores: these tests also wait, for servers and for what they kill
+WAITING := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 NEVER_IMPORTED := /tests?/|/transformers/models/(?!auto/|bert/|__init__)
 
