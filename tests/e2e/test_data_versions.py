@@ -115,12 +115,12 @@ def test_the_doctor_advises_a_pull_that_works(clone: Clone) -> None:
     assert clone.run("capnet doctor").returncode == 0
     before = (clone.root / "data/b.jpg").read_bytes()
     (clone.root / "data/b.jpg").write_bytes(before + b"x")
-    said = clone.run("capnet doctor").stderr
+    message = clone.run("capnet doctor").stderr
     total = sum(path.stat().st_size for path in (clone.root / "data").rglob("*"))
-    assert f"files, {total} bytes in data, but data.dvc says " in said
-    assert f"{total - 1} bytes\n" in said
-    assert "to do: `dvc add data` records the folder as it is" in said
-    assert "fetch" not in said, "nothing is missing"
+    assert f"files, {total} bytes in data, but data.dvc says " in message
+    assert f"{total - 1} bytes\n" in message
+    assert "to do: `dvc add data` records the folder as it is; `dvc checkout data` asks and brings" in message
+    assert "fetch" not in message, "nothing is missing"
     (clone.root / "data/b.jpg").unlink()
     (clone.root / ".dvc/cache").rename(clone.root / ".dvc/gone")
     assert "to do: dvc pull data.dvc fetches what is missing" in clone.run("capnet doctor").stderr

@@ -12,7 +12,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
-from capnet.errors import Problem, counted, some
+from capnet.errors import Problem, counted, megabytes, some
 
 if TYPE_CHECKING:
     from capnet.config import Data
@@ -79,18 +79,20 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     if (len(files), size) == (version.files, version.size):
         yield Finding("data", f"{content}, as many as {folder.name}.dvc says")
         return
-    unit, digits = (1, 0) if f"{size / 1e6:.1f}" == f"{version.size / 1e6:.1f}" else (1e6, 1)
-    present, recorded = (f"{total / unit:,.{digits}f} {'MB' if digits else 'bytes'}" for total in (size, version.size))
+    present, recorded = megabytes(size), megabytes(version.size)
+    if present == recorded:
+        present, recorded = f"{size:,} bytes", f"{version.size:,} bytes"
     what = f"{counted(len(files), 'file')}, {present} in {folder}, but {folder.name}.dvc says"
     what += f" {counted(version.files, 'file')}, {recorded}"
     listed = listed_files(folder.parent, version)
     missing = sorted(set(listed or ()) - files.keys())
-    back = f"`dvc checkout --force {quote(str(folder))}` brings back what it was"
-    todo = f"`dvc add {quote(str(folder))}` records the folder as it is; {back}"
+    name = quote(str(folder))
+    todo = f"`dvc add {name}` records the folder as it is; `dvc checkout {name}` asks and brings back what it was"
     if missing:
         what += f"; missing are {some(missing, SHOWN)}"
     if missing or listed is None:
-        todo = f"{f'{pull} fetches what is missing' if pull else NO_REMOTE}; {todo}"
+        fetching = f"{pull} fetches what is missing" if pull else NO_REMOTE
+        todo = f"{fetching}; {todo}"
     yield wrong("data", what, f"{folder}.dvc", todo)
 
 
