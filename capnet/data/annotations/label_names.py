@@ -24,8 +24,8 @@ EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how program
 NOTHING = {"blank", "empty", "nothing", "none", "none of the above", "no animal", "no finding", "no label", "no_label"}
 # as Python, JSON and databases write one: ['a', 'b'], ('a',), {a,b}, {"choices": ["a", "b"]}
 A_LIST = re.compile(r"""[\[({]\s*+(['"].*['"],?)?\s*+[\])}]|\[(?=.*[,:]).*\]|\{.*\}""", re.DOTALL)
-# between labels in one cell; a spreadsheet puts a line break there (Alt and Enter)
-OTHER_SEPARATORS = {";": "';'", ",": "','", "|": "'|'", "/": "'/'", "\n": '"\\n"'}
+# between labels in one cell, as YAML writes them; first what is in no name: a spreadsheet's line break (Alt and Enter)
+OTHER_SEPARATORS = {"\n": '"\\n"', ";": "';'", ",": "','", "|": "'|'", "/": "'/'"}
 ROWS_NAMED = 5
 SEVERAL = 5  # labels made of other labels with a space between them
 NUMBERS = re.compile(r"\d+")
@@ -281,8 +281,7 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str, lis
         return advice
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.65)
-    marks = sorted(OTHER_SEPARATORS, key="\n".__ne__)  # a line break is in no name
-    separated = next((mark for mark in marks if mark in token and mark != settings.separator), "")
+    separated = next((mark for mark in OTHER_SEPARATORS if mark in token and mark != settings.separator), "")
     if separated != "\n" and " " in token and all(word.lower() in lower or word.isdigit() for word in token.split()):
         separated = " "
     if separated:

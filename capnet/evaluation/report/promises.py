@@ -52,17 +52,17 @@ def promises(metrics: Mapping[str, Any]) -> list[str]:
     for name, objective in asked.items():
         kind, _, share = str(objective).partition(">=")
         rates = measured.get(name, {})
+        if not share:
+            continue
         whose = "" if name == "all" else f" of {TITLES[name].lower()}"
-        if share and kind == "precision" and rates.get("predicted") == 0:
-            asked_for = f"precision{whose} of at least {_asked(float(share))} %"
-            sentences.append(f"Asked for: {asked_for}. No label was given on the test pictures.")
-        elif share and kind in rates:
+        asked_for = f"Asked for: {kind}{whose} of at least {_asked(float(share))} %."
+        if kind == "precision" and rates.get("predicted") == 0:
+            sentences.append(f"{asked_for} No label was given on the test pictures.")
+        elif kind in rates:
             other = "precision" if kind == "recall" else "recall"
             cost = f"; {other} {percent(rates[other])} %" if other in rates else ""
-            sentences.append(
-                f"Asked for: {kind}{whose} of at least {_asked(float(share))} %. On the test pictures:"
-                f" {percent(rates[kind])} %{_kept(rates, kind, float(share))}{cost}."
-            )
+            kept = f"{percent(rates[kind])} %{_kept(rates, kind, float(share))}{cost}"
+            sentences.append(f"{asked_for} On the test pictures: {kept}.")
     return sentences
 
 
