@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from capnet.promotion.measure import MakeRescore, has_scores, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
 from capnet.promotion.policy_record import POLICY_RULE, policy_in_tags, policy_in_words
-from capnet.promotion.verdict import Rule, Verdict
+from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import champion_of, current_number, require_files, version_or_none, version_to_beat
 from capnet.redaction import redact
 from capnet.tracking.store import insist
@@ -103,7 +103,7 @@ def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm
     nobody confirms.
     """
     if verdict.colour == "red":
-        problems = [Problem(str(rule), where, _what_helps(rule, verdict.fell)) for rule in verdict.broken]
+        problems = _broken_rules(verdict, where)
         todo = "`--force --reason ...` promotes it all the same, on the record"
         images = counted(verdict.rows, "test picture")
         what = f"the promotion gate refuses this version, on {images}; figures are in percent, intervals 95 %"
@@ -251,13 +251,15 @@ def audit(client: MlflowClient, name: str) -> Audit:
     return Audit(known, new, str(champion.version) if champion else "", refused)
 
 
-def _what_helps(rule: Rule, fell: Sequence[str]) -> str:
-    """What to do about a rule that failed.
-
-    Args:
-        rule: the one that failed.
-        fell: the classes that fell most, in words.
-    """
-    if rule.name == POLICY_RULE:
-        return "promote by the policy that the champion passed"
-    return f"look at what fell most ({'; '.join(fell)}); train again" if fell else "train again"
+def _broken_rules(verdict: Verdict, where: str) -> list[Problem]:
+    """Each rule that failed with what to do about it; the classes that fell most are listed once."""
+    problems, todo = [], "train again"
+    if verdict.fell:
+        todo = f"look at what fell most ({'; '.join(verdict.fell)}); train again"
+    for rule in verdict.broken:
+        if rule.name == POLICY_RULE:
+            problems.append(Problem(str(rule), where, "promote by the policy that the champion passed"))
+        else:
+            problems.append(Problem(str(rule), where, todo))
+            todo = "train again"
+    return problems

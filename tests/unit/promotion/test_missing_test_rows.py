@@ -64,6 +64,18 @@ def test_who_decides_is_shown_what_fell_most() -> None:
             promotion._require_consent(verdict, "capnet version 3", "", lambda _: False)
 
 
+def test_a_refusal_by_several_rules_lists_once_what_fell_most() -> None:
+    rules = [Rule(name, "fail", 0.1, 1.0, -0.9, -1.0, -0.8, 0.05) for name in ("policy", "mAP", "tail", "lynx")]
+    with pytest.raises(GateError) as caught:
+        promotion._require_consent(Verdict(tuple(rules), fell=("lynx 83.3 to 10.6",)), "capnet version 3", "", bool)
+    assert [problem.todo for problem in caught.value.problems[:-1]] == [
+        "promote by the policy that the champion passed",
+        "look at what fell most (lynx 83.3 to 10.6); train again",
+        "train again",
+        "train again",
+    ]
+
+
 def test_what_probably_fell_comes_before_what_could_not_be_decided() -> None:
     unsure = Rule("coverage", "inconclusive", 0.9, 0.99, -0.09, *NO_INTERVAL, 0.0, "few")
     fell = Rule("critical class lynx", "inconclusive", 0.1, 1.0, -0.9, -1.0, -0.8, 0.05, LIKELY)
