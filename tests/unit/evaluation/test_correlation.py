@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 
 from capnet.evaluation.correlation import (
     MIN_TEST_POSITIVES,
@@ -98,6 +98,13 @@ def test_premise_equals_brute_force_over_usable_rows() -> None:
         assert premise[name].graph == pytest.approx(np.mean([a for a, _ in pairs]), abs=1e-12)
         assert premise[name].counts == pytest.approx(np.mean([b for _, b in pairs]), abs=1e-12)
         assert premise[name].difference == pytest.approx(premise[name].graph - premise[name].counts, abs=1e-12)
+        ends = (premise[name].low, premise[name].high)
+        if len(pairs) >= 5:
+            student = ttest_1samp([a - b for a, b in pairs], 0.0).confidence_interval(0.95)
+            assert ends == pytest.approx((student.low, student.high), abs=1e-12)
+        else:
+            assert np.isnan(ends).all()
+    assert [premise[name].classes for name in ("head", "medium", "tail")] == [4, 5, 8]
     assert premise["medium"].left_out == 1
 
 
