@@ -139,6 +139,7 @@ def choose_blend(
     gains: dict[str, dict[str, float]] = {}
     if np.isfinite(values).any():
         blocks = list(draw_weights(units, DRAWS, 100))
+        resting = len(np.unique(units[(labels & known)[:, counts].any(axis=1)]))
 
         @cache
         def drawn(index: int) -> Floats:
@@ -148,7 +149,7 @@ def choose_blend(
             gain = values[index] - values[other]
             if len(np.unique(units)) < 2:  # every draw equals the data, and nothing says how far chance moves it
                 return {"gain": gain}
-            low, high = interval(drawn(index) - drawn(other), gain, (-1.0, 1.0))
+            low, high = interval(drawn(index) - drawn(other), gain, (-1.0, 1.0), resting)
             return {"gain": gain, "low": float(low), "high": float(high)}
 
         ahead = [name for name, index in alone.items() if values[index] > values[first]]
