@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from capnet.evaluation.report.words import exact_percent, percent, percent_near
+
 Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
 COVERAGE, CRITICAL = "coverage", "critical class"  # rules' names start with it
@@ -46,13 +48,15 @@ class Rule:
     def __str__(self) -> str:
         numbers = ""
         if self.name.startswith(COVERAGE):  # a share and its limit, no difference of two models
-            numbers = f" {100 * self.value:.1f} %, at least {100 * self.against:.1f} % are asked for"
+            share, limit = percent_near(self.value, self.against), exact_percent(self.against)
+            numbers = f" {share} %, at least {limit} % are asked for"
         elif np.isfinite(self.value) or np.isfinite(self.against):
-            # + 0.0: a difference of nothing has no minus
-            difference, low, high = (round(100 * x, 1) + 0.0 for x in (self.difference, self.low, self.high))
-            numbers = f" {100 * self.value:.1f} against {100 * self.against:.1f}: {difference:+.1f}"
-            numbers += f" ({low:+.1f} to {high:+.1f})" if np.isfinite(self.low) else ""
-            numbers += f", may be {100 * self.margin:.1f} lower" if self.margin else ""
+            difference, low, high = (
+                percent_near(x, -self.margin, sign=True) for x in (self.difference, self.low, self.high)
+            )
+            numbers = f" {percent(self.value)} against {percent(self.against)}: {difference}"
+            numbers += f" ({low} to {high})" if np.isfinite(self.low) else ""
+            numbers += f", may be {exact_percent(self.margin)} lower" if self.margin else ""
         return f"{self.outcome}: {self.name}{numbers}" + (f"; {self.note}" if self.note else "")
 
 

@@ -14,7 +14,7 @@ from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise,
 from capnet.evaluation.report.cells import pair_cell
 from capnet.evaluation.report.charts import LONG_NAME, Part
 from capnet.evaluation.report.inputs import Inputs, shown_rows
-from capnet.evaluation.report.words import MEANS, fixed, shorten, significant
+from capnet.evaluation.report.words import MEANS, fixed, near, shorten, significant
 from capnet.model.graph import cooccurrence
 
 NEIGHBOURS = 5
@@ -78,7 +78,7 @@ def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
         )
     numbers = (
         f"mean Spearman {fixed(item.graph, 2)} against {fixed(item.counts, 2)} over {item.classes} classes, difference"
-        f" {fixed(item.difference, 2, sign=True)} with 95 % interval {_interval(item)}"
+        f" {near(item.difference, 0.0, 2, sign=True)} with 95 % interval {_interval(item)}"
     )
     is_checked = source == "text" and name == "tail"  # the premise is about classes with few training images
     so = ", so the paper's premise does not hold on these data" if is_checked else ""
@@ -91,7 +91,7 @@ def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
 
 
 def _interval(item: Premise) -> str:
-    return f"{fixed(item.low, 2, sign=True)} to {fixed(item.high, 2, sign=True)}"
+    return f"{near(item.low, 0.0, 2, sign=True)} to {near(item.high, 0.0, 2, sign=True)}"
 
 
 def neighbours(inputs: Inputs) -> Part:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from capnet.contracts import BUCKETS
 from capnet.evaluation.report.choices import were_chosen
-from capnet.evaluation.report.words import MEANS, as_float, interval, percent, whole
+from capnet.evaluation.report.words import MEANS, as_float, exact_percent, interval, percent, percent_near, whole
 
 TITLES = {
     "all": MEANS["mAP"],
@@ -55,30 +56,25 @@ def promises(metrics: Mapping[str, Any]) -> list[str]:
         if not share:
             continue
         whose = "" if name == "all" else f" of {TITLES[name].lower()}"
-        asked_for = f"Asked for: {kind}{whose} of at least {_asked(float(share))} %."
+        asked_for = f"Asked for: {kind}{whose} of at least {exact_percent(float(share))} %."
         if kind == "precision" and rates.get("predicted") == 0:
             sentences.append(f"{asked_for} No label was given on the test pictures.")
         elif kind in rates:
             other = "precision" if kind == "recall" else "recall"
             cost = f"; {other} {percent(rates[other])} %" if other in rates else ""
-            kept = f"{percent(rates[kind])} %{_kept(rates, kind, float(share))}{cost}"
+            kept = f"{percent_near(rates[kind], float(share))} %{_kept(rates, kind, float(share))}{cost}"
             sentences.append(f"{asked_for} On the test pictures: {kept}.")
     return sentences
 
 
-def _asked(share: float) -> str:
-    """In percent, with more than one decimal where it has more: a demand is not rounded."""
-    rounded, exact = percent(share), f"{100 * share:.10g}"
-    return rounded if float(rounded) == float(exact) else exact
-
-
 def _kept(rates: Mapping[str, Any], kind: str, share: float) -> str:
     """The interval and what it shows; nothing where there is none."""
-    span = interval(rates, kind)
-    if not span:
+    low, high = as_float(rates.get(f"{kind}_low")), as_float(rates.get(f"{kind}_high"))
+    if math.isnan(low) or math.isnan(high):
         return ""
-    if as_float(rates.get(f"{kind}_high")) < share:
+    span = f"{percent_near(low, share)} to {percent_near(high, share)}"
+    if high < share:
         return f" ({span}), less than that"
-    if as_float(rates.get(f"{kind}_low")) >= share:
+    if low >= share:
         return f" ({span}), which keeps it"
     return f" ({span}), which shows neither that it is kept nor that it is missed"

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MISSING = "-"
+MOST_DECIMALS = 6
+ROUNDING = 1e-9  # two numbers are equal within it
 VARIANT_NAMES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",
@@ -44,6 +46,38 @@ def percent(value: Any) -> str:
     return fixed(100 * as_float(value))
 
 
+def exact_percent(value: float) -> str:
+    """A fraction of 1 in percent, with more than one decimal where it has more: a limit is not rounded."""
+    rounded, exact = percent(value), f"{100 * value:.10g}"
+    return rounded if float(rounded) == float(exact) else exact
+
+
+def percent_near(value: Any, limit: float, sign: bool = False) -> str:
+    """A fraction of 1 in percent, beside a limit that is one, too; see ``near``."""
+    return near(100 * as_float(value), 100 * limit, sign=sign)
+
+
+def near(value: Any, limit: float, digits: int = 1, sign: bool = False) -> str:
+    """A number as text, with as many decimals as say whether it is below, at or above a limit.
+
+    Args:
+        value: MISSING where it is no finite number.
+        limit: that the reader compares it with.
+        digits: the fewest decimals.
+        sign: write a plus in front of positive numbers.
+    """
+    number = as_float(value)
+    if math.isnan(number):
+        return MISSING
+    texts = [fixed(number, decimals, sign) for decimals in range(digits, MOST_DECIMALS + 1)]
+    return next((text for text in texts if _order(float(text), limit) == _order(number, limit)), texts[0])
+
+
+def _order(number: float, limit: float) -> int:
+    """-1, 0 or 1: below, at or above."""
+    return (number - limit > ROUNDING) - (number - limit < -ROUNDING)
+
+
 def points(value: Any) -> str:
     """A difference of fractions in percentage points, signed."""
     return fixed(100 * as_float(value), sign=True)
@@ -77,14 +111,9 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
     low, high = as_float(values.get(f"{name}_low")), as_float(values.get(f"{name}_high"))
     if math.isnan(low) or math.isnan(high):
         return ""
-    write = _signed_end if signed else percent
-    return f"{write(low)} to {write(high)}"
-
-
-def _signed_end(value: float) -> str:
-    """One end in points; with more decimals where it is not 0 and one decimal would say so."""
-    text = points(value)
-    return f"{100 * value:+.1g}" if value and text == points(0.0) else text
+    if signed:
+        return f"{percent_near(low, 0.0, sign=True)} to {percent_near(high, 0.0, sign=True)}"
+    return f"{percent(low)} to {percent(high)}"
 
 
 def with_interval(values: Mapping[str, Any], name: str) -> str:

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from capnet.promotion.compared_rows import ComparedRows
 from capnet.promotion.non_inferiority import by_interval, coverage, minimum, non_inferiority
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import LIKELY, Rule, Verdict
+from capnet.promotion.verdict import LIKELY, NO_INTERVAL, Rule, Verdict
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -259,6 +259,35 @@ def test_coverage_says_the_limit_and_no_difference() -> None:
     )
 
 
-def test_a_difference_of_nothing_has_no_minus() -> None:
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (
+            Rule("coverage", "inconclusive", 0.9899, 0.99, -1e-4, *NO_INTERVAL, 0.0),
+            "coverage 98.99 %, at least 99.0 % are asked for",
+        ),
+        (
+            Rule("coverage", "inconclusive", 0.99, 0.9975, -0.0075, *NO_INTERVAL, 0.0),
+            "coverage 99.0 %, at least 99.75 % are asked for",
+        ),
+        (
+            Rule("mAP", "fail", 0.84, 0.86, -0.02, -0.03, -0.01003, 0.01),
+            "mAP 84.0 against 86.0: -2.0 (-3.0 to -1.003), may be 1.0 lower",
+        ),
+        (
+            Rule("tail", "pass", 0.84, 0.85, -0.01, -0.0124, 0.004, 0.0125),
+            "tail 84.0 against 85.0: -1.0 (-1.2 to +0.4), may be 1.25 lower",
+        ),
+        (
+            Rule("minimum mAP", "pass", 0.50042, 0.5, 0.00042, 0.0002, 0.001, 0.0),
+            "minimum mAP 50.0 against 50.0: +0.04 (+0.02 to +0.1)",
+        ),
+    ],
+)
+def test_a_figure_is_never_rounded_onto_or_over_its_limit(rule: Rule, text: str) -> None:
+    assert str(rule) == f"{rule.outcome}: {text}"
+
+
+def test_a_difference_of_nothing_has_no_sign() -> None:
     rule = Rule("mAP", "pass", 0.55, 0.5504, -0.0004, -0.0202, -0.0001, 0.01)
-    assert str(rule) == "pass: mAP 55.0 against 55.0: +0.0 (-2.0 to +0.0), may be 1.0 lower"
+    assert str(rule) == "pass: mAP 55.0 against 55.0: 0.0 (-2.0 to 0.0), may be 1.0 lower"

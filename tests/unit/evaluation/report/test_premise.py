@@ -44,6 +44,11 @@ def test_premise_in_one_sentence(low: float, high: float, classes: int, expected
     assert sentence.count(". ") == 0
 
 
+def test_a_small_difference_is_not_rounded_to_none() -> None:
+    sentence = premise_sentence({"tail": Premise(9, 0, 0.404, 0.4, 0.004, 0.0004, 0.0076)}, "text")
+    assert sentence.endswith("difference +0.004 with 95 % interval +0.0004 to +0.01.")
+
+
 def test_a_graph_of_another_source_is_no_check_of_the_premise(tmp_path: Path) -> None:
     made = make_run(tmp_path, 12, 60)
     path = made.model / "graph.safetensors"

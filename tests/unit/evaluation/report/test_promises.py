@@ -38,6 +38,17 @@ def test_what_was_asked_for_is_not_rounded() -> None:
         assert sentences_of(f"recall>={share}")[0].startswith(f"Asked for: recall of at least {asked} %.")
 
 
+def test_what_was_reached_is_not_rounded_onto_what_was_asked_for() -> None:
+    for low, value, high, sentence in (
+        (0.94961, 0.97, 0.99, "97.0 % (94.96 to 99.0), which shows neither that it is kept nor that it is missed."),
+        (0.91, 0.93, 0.949999, "93.0 % (91.0 to 94.9999), less than that."),
+        (0.95, 0.9502, 0.951, "95.02 % (95.0 to 95.1), which keeps it."),
+    ):
+        rates = {"recall": value, "recall_low": low, "recall_high": high}
+        (text,) = promises({"decisions": {"all": rates}, "threshold": {"objective": "recall>=0.95"}})
+        assert text == f"Asked for: recall of at least 95.0 %. On the test pictures: {sentence}"
+
+
 def test_critical_classes_with_an_objective_of_their_own_are_apart() -> None:
     assert sentences_of("recall>=0.8", "precision>=0.95") == [
         "Asked for: precision of critical classes of at least 95.0 %. On the test pictures: 97.0 % (95.0 to 99.0),"
