@@ -16,7 +16,8 @@ from capnet.evaluation.metrics import Floats
 BINS = 10  # deciles of the reference
 FEWEST = 50  # images below which nothing is said
 LARGE_PSI = 0.25  # the usual mark of a population that changed
-ALPHA = 0.01  # chance that any class is named although nothing changed
+ALPHA = 0.01  # chance that any class is named although nothing changed: by its rate, and again by its scores
+HEAVY = 1.15  # PSI of batches of 100 goes beyond its chi-square distribution by up to so much (2,000,000 simulated)
 
 
 def reference_document(names: list[str], label_rates: Floats, scores: Floats, thresholds: Floats) -> dict[str, Any]:
@@ -73,8 +74,9 @@ class Drift:
         all images, beside the reference.
 
         A class has drifted where its rate differs beyond chance, or its PSI is over LARGE_PSI and over what chance
-        gives at these sizes. With fewer than FEWEST images nothing is marked.
+        gives at these sizes for so many classes. With fewer than FEWEST images nothing is marked.
         """
+        from scipy.special import chdtri
         from scipy.stats import hypergeom
 
         references, reference_rows = self.reference["classes"], int(self.reference["rows"])
@@ -82,8 +84,10 @@ class Drift:
         enough = min(self.rows, reference_rows) >= FEWEST
         # of each end of a class, exact: rare classes are far from normal
         chance = ALPHA / 2 / max(1, len(self.thresholds))
-        noise = (BINS - 1) * (1 / n_now + 1 / n_reference)  # expected PSI when nothing changed
-        psi_limit = max(LARGE_PSI, 4 * noise)
+        # where nothing changed, PSI / (1 / n + 1 / m) is about chi-square (Yurdakul, Statistical Properties of
+        # Population Stability Index, 2018)
+        surprising = float(chdtri(BINS - 1, ALPHA / max(1, len(self.thresholds))))
+        psi_limit = max(LARGE_PSI, HEAVY * surprising * (1 / n_now + 1 / n_reference))
         rates = self.decided / n_now
         reference_rates = np.array([item["decided_rate"] for item in references], dtype=np.float64)
         pooled = (rates * self.rows + reference_rates * reference_rows) / max(1, self.rows + reference_rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2, chi2_contingency
 
 from capnet.serving.drift import FEWEST, Drift, reference_document
 
@@ -96,17 +96,34 @@ def test_a_class_that_always_scores_alike_is_no_error() -> None:
 
 
 @pytest.mark.slow  # draws many batches
-@pytest.mark.parametrize(("rarest", "before", "rows"), [(0.001, 1000, 50), (0.001, 1000, 100), (0.004, 329, 50)])
-def test_rare_classes_of_an_unchanged_batch_are_named_no_more_often_than_chance(rarest, before, rows) -> None:
-    """With the normal approximation a third of unchanged batches of 50 had a class that was named."""
-    rng, rates = np.random.default_rng(0), np.geomspace(0.3, rarest, 40)
-    names, limits = [str(number) for number in range(40)], 1 - rates
+@pytest.mark.parametrize(
+    ("classes", "rarest", "before", "rows", "batches"),
+    [(40, 0.001, 1000, 50, 200), (40, 0.001, 1000, 100, 200), (40, 0.004, 329, 50, 200), (260, 0.01, 1000, 100, 400)],
+)
+def test_classes_of_an_unchanged_batch_are_named_no_more_often_than_chance(classes, rarest, before, rows, batches):
+    """With the normal approximation a third of unchanged batches of 50 had a class that was named; with a limit of PSI
+    that did not depend on the number of classes, 6 in a hundred with 260.
+    """
+    rng, rates = np.random.default_rng(0), np.geomspace(0.3, rarest, classes)
+    names, limits = [str(number) for number in range(classes)], 1 - rates
     alarms = 0
-    for _ in range(200):
-        reference = reference_document(names, rates, rng.random((before, 40)), limits)
-        report = drift_report(reference, rng.random((rows, 40)), limits)
+    for _ in range(batches):
+        reference = reference_document(names, rates, rng.random((before, classes)), limits)
+        report = drift_report(reference, rng.random((rows, classes)), limits)
         alarms += any(item["drifted"] for item in report["classes"])
-    assert alarms <= 8, "one or two of a hundred are promised"
+    assert alarms <= 0.04 * batches, "one or two of a hundred are promised"
+
+
+def test_the_limit_of_the_scores_rises_with_the_number_of_classes() -> None:
+    reference = _reference(1000)
+    few = {**reference, "classes": reference["classes"][:2]}
+    limits = [
+        drift_report(content, _scores(1, 60)[:, : len(content["classes"])], LIMITS[: len(content["classes"])])
+        for content in (few, reference)
+    ]
+    expected = [1.15 * chi2.isf(0.01 / n, 9) * (1 / 60 + 1 / 1000) for n in (2, 30)]
+    assert [report["psi_limit"] for report in limits] == pytest.approx(expected)
+    assert drift_report(reference, _scores(1, 900), LIMITS)["psi_limit"] == 0.25
 
 
 def test_a_rare_class_that_is_ten_times_as_frequent_is_named() -> None:
