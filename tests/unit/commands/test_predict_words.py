@@ -26,6 +26,13 @@ def test_drift_says_what_differs_and_where_all_of_it_is(capsys: pytest.CaptureFi
     ]
 
 
+def test_rates_of_a_rare_class_are_not_shown_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    report = drift_report(True)
+    report["classes"][0] |= {"decided_rate": 0.0004, "reference_rate": 0.0}
+    predict.show_drift(report, Path("a.csv.drift.json"))
+    assert "class 0 on 0.04 % of the images, 0.0 % in the reference" in capsys.readouterr().out
+
+
 def test_no_drift_needs_no_explanation(capsys: pytest.CaptureFixture[str]) -> None:
     predict.show_drift(drift_report(False), Path("a.csv.drift.json"))
     assert capsys.readouterr().out == "drift: 0 of 1 classes differ from the reference; see a.csv.drift.json\n"
