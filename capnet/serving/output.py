@@ -165,7 +165,9 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
     scores = np.asarray(row, dtype=np.float32)[None]
     probability, decided = served.probabilities(scores)[0], (scores >= served.class_thresholds)[0]
     labels = sorted(
-        ((str(c), round(float(probability[c]), 4)) for c in np.flatnonzero(decided)), key=lambda item: -item[1]
+        # significant digits: a rare class may have its label at a probability that four decimals show as 0
+        ((str(c), float(f"{probability[c]:.4g}")) for c in np.flatnonzero(decided)),
+        key=lambda item: -item[1],
     )
     if not labels:
         return {"file": name, "detections": []}

@@ -58,10 +58,21 @@ def test_files_of_predictions_hold_the_same_labels(served: Served, tmp_path: Pat
     assert found["b"]["detections"] is None
     assert found["d"] == {"file": "d", "detections": []}, "an image without a label is no fault"
     for name, row, labelled in (("a", SCORES[0], [0]), ("c", SCORES[1], [0, 1, 2])):
-        expected = sorted(((str(c), round(probability(row[c], c), 4)) for c in labelled), key=lambda item: -item[1])
+        expected = sorted(
+            ((str(c), float(f"{probability(row[c], c):.4g}")) for c in labelled), key=lambda item: -item[1]
+        )
         (box,) = found[name]["detections"]
         assert [tuple(item) for item in box["classifications"]] == expected
         assert box["conf"] == expected[0][1]
+
+
+def test_a_label_of_a_rare_class_has_a_confidence_above_0(served: Served, tmp_path: Path) -> None:
+    served.thresholds["calibration"]["shift"] = [-12.0, -14.0, -16.0]
+    with megadetector(tmp_path / "md.json", served, "") as add:
+        add(pd.DataFrame({"path": ["a"], "fault": [""], "scores": [SCORES[1]]}))
+    (box,) = json.loads((tmp_path / "md.json").read_text())["images"][0]["detections"]
+    assert len(box["classifications"]) == 3
+    assert 0 < min(number for _, number in box["classifications"]) < 1e-5
 
 
 def test_the_page_of_labels_fills_in_the_same_labels_and_what_is_more_probable_than_not(served: Served) -> None:
