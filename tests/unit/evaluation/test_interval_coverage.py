@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from unit.evaluation.made_scores import make
 
 from capnet.evaluation.variants import Variant, compare_variants
@@ -27,7 +28,8 @@ def test_intervals_hold_the_expected_value() -> None:
     )
 
 
-def test_intervals_of_a_tail_with_few_positives_hold_the_expected_value() -> None:
+@pytest.mark.parametrize(("separation", "least"), [(2.5, 0.93), (0.7, 0.8)], ids=["ranked well", "hardly ranked"])
+def test_intervals_of_a_tail_with_few_positives_hold_the_expected_value(separation: float, least: float) -> None:
     """Four to nine test images of five classes together, as in small data sets; plain percentiles would hold it in
     89 of 100.
     """
@@ -35,7 +37,7 @@ def test_intervals_of_a_tail_with_few_positives_hold_the_expected_value() -> Non
     while len(sets) < 300:
         labels = rng.random((150, 5)) < 0.009
         if 4 <= labels.any(axis=1).sum() <= 9:
-            sets.append((labels, (2.5 * labels + rng.normal(size=labels.shape)).astype(np.float32)))
+            sets.append((labels, (separation * labels + rng.normal(size=labels.shape)).astype(np.float32)))
     values = [
         compare_variants(
             labels, np.ones_like(labels), {"capnet": Variant(scores)}, ["tail"] * 5, np.arange(150), 400
@@ -44,5 +46,5 @@ def test_intervals_of_a_tail_with_few_positives_hold_the_expected_value() -> Non
     ]
     expected = np.mean([item["tail"] for item in values])
     covered = np.mean([item["tail_low"] <= expected <= item["tail_high"] for item in values])
-    assert covered >= 0.93, covered
+    assert covered >= least, covered
     assert np.mean([item["tail_high"] - item["tail_low"] for item in values]) < 0.9, "and they are not all of 0 to 1"
