@@ -11,7 +11,7 @@ import click
 from capnet.commands.open_model import open_model
 from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ContractError, DataError, GateError, counted, shown, some
-from capnet.evaluation.report.words import score
+from capnet.evaluation.report.words import near, score
 
 SHOWN = 10  # drifted classes
 EPILOG = """\b
@@ -107,7 +107,8 @@ def show_drift(report: Mapping[str, Any], file: Path) -> None:
     for item in drifted[:SHOWN]:
         now, before = (score(100 * item[key], 1) for key in ("decided_rate", "reference_rate"))
         rates = f"{now} % of the images, {before} % in the reference"
-        click.echo(shown(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}"))
+        psi = near(item["psi"], report["psi_limit"], 2)
+        click.echo(shown(f"drift: {item['name']} on {rates}, PSI of its scores {psi}"))
     how = f", by their rate or by their scores (PSI above {report['psi_limit']:.2f})" if drifted else ""
     click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {file}")
 

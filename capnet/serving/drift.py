@@ -4,6 +4,7 @@ class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,6 +89,7 @@ class Drift:
         # Population Stability Index, 2018)
         surprising = float(chdtri(BINS - 1, ALPHA / max(1, len(self.thresholds))))
         psi_limit = max(LARGE_PSI, HEAVY * surprising * (1 / n_now + 1 / n_reference))
+        psi_limit = math.ceil(100 * psi_limit) / 100  # so that it is the number that people read
         rates = self.decided / n_now
         reference_rates = np.array([item["decided_rate"] for item in references], dtype=np.float64)
         pooled = (rates * self.rows + reference_rates * reference_rows) / max(1, self.rows + reference_rows)

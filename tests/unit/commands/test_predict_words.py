@@ -33,6 +33,14 @@ def test_rates_of_a_rare_class_are_not_shown_as_nothing(capsys: pytest.CaptureFi
     assert "class 0 on 0.04 % of the images, 0.0 % in the reference" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("psi", "text"), [(0.2537, "0.254"), (0.2503, "0.2503"), (0.2462, "0.246"), (0.31, "0.31")])
+def test_scores_are_not_shown_as_at_the_limit_that_they_are_above_or_below(psi, text, capsys) -> None:
+    report = drift_report(True)
+    report["classes"][0] |= {"psi": psi}
+    predict.show_drift(report, Path("a.csv.drift.json"))
+    assert f"PSI of its scores {text}\n" in capsys.readouterr().out
+
+
 def test_no_drift_needs_no_explanation(capsys: pytest.CaptureFixture[str]) -> None:
     predict.show_drift(drift_report(False), Path("a.csv.drift.json"))
     assert capsys.readouterr().out == "drift: 0 of 1 classes differ from the reference; see a.csv.drift.json\n"
