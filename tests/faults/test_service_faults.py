@@ -173,7 +173,8 @@ def dvc(s3: BadServer, images: dict[str, bytes], workspace: Path, monkeypatch: p
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (origin / ".dvc").mkdir()
-    settings = {"url": "s3://pictures/dvc", "connect_timeout": 1, "read_timeout": 1}
+    bucket = "expired-403"  # an address does not decide what is wrong
+    settings = {"url": f"s3://{bucket}/dvc", "connect_timeout": 1, "read_timeout": 1}
     lines = [f"    {key} = {value}" for key, value in settings.items()]
     (origin / ".dvc/config").write_text("\n".join(["[core]", "    remote = s3", "['remote \"s3\"']", *lines]) + "\n")
     for command in (
@@ -186,7 +187,7 @@ def dvc(s3: BadServer, images: dict[str, bytes], workspace: Path, monkeypatch: p
     cache = origin / ".dvc/cache/files/md5"
     result = [path for path in cache.rglob("*") if path.is_file()]
     stored = {f"dvc/files/md5/{path.relative_to(cache)}": path.read_bytes() for path in result}
-    s3.origin = objects("pictures", stored)
+    s3.origin = objects(bucket, stored)
     for folder in (cache.parents[1], origin / "data"):
         shutil.rmtree(folder)
     Workspace(workspace).settings({"data": {"root": f"git+file://{origin}", "connections": 2}})
