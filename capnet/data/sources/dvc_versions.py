@@ -283,8 +283,8 @@ def _advice(text: str, chain: list[BaseException]) -> str:
         return "correct data.revision: a branch, a tag or a commit of that repository"
     if kinds & {"CloneError", "SCMError"}:
         return "can git clone it from here? correct data.root, or give git its credentials"
-    said = re.sub(r"\S*/\S*", " ", text)  # without addresses and paths, which have numbers and words of their own
+    message = re.sub(r"\S*/\S*", " ", text)  # without addresses and paths, which have numbers and words of their own
     # an expired token is 400 and nothing else where S3 is asked whether an object is there
-    if re.search(r"(?i)credential|signature|forbidden|denied|InvalidAccessKey|expired|\b403\b|[(]400[)]", said):
+    if re.search(r"(?i)credential|signature|forbidden|denied|InvalidAccessKey|expired|\b403\b|[(]400[)]", message):
         return "correct the credentials of the DVC remote: `capnet doctor` says which ones are found"
     return "does the remote answer, and was the data pushed (`dvc push` in that repository)? `capnet doctor` looks"
