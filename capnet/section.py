@@ -76,10 +76,17 @@ def _inside(path: str) -> str:
 
 def problems_of(error: ValidationError, where: str, todo: str = "") -> list[Problem]:
     """Every finding of pydantic in three parts: the key with its value, and what is wrong with it."""
-    return [
-        Problem(f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", where, todo)
-        for item in error.errors()
-    ]
+    return [Problem(_finding(item), where, todo) for item in error.errors()]
+
+
+def _finding(item: Mapping[str, Any]) -> str:
+    """What is wrong with a key, or with all keys together; pydantic names classes of ours, which users do not know."""
+    path, value = ".".join(map(str, item["loc"])), item.get("input")
+    if item["type"] == "model_type":
+        return f"{path or 'the whole'} = {value!r}: keys with values are wanted"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+    return f"{path}{shown}: {message}" if path else message
 
 
 Int = Annotated[int, BeforeValidator(_safe_integer)]

@@ -271,3 +271,20 @@ def test_a_wrong_policy_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ConfigError):
         read_policy(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("coverage: true", "coverage = True: a number is wanted, not true or false"),
+        ("may_fall: {tail: true}", "may_fall: tail = True: a number is wanted, not true or false"),
+        ("may_fall: 3", "may_fall = 3: keys with values are wanted"),
+        ("[coverage]", "the whole = ['coverage']: keys with values are wanted"),
+        ("draws: 1", "draws = 1: Input should be greater than or equal to 200"),
+    ],
+)
+def test_a_wrong_policy_is_named_without_words_of_the_library(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_policy(tmp_path / "p.yaml")
+    assert [problem.what for problem in caught.value.problems] == [what]
