@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ B = TypeVar("B")
 CHUNK = 8  # images sent to a process at once; Ctrl-C waits for them
 FEW = 256  # up to so many items a pool costs more than it saves
 MOST_PROCESSES = 16
-DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has just gone
+DIED = (BrokenProcessPool, OSError, ValueError)  # the latter two: of the pipes to a process that has just gone
 
 
 def in_processes(
@@ -51,22 +52,25 @@ def _computed(function: Callable[[A], B], items: Sequence[A], workers: int, cras
         yield from map(function, items)
         return
     done = 0
-    pool = _pool(min(workers, math.ceil(len(items) / CHUNK)))
     try:
-        with deaf_children():
-            results = pool.map(function, items, chunksize=CHUNK)
-        for result in results:
-            yield result
-            done += 1
+        with _pool(min(workers, math.ceil(len(items) / CHUNK))) as pool:
+            with deaf_children():
+                results = pool.map(function, items, chunksize=CHUNK)
+            for result in results:
+                yield result
+                done += 1
     except DIED:
         yield from _one_by_one(function, items[done:], crashed)
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    # spawned: a forked process can hang on a lock that a thread of ours held
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # Ctrl-C waits for the chunks at work
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    # spawned: a forked process can hang on a lock that a thread of ours held
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
 
 
 def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> Iterator[B]:
@@ -75,8 +79,9 @@ def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> I
     """
     done = 0
     while done < len(items):
-        with _pool(1) as pool:
+        with ExitStack() as stack:
             try:
+                pool = stack.enter_context(_pool(1))
                 with deaf_children():
                     pid = pool.submit(os.getpid)
                 pid.result()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ def hostile_folder(tmp_path: Path) -> Path:
 REASONS = {"bomb.png": "178,956,970 pixels", "zero.jpg": "empty file", "gone.jpg": "missing"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 def test_hostile_files_are_faults_and_the_rest_is_read(hostile_folder: Path, full: bool) -> None:
     names = [*sorted(path.name for path in hostile_folder.iterdir()), "gone.jpg"]
@@ -90,6 +93,7 @@ def test_the_work_is_shared_out() -> None:
     assert set(in_processes(process_id, range(FEW * 2), 1, "counting", -1)) == {os.getpid()}
 
 
+@pytest.mark.slow
 def test_a_container_with_one_core_gets_no_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     (tmp_path / "cpu.max").write_text("150000 100000\n")
@@ -104,8 +108,40 @@ def test_a_decoder_that_dies_takes_one_picture_with_it() -> None:
     assert result == [-1 if item in deadly else item * 2 for item in range(FEW + 44)]
 
 
-def test_no_process_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes that cannot even start, as where the interpreter is not allowed to start itself."""
-    monkeypatch.setattr("multiprocessing.spawn._python_exe", b"/bin/false")
+NO_START = """
+import multiprocessing.spawn
+from capnet.data.checks.processes import FEW, in_processes
+from capnet.errors import CapnetError
+
+if __name__ == "__main__":
+    multiprocessing.spawn._python_exe = b"/bin/false"
+    for _ in range(40):
+        try:
+            in_processes(abs, range(FEW * 2), 2, "failing", -1)
+        except CapnetError as error:
+            assert "validate.processes: 1" in str(error)
+            print("named")
+"""
+
+
+@pytest.mark.slow
+def test_no_process_at_all_is_said(tmp_path: Path) -> None:
+    """Worker processes that cannot even start, as where the interpreter is not allowed to start itself. Python notices
+    it at many places, by chance: the process that watches over semaphores is none, a pipe is closed already.
+    """
+    (tmp_path / "script.py").write_text(NO_START)
+    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.count("named") == 40
+
+
+@pytest.mark.parametrize("fault", [ValueError("bad value(s) in fds_to_keep"), BrokenPipeError()])
+def test_a_fault_while_a_process_starts_is_said(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """The first is Python's own word for a pipe that another thread closed meanwhile, once in a thousand starts."""
+
+    def fails(*_: object) -> int:
+        raise fault
+
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", fails)
     with pytest.raises(CapnetError, match=r"validate\.processes: 1"):
         in_processes(process_id, range(FEW * 2), 2, "failing", -1)
