@@ -232,6 +232,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         assert "time-outs" in output("training", *LOCK, "--dry-run", "--hours", hours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [

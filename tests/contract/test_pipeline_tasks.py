@@ -121,6 +121,7 @@ def test_no_task_runs_as_root_or_without_an_end(compiled: tuple[dict[str, Any], 
         assert int(settings["activeDeadlineSeconds"]) == (86400 if name in HEAVY else 7200), name
 
 
+@pytest.mark.slow
 def test_a_pull_secret_reaches_every_pod_that_runs_our_images() -> None:
     seeds, on_nodes = ({"further_seeds": True}, {"nodes": 2})
     for kind, options in (("training", seeds), ("prediction", seeds), ("training", on_nodes)):

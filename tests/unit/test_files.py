@@ -31,6 +31,7 @@ def test_millions_of_lists_or_objects_are_refused_before_they_are_made(part: str
     assert outcome.megabytes < 200
 
 
+@pytest.mark.slow
 def test_a_million_numbers_are_read(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text("[" + "[1.5,2]," * 500_000 + "0]")

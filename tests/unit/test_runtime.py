@@ -55,6 +55,7 @@ def test_python_without_docstrings_is_named() -> None:
     assert "PYTHONOPTIMIZE unset or 1" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [["capnet", "split"], ["capnet.serving.server", "--model", "model"]])
 def test_names_of_files_that_are_not_utf8_are_refused_with_the_way_out(program: list[str], tmp_path: Path) -> None:
     """Images with other letters in their names were called damaged, and left out of predictions."""

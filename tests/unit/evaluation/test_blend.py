@@ -150,6 +150,7 @@ def test_of_one_group_no_gain_has_an_interval_and_no_trained_part_leads_by_more_
     assert alone.weights["capnet"] > together.weights["capnet"] == pytest.approx(usual(labels, members)["capnet"])
 
 
+@pytest.mark.slow
 def test_a_lead_of_the_probe_lets_no_trained_part_be_served_alone():
     """Aerial photos, out of fold: the probe led the mean by a hair, so the class head was served, below both."""
     happened = 0

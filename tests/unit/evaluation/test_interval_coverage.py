@@ -28,6 +28,7 @@ def test_intervals_hold_the_expected_value() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("separation", "least"), [(2.5, 0.93), (0.7, 0.8)], ids=["ranked well", "hardly ranked"])
 def test_intervals_of_a_tail_with_few_positives_hold_the_expected_value(separation: float, least: float) -> None:
     """Four to nine test images of five classes together, as in small data sets; plain percentiles would hold it in

@@ -26,6 +26,7 @@ def images(towers, count=3):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal", "tiny-biomed"])
 def test_before_training_every_part_leaves_zero_shot_unchanged(name, make_towers):
     towers = make_towers(name)

@@ -14,6 +14,7 @@ def learner(text, shared=False, chunk=256, names=NAMES):
     return PromptLearner(text, names, Prompt(init="normal", length=3, shared=shared, chunk=chunk))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal", "tiny-biomed"])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("chunk", [1, 3, 7])

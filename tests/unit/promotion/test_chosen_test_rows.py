@@ -273,6 +273,7 @@ def test_simulated_promotions() -> None:
     assert colours["equal"]["green"] > 2, "nor is one of use that never lets pass"
 
 
+@pytest.mark.slow
 def test_equal_ranks_on_few_pictures_are_no_proof() -> None:
     """A champion that is all but perfect: on sixty pictures a model that loses every twelfth positive often looks as
     good.

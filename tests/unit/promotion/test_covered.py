@@ -12,6 +12,7 @@ from capnet.promotion.gate import gate_verdict
 from capnet.promotion.policy import Policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["left out", "unknown", "no label"])
 def test_the_positives_of_a_critical_class_are_not_left_out_without_a_reason(way: str) -> None:
     """A rare one of the head: 40 of 6,000 pictures, so that 99 % of all are compared without any of them."""

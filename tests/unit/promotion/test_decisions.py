@@ -53,6 +53,7 @@ def test_the_same_thresholds_pass_and_say_nothing() -> None:
     assert {rule.name for rule in verdict.rules} == {"coverage", "coverage of the tail", "mAP", "tail"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "rate"),
     [("f1", f1_score), ("recall>=0.7", recall_score), ("precision>=0.6", precision_score)],
@@ -188,6 +189,7 @@ def test_added_pictures_do_not_hide_a_fall() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["f1", "recall>=0.9"])
 def test_equally_good_models_are_never_refused_for_their_thresholds(objective: str) -> None:
     asked = 0

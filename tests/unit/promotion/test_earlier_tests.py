@@ -50,6 +50,7 @@ def test_an_equal_model_is_asked_no_more_than_before() -> None:
     assert (now.colour, outcomes(now)) == ("green", outcomes(before))
 
 
+@pytest.mark.slow
 def test_tests_of_a_dozen_pictures_speak_against_no_equal_model() -> None:
     for seed in range(40):
         world = World(seed, 200, HARD)

@@ -27,6 +27,7 @@ def test_one_group_shows_nothing(positives: int) -> None:
     assert (rule.outcome, Verdict((rule,)).needs_reason) == ("inconclusive", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positives", [2, 3, 5, 9])
 @pytest.mark.parametrize("of_a_group", [1, 4])
 def test_a_collapse_asks_for_a_reason_and_equal_models_hardly_ever_do(positives: int, of_a_group: int) -> None:

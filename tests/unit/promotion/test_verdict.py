@@ -62,6 +62,7 @@ def test_three_outcomes(low: float, high: float, outcome: str) -> None:
     assert by_interval(low, high, 0.01) == outcome
 
 
+@pytest.mark.slow
 def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
     rng = np.random.default_rng(3)
     labels = rng.random((60, 3)) < [0.5, 0.3, 0.3]

@@ -104,6 +104,7 @@ def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
     thousands: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,6 +159,7 @@ def test_an_image_whose_name_has_another_unicode_form_is_left_out_with_the_reaso
     )
 
 
+@pytest.mark.slow
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
     texts = refused(thousands, tmp_path / "manifest", bad_images=0.0)
     assert len(texts) == 4
@@ -229,6 +231,7 @@ def test_a_missing_picture_costs_no_search_for_credentials(
     assert len(searched) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
 def test_an_image_that_the_machine_cannot_read_is_not_left_out(
     thousands: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch

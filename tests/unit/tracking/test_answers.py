@@ -61,6 +61,7 @@ def message(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "content", "todo"),
     [
@@ -74,6 +75,7 @@ def test_a_proxy_answers(status: int, content: bytes, todo: str, monkeypatch: py
         assert f"to do: {todo}" in message(f"http://127.0.0.1:{port}", monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_server_whose_artifact_store_refuses_its_keys(status: int) -> None:
     """MLflow hands the store's status on, in an error with a status of its own."""

@@ -69,6 +69,7 @@ def test_no_server_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - begin < 30
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # what the user has set wins
     with socket.socket() as silent:
@@ -127,6 +128,7 @@ def test_a_mistyped_address_is_named_and_taken_for_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value"), [("MLFLOW_HTTP_REQUEST_TIMEOUT", "abc"), ("MLFLOW_LOGGING_LEVEL", "loud")]
 )

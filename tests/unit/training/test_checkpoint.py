@@ -92,6 +92,7 @@ def test_two_runs_of_one_training_do_not_write_over_each_other(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 60.0])
 def test_a_process_of_another_machine_is_waited_for_while_it_ends(seconds, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")

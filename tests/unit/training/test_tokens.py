@@ -104,6 +104,7 @@ def fit(fitted: Trainer, rows: pd.DataFrame, folder: Path) -> tuple[CapNet, Fit]
     return model, fitted.fit(model, rows, views, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_loss_curve_is_that_of_the_whole_tower(
     rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str

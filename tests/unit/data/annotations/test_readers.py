@@ -166,6 +166,7 @@ def test_settings_stay_light() -> None:
     assert not set(result.stdout.split()) & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["capnet.config", "capnet.data.annotations.readers.voc", "capnet.data.annotations"])
 def test_settings_and_readers_may_be_imported_in_any_order(first: str) -> None:
     program = f"import {first}; from capnet.config import Ingest; print(Ingest().voc.train)"
@@ -200,6 +201,7 @@ def stranger(workspace: Path) -> Any:
     return capnet
 
 
+@pytest.mark.slow
 def test_one_file_adds_a_format_with_its_section(stranger: Any, workspace: Path) -> None:
     assert "file: list.txt" in stranger(READER, "preset", "own").stdout
     result = stranger(READER, "ingest")
@@ -222,6 +224,7 @@ def test_a_path_setting_of_the_new_reader_that_leads_out_is_refused_at_start(str
     assert "leaves the data folder" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -240,6 +243,7 @@ def test_malformed_rows_of_the_new_reader_are_refused(stranger: Any, change: tup
     assert words in result.stderr
 
 
+@pytest.mark.slow
 def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: Any, workspace: Path) -> None:
     (workspace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cow\n")
     result = stranger(READER, "ingest")
@@ -253,6 +257,7 @@ def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: An
     assert "Traceback" not in result.stderr + missing.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"), [(b"", "the list of images is empty"), (b"a.jpg\tcaf\xe9\n", "cannot read the list")]
 )

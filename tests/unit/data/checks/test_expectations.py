@@ -19,6 +19,7 @@ def rule(column: str, **more: object) -> Rule:
     return Rule(f"rule on {column}", column, "demands <this>", "says", "todo", **more)
 
 
+@pytest.mark.slow
 def test_an_account_without_a_home_can_import_it() -> None:
     """That of a container's user that no list of accounts names."""
     script = (
@@ -29,6 +30,7 @@ def test_an_account_without_a_home_can_import_it() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_rule_that_cannot_be_judged_is_never_a_pass() -> None:
     table = pd.DataFrame({"image_id": ["a"], "split": ["train"], "value": [{1}]})
     with pytest.raises((RuntimeError, TypeError)):
@@ -68,6 +70,7 @@ def test_counts_equal_a_direct_count(share: float) -> None:
     assert check.success == (check.observed == 0)
 
 
+@pytest.mark.slow
 def test_documents_say_the_demand_and_carry_neither_times_nor_what_a_name_smuggles_in() -> None:
     table = pd.DataFrame({"image_id": ["<script>alert(1)</script>"] * 2, "width": [1, 100]})
 

@@ -18,6 +18,7 @@ from capnet.data.checks.drift import drift_counts
 frame = good_split.frame
 
 
+@pytest.mark.slow
 def test_a_good_split_passes_every_check(frame: pd.DataFrame, tmp_path: Path) -> None:
     checks = check_split(frame, CLASSES, tmp_path, SETTINGS)
     assert failed(checks) == {}
@@ -34,6 +35,7 @@ def set_cell(column: str, row: int, value: object) -> Callable[[pd.DataFrame], N
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name", "offenders"),
     [
@@ -125,6 +127,7 @@ def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Pat
     assert (size.observed, size.rows) == (1, 7)
 
 
+@pytest.mark.slow
 def test_drift_against_a_reference(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
     settings = SETTINGS.model_copy(update={"reference": str(path)})

@@ -26,6 +26,7 @@ def photo(path: Path, size: tuple[int, int], **options: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["short", "pad", "squash"])
 @pytest.mark.parametrize("size", [(1600, 1200), (1300, 500), (500, 2600), (577, 576), (97, 85), (60, 50)])
 @pytest.mark.parametrize("transform", [FIVE, RANDOM], ids=["five views", "random views"])

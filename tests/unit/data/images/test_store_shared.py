@@ -34,6 +34,7 @@ def _write_and_remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_trimming_goes_on_while_another_process_renames_and_removes_files() -> None:
     folder = state_dir("features") / "of another project"
     process = multiprocessing.get_context("fork").Process(target=_write_and_remove, args=(folder,), daemon=True)

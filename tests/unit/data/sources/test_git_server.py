@@ -31,6 +31,7 @@ def dropping() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", ["directly", "proxy"])
 def test_lost_packets_are_no_quarter_of_an_hour_of_silence(
     dropping: str, through: str, monkeypatch: pytest.MonkeyPatch

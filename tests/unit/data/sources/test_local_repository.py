@@ -33,6 +33,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["git+", "git+file://"])
 def test_working_files_that_nobody_committed_are_not_read(versions: Path, tmp_path: Path, scheme: str) -> None:
     source = DvcSource(f"{scheme}{versions}")

@@ -28,6 +28,7 @@ def test_id_list_keeps_its_order_and_reports_every_mistake(tmp_path: Path) -> No
     assert "did you mean 'c3'" in second.todo
 
 
+@pytest.mark.slow
 def test_of_large_data_few_unknown_ids_are_compared_with_all_others(tmp_path: Path) -> None:
     """Each comparison with 100,000 ids takes most of a second."""
     known = [f"images/site{number % 97}/IMG_{number:07d}" for number in range(100_000)]

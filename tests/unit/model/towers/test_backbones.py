@@ -270,6 +270,7 @@ def test_an_offline_backbone_without_the_weights_of_a_tower_is_refused(kept):
         careless.load(careless, Backbone(name=entry.name, pretrained="wheels"), 0, [entry.name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_set_to", [True, False])
 def test_an_offline_backbone_is_quiet_where_a_variable_decides_about_progress_bars(is_set_to, monkeypatch):
     """HF_HUB_DISABLE_PROGRESS_BARS, as images of containers set it; its library reads it while it is imported."""

@@ -15,6 +15,7 @@ def images(towers):
     return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", DIVIDED)
 def test_the_two_parts_together_give_the_bits_of_the_whole(name, bf16, make_towers):

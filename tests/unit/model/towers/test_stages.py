@@ -69,6 +69,7 @@ def test_the_folded_network_gives_the_same(name, make_towers, request):
         torch.testing.assert_close(towers.image.pooled(batch), whole, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-biomed"])
 def test_a_transformer_has_no_stages(name, make_towers, request):
     towers, without = (load(name, make_towers, request, stages) for stages in (True, False))
